@@ -1,0 +1,237 @@
+"""Method cards: what a defense is, which options it has, which recipe its authors used. No torch here.
+
+A card is ``card.toml`` beside the ``method.py`` it describes. The registry reads cards only; ``method.py`` is
+imported when a method is used, and ``ltbench check`` proves that the two agree.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.numbers import number
+from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.protocol.spec import Protocol, Recipe, Strict, Track
+from ltrobust_bench.registry import Entry, Registry
+
+Value = bool | int | float | str | None
+_TYPES: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
+PAPER_EPSILON = 8 / 255
+
+
+class Option(Strict):
+    """One typed option of a method.
+
+    ``fixed`` and ``paper`` are the defaults of the two tracks; an option without them defaults to nothing
+    (``None``), which its help explains.
+    """
+
+    type: Literal["float", "int", "str", "bool"]
+    help: str
+    fixed: Value = None
+    paper: Value = None
+    choices: list[Value] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def parse(self, name: str, value: Any) -> Value:
+        """``value`` (a string from the command line, or a Python value) as this option's type.
+
+        Raises:
+            UsageError: if it cannot be read as the type, or is out of range.
+        """
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            if self.fixed is None or self.paper is None:
+                return None
+            raise UsageError(f"option {name} cannot be none; it is a {self.type}.")
+        try:
+            if self.type == "bool" and isinstance(value, str):
+                value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+            parsed = _TYPES[self.type](value)
+            if self.type == "int" and float(value) != parsed:
+                raise ValueError
+        except (ValueError, TypeError, KeyError):
+            raise UsageError(f"option {name} is a {self.type}, got {value!r}.") from None
+        if self.choices is not None and parsed not in self.choices:
+            raise UsageError(f"option {name} must be one of {', '.join(map(str, self.choices))}, got {value!r}.")
+        if self.type in ("float", "int"):
+            low, high = self.minimum, self.maximum
+            if not (parsed == parsed and (low is None or parsed >= low) and (high is None or parsed <= high)):
+                span = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise UsageError(f"option {name} must be {span}, got {value!r}.")
+        return parsed
+
+
+class Paper(Strict):
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+    arxiv: str | None = None
+    url: str | None = None
+    code: str | None = None
+    bibtex: str
+
+
+class Card(Strict):
+    """Everything about a method that can be said without running it."""
+
+    slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    title: str
+    summary: str
+    group: str
+    version: int = Field(ge=1)
+    licence_note: str
+    paper: Paper
+    options: dict[str, Option] = {}
+    recipe: dict[str, Any] = Field(default={}, description="the authors' recipe over the protocol's (track paper)")
+    recipe_source: str
+    deviations: list[str] = []
+    quirks: list[str] = []
+
+    @model_validator(mode="after")
+    def _defaults_fit_their_types(self) -> Card:
+        for name, option in self.options.items():
+            for track in ("fixed", "paper"):
+                try:
+                    option.parse(name, getattr(option, track))
+                except UsageError as error:
+                    raise ValueError(f"{track} default: {error}") from None
+        return self
+
+    def resolve_options(self, track: Track, given: Mapping[str, Any]) -> dict[str, Value]:
+        """The track's defaults with ``given`` over them.
+
+        Raises:
+            UnknownNameError: for an option that the card does not have.
+            UsageError: for a value that does not fit.
+        """
+        resolved: dict[str, Value] = {name: getattr(option, track) for name, option in self.options.items()}
+        for name, value in given.items():
+            if name not in self.options:
+                raise UnknownNameError(f"option of {self.slug}", name, self.options)
+            resolved[name] = self.options[name].parse(name, value)
+        return resolved
+
+    def resolve_recipe(
+        self, protocol: Protocol, track: Track, epsilon: float, overrides: Mapping[str, Any] | None = None
+    ) -> Recipe:
+        """The recipe a run follows, every number a float.
+
+        Track ``fixed`` is the protocol's. Track ``paper`` lays the card's recipe over it; its pixel-scale
+        numbers are meant for epsilon 8/255 and are scaled to the data set's.
+
+        Args:
+            epsilon: the data set's radius, [0,1] pixel scale.
+            overrides: dotted names (``attack.steps``, ``lr``) to values, over everything else.
+
+        Raises:
+            UsageError: for a name or value that no recipe has.
+        """
+        merged = protocol.training.model_dump()
+        if track == "paper":
+            paper = _scaled(self.recipe, epsilon)
+            merged = _merge(merged, paper)
+        for name, value in (overrides or {}).items():
+            branch: Any = merged
+            *path, leaf = name.split(".")
+            for part in path:
+                branch = branch.get(part) if isinstance(branch, dict) else None
+            if not isinstance(branch, dict) or leaf not in branch:
+                raise UnknownNameError("recipe setting", name, list(_leaves(merged)))
+            branch[leaf] = value
+        attack = merged["attack"]
+        attack["epsilon"] = number(attack["epsilon"], epsilon)
+        attack["step_size"] = number(attack["step_size"], attack["epsilon"])
+        try:
+            return Recipe.model_validate(merged)
+        except ValidationError as error:
+            raise UsageError(f"recipe: {first_problem(error)}") from None
+
+    def label(self, options: Mapping[str, Value], track: Track) -> str:
+        """The name on a board: the slug, and the options that differ from the track's defaults."""
+        changed = [f"{k}={v}" for k, v in options.items() if self.options[k].fixed != v and track == "fixed"]
+        changed += [f"{k}={v}" for k, v in options.items() if self.options[k].paper != v and track == "paper"]
+        return f"{self.slug} ({', '.join(changed)})" if changed else self.slug
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _scaled(recipe: Mapping[str, Any], epsilon: float) -> dict[str, Any]:
+    """The card's recipe with its pixel-scale numbers multiplied by epsilon / (8/255)."""
+    scaled = dict(recipe)
+    attack = dict(scaled.get("attack", {}))
+    factor = epsilon / PAPER_EPSILON
+    for key in ("epsilon", "step_size"):
+        if key in attack and "epsilon" not in str(attack[key]):
+            attack[key] = number(attack[key]) * (factor if abs(factor - 1) > 1e-12 else 1.0)
+    if attack:
+        scaled["attack"] = attack
+    return scaled
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def read_card(path: Path | Traversable) -> Card:
+    """The card in a file.
+
+    Raises:
+        UsageError: if the file is missing or no valid card; the message names the field.
+    """
+    try:
+        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no card at {path}; a method folder needs card.toml and method.py.") from None
+    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a valid card: {first_problem(error)}") from None
+
+
+class MethodEntry:
+    """A method in the registry: its card now, its parts when asked for."""
+
+    def __init__(self, card: Card, module: str, origin: str) -> None:
+        self.card, self.module, self.origin = card, module, origin
+
+    def factory(self) -> Callable[..., Any]:
+        """The function ``method(options, data) -> Method`` of the method's ``method.py`` (imports torch)."""
+        return import_module(self.module).method
+
+
+def _scan() -> list[Entry]:
+    from ltrobust_bench import baselines
+
+    entries = []
+    for folder in sorted({p for root in baselines.__path__ for p in Path(root).iterdir()}):
+        if not (folder / "card.toml").is_file():
+            continue
+        card = read_card(folder / "card.toml")
+        if card.slug.replace("-", "_") != folder.name:
+            raise UsageError(f"{folder / 'card.toml'} says slug {card.slug!r} but lies in folder {folder.name!r}.")
+        module = f"ltrobust_bench.baselines.{folder.name}.method"
+        origin = f"baselines/{folder.name}/card.toml"
+        entries.append(Entry(card.slug, MethodEntry(card, module, origin), card.title, origin, card.group))
+    return entries
+
+
+methods: Registry[MethodEntry] = Registry("method", discover=_scan, entry_point_group="ltrobust_bench.methods")

@@ -1,0 +1,51 @@
+"""Errors a user can act on: what happened, where, and what to type instead.
+
+The command line prints the message on one line and leaves with ``exit_code``: 2 for wrong usage or bad
+input, 1 for a problem found in something that was otherwise read correctly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LTBenchError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(LTBenchError):
+    """The request cannot be carried out as it was typed."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """The images asked for are not where they were looked for, or are not what they should be."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is damaged, or belongs to something else than what was asked for."""
+
+
+class RecordError(UsageError):
+    """A record cannot be read: damaged, of another schema, or edited."""
+
+
+class CheckFailed(LTBenchError):
+    """A method, a record or a model was examined and found wanting."""
+
+
+class UnknownNameError(UsageError):
+    """A name that no registry entry has; the message lists the nearest ones."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str], hint: str = "") -> None:
+        self.kind, self.name, self.choices = kind, name, sorted(choices)
+        near = get_close_matches(str(name).lower().replace("_", "-"), self.choices, n=3, cutoff=0.5)
+        if near:
+            offer = f"did you mean {' or '.join(repr(n) for n in near)}?"
+        else:
+            offer = f"known: {', '.join(self.choices) or 'none'}."
+        super().__init__(f"unknown {kind} {name!r}: {offer}{' ' + hint if hint else ''}")

@@ -1,0 +1,27 @@
+"""Frozen evaluation and training protocols: TOML files, their loader and their digest."""
+
+from ltrobust_bench.protocol.load import default_protocol, load_protocol, protocols
+from ltrobust_bench.protocol.spec import (
+    AttackSpec,
+    DatasetTerms,
+    EvalAttack,
+    Protocol,
+    Recipe,
+    Schedule,
+    Suite,
+    Track,
+)
+
+__all__ = [
+    "AttackSpec",
+    "DatasetTerms",
+    "EvalAttack",
+    "Protocol",
+    "Recipe",
+    "Schedule",
+    "Suite",
+    "Track",
+    "default_protocol",
+    "load_protocol",
+    "protocols",
+]

@@ -1,0 +1,66 @@
+"""Reading protocol files."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.protocol.spec import Protocol
+from ltrobust_bench.registry import Entry, Registry
+
+FOLDER = Path(__file__).parent
+
+
+def _scan() -> list[Entry]:
+    return [Entry(f.stem, f, origin=f"protocol/{f.name}") for f in sorted(FOLDER.glob("*.toml"))]
+
+
+protocols: Registry[Path] = Registry("protocol", discover=_scan)
+
+
+@cache
+def load_protocol(name: str) -> Protocol:
+    """The protocol called ``name``.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    return read_protocol(protocols.get(name))
+
+
+def read_protocol(path: Path) -> Protocol:
+    """The protocol in a TOML file.
+
+    Raises:
+        UsageError: if the file is no valid protocol; the message names the field.
+    """
+    try:
+        return Protocol.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise UsageError(f"{path} is not a valid protocol: {first_problem(error)}") from None
+
+
+def default_protocol(dataset: str) -> str:
+    """The protocol a data set is run under when none is named: a frozen one that has it, else a disposable one,
+    else a smoke test."""
+    order = ("frozen", "disposable", "smoke")
+    having = [p for p in map(load_protocol, protocols.names()) if dataset in p.datasets]
+    if not having:
+        raise UsageError(f"no protocol covers {dataset}.")
+    return min(having, key=lambda p: (order.index(p.status), p.name)).name
+
+
+def first_problem(error: Exception) -> str:
+    """One line about the first problem of a validation error: field, value and what is allowed."""
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        where = ".".join(str(p) for p in problem["loc"]) or "file"
+        seen = problem.get("input")
+        shown = f" (got {seen!r})" if isinstance(seen, (str, int, float, bool, type(None))) else ""
+        more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        return f"{where}: {problem['msg']}{shown}{more}"
+    return str(error).splitlines()[0]

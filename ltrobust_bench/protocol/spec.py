@@ -1,0 +1,159 @@
+"""What a protocol states. Nothing about budget, attack or split hides in code: every argument is a field.
+
+Numbers on the pixel scale are written as in the papers (``"8/255"``, ``"epsilon/4"``) and turned into floats
+by :func:`ltrobust_bench.numbers.number` with the data set's epsilon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Number = float | str
+Start = Literal["none", "uniform", "one_sided", "gauss"]
+BNMode = Literal["eval", "batch", "train"]
+Forward = Literal["nat", "adv"]
+Track = Literal["fixed", "paper"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused, so that a typing error in a TOML file cannot go unnoticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AttackSpec(Strict):
+    """The inner maximisation of adversarial training."""
+
+    epsilon: Number = Field(description="radius of the Linf ball, [0,1] pixel scale")
+    step_size: Number = Field(description="length of one signed step, [0,1] pixel scale")
+    steps: int = Field(ge=0)
+    start: Start
+    clamp_start: bool = Field(description="clamp the noisy start to [0,1] before the first gradient")
+    bn_mode: BNMode = Field(
+        description="batch norm while crafting: eval (running statistics), batch (batch statistics, running ones "
+        "untouched), train (batch statistics, running ones updated)"
+    )
+
+
+class Schedule(Strict):
+    """Learning rate by epoch; milestones are epochs of a run of ``of`` epochs and scale with the budget.
+
+    ``multistep``: times ``gamma`` after each milestone. ``robal_compound``: from the first milestone on the
+    *current* rate is multiplied by ``gamma`` per passed milestone in every epoch (RoBal's released code), and
+    in the ``warmup_epochs`` it is multiplied by (epoch + 1) / warmup_epochs.
+    """
+
+    kind: Literal["multistep", "robal_compound"]
+    milestones: list[int]
+    of: int = Field(ge=1)
+    gamma: float = 0.1
+    warmup_epochs: int = 0
+
+
+class Recipe(Strict):
+    """How a network is trained: the protocol's ``[training]`` section, or a card's over it (track ``paper``)."""
+
+    epochs: int = Field(ge=1, description="budget in epochs of ceil(N / batch_size) optimiser steps each")
+    batch_size: int = Field(ge=1)
+    drop_last: bool = Field(description="drop the last, incomplete batch of an epoch")
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool
+    weight_decay: float = Field(ge=0)
+    schedule: Schedule
+    precision: Literal["fp32"]
+    attack: AttackSpec
+    bn_forwards: list[Forward] = Field(
+        description="train-mode forwards per step in order, those beyond what the loss needs included; empty: "
+        "only what the loss needs"
+    )
+    bn_forwards_after: list[Forward] = Field(description="train-mode forwards after the update, without gradient")
+    model: str | None = Field(default=None, description="network, where the recipe prescribes one")
+
+
+class DatasetTerms(Strict):
+    """What a protocol fixes for one data set."""
+
+    epsilon: Number
+    imbalance_ratio: float = Field(ge=1)
+    profile: Literal["exp", "step"]
+    model: str
+    crop_padding: int = Field(ge=0)
+    flip: bool
+
+
+_ARGUMENTS: dict[str, set[str]] = {
+    "fgsm": {"step_size", "start"},
+    "pgd": {"steps", "step_size", "start", "restarts"},
+    "mim": {"steps", "step_size", "start", "restarts", "decay"},
+    "cw": {"steps", "step_size", "start", "restarts", "kappa"},
+    "scaled-pgd": {"steps", "step_size", "start", "restarts", "alphas"},
+    "autoattack": {"steps", "restarts", "targets", "queries", "p_init", "rho"},
+}
+
+
+class EvalAttack(Strict):
+    """One attack of the evaluation suite, every argument stated."""
+
+    name: str
+    kind: Literal["fgsm", "pgd", "mim", "cw", "scaled-pgd", "autoattack"]
+    steps: int | None = None
+    step_size: Number | None = None
+    start: Start | None = None
+    restarts: int | None = None
+    decay: float | None = None
+    kappa: float | None = None
+    alphas: list[float] | None = None
+    targets: int | None = None
+    queries: int | None = None
+    p_init: float | None = None
+    rho: float | None = None
+
+    @model_validator(mode="after")
+    def _exactly_its_arguments(self) -> EvalAttack:
+        given = {k for k, v in self.model_dump(exclude={"name", "kind"}).items() if v is not None}
+        wanted = _ARGUMENTS[self.kind]
+        if given != wanted:
+            raise ValueError(
+                f"attack {self.name!r} of kind {self.kind!r} states {sorted(given)}, needs exactly {sorted(wanted)}"
+            )
+        return self
+
+
+class Suite(Strict):
+    """The suite: which attacks, in which order, in which batches, from which seed."""
+
+    seed: int
+    batch_size: int = Field(ge=1)
+    attacks: list[EvalAttack]
+
+
+class Protocol(Strict):
+    """A versioned protocol; its digest identifies it in every record."""
+
+    name: str
+    title: str
+    status: Literal["frozen", "disposable", "smoke"]
+    threat_model: Literal["Linf"]
+    tail_thirds: Literal["rank"]
+    test_images_per_class: int | None = Field(
+        default=None, description="first images of each class of the test set; none: all of them"
+    )
+    training: Recipe
+    evaluation: Suite
+    datasets: dict[str, DatasetTerms]
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of everything the protocol states but title and status; fields at their
+        default are left out, so that a field added later does not change it."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"title", "status"}, exclude_defaults=True))
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 (hex) of ``value`` as JSON with sorted keys and no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
