@@ -1,0 +1,218 @@
+"""The one record type. A record holds one bit per test image and attack; every percentage is derived from it.
+
+Bits are ordered by (label, index in the data set's test set) and mean "classified correctly": ``clean`` on the
+image itself, an attack's name on the image and on what the attack made of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ltrobust_bench.errors import RecordError
+from ltrobust_bench.protocol.spec import Recipe, Strict, Track, canonical_digest
+
+SCHEMA_VERSION = 1
+AUTOATTACK = ("autoattack", "aa-small-c")
+"""AutoAttack standard, and what stands in for it with 2 or 3 classes (the targeted DLR loss needs 4)."""
+BROKEN_BY = ("not broken", "apgd-ce", "apgd-t", "fab-t", "square")
+
+
+class Augmentation(Strict):
+    """Training augmentation: zero padding for random crops (pixels) and horizontal flips."""
+
+    crop_padding: int
+    flip: bool
+
+
+class RunSection(Strict):
+    """What was run. Its digest is the run key: same key, same run."""
+
+    protocol: str
+    protocol_digest: str
+    track: Track
+    dataset: str
+    imbalance_ratio: float
+    profile: Literal["exp", "step"]
+    train_counts: list[int] = Field(description="training images per label")
+    test_counts: list[int] = Field(description="test images per label")
+    train_index_sha256: str
+    test_index_sha256: str
+    method: str
+    card_version: int
+    options: dict[str, bool | int | float | str | None]
+    plugins: list[str]
+    model: str
+    seed: int
+    epsilon: float = Field(description="evaluation radius, [0,1] pixel scale")
+    recipe: Recipe
+    augmentation: Augmentation
+    limit_train: int | None = None
+    limit_test: int | None = None
+    epochs: int | None = Field(default=None, description="budget given by hand instead of the recipe's")
+    overrides: dict[str, bool | int | float | str | None] = Field(
+        default={}, description="recipe settings given by hand"
+    )
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the run was cut short by hand; reduced runs never join a full board."""
+        return self.limit_train is not None or self.limit_test is not None or self.epochs is not None
+
+    def key(self) -> str:
+        """The run key: SHA-256 (hex) of the section; fields at their default are left out, so that a field added
+        later does not change the key of a run that does not use it."""
+        return canonical_digest(self.model_dump(mode="json", exclude_defaults=True))
+
+    def folder_name(self) -> str:
+        """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
+        label = "+".join([self.method, *self.plugins])
+        return f"{label}-{self.dataset}-ir{self.imbalance_ratio:g}-{self.model}-s{self.seed}-{self.key()[:8]}"
+
+    def record_path(self) -> str:
+        """Place of the record below ``results/records``."""
+        label = "+".join([self.method, *self.plugins])
+        name = f"{self.model}-s{self.seed}-{self.key()[:8]}.json"
+        return f"{self.protocol}/{self.dataset}-ir{self.imbalance_ratio:g}/{label}/{name}"
+
+
+class Result(Strict):
+    """What the evaluation found, image by image."""
+
+    bits: dict[str, str] = Field(description="'clean' and each attack: base64 of the packed bits")
+    broken_by: str | None = Field(
+        default=None,
+        description="AutoAttack: which attack broke the image first (0 none, 1-4), 3 bits an image",
+    )
+    weights_sha256: str
+    digest: str
+
+    def compute_digest(self) -> str:
+        """SHA-256 (hex) of bits and broken_by: two evaluations of the same weights give the same one."""
+        return canonical_digest({"bits": self.bits, "broken_by": self.broken_by})
+
+
+class Work(Strict):
+    """Computing done, in images passed forward and backward through the network, and in seconds."""
+
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+class Cost(Strict):
+    training: Work
+    evaluation: Work
+    optimizer_steps: int
+
+
+class Environment(Strict):
+    """Where and with what it was made."""
+
+    package_version: str
+    git_commit: str | None
+    git_dirty: bool | None
+    python: str
+    torch: str
+    pyautoattack: str | None
+    device: str
+    threads: int
+    precision: str
+    tf32: bool
+    created: str = Field(description="UTC, ISO 8601")
+
+
+class Status(Strict):
+    reduced: bool
+    off_recipe: bool = Field(description="recipe settings were overridden")
+    trials: int = Field(ge=0, description="configurations tried on a validation split before this run")
+
+
+class Record(Strict):
+    """One finished run."""
+
+    schema_version: Literal[1]
+    run: RunSection
+    result: Result
+    cost: Cost
+    environment: Environment
+    status: Status
+
+    @property
+    def id(self) -> str:
+        """First 12 hex digits of run key and result digest together."""
+        return canonical_digest([self.run.key(), self.result.digest])[:12]
+
+    @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks, in the suite's order."""
+        return [name for name in self.result.bits if name != "clean"]
+
+    def labels(self) -> np.ndarray:
+        """Label of each image in the order of the bits, shape [T]."""
+        return np.repeat(np.arange(len(self.run.test_counts)), self.run.test_counts)
+
+    def bits(self, name: str) -> np.ndarray:
+        """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks), bool, shape [T]."""
+        if name == "union":
+            return np.logical_and.reduce([self.bits(a) for a in ["clean", *self.attacks]])
+        return unpack(self.result.bits[name], sum(self.run.test_counts), 1).astype(bool)
+
+    def broken_by(self) -> np.ndarray | None:
+        """AutoAttack's first successful attack per image (0 none, 1-4 as in ``BROKEN_BY``), shape [T]."""
+        packed = self.result.broken_by
+        return None if packed is None else unpack(packed, sum(self.run.test_counts), 3)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        total = sum(self.run.test_counts)
+        if "clean" not in self.result.bits or len(self.result.bits) < 2:
+            raise ValueError("result.bits needs 'clean' and at least one attack")
+        clean = unpack(self.result.bits["clean"], total, 1)
+        for name, packed in self.result.bits.items():
+            if (unpack(packed, total, 1) > clean).any():
+                raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
+        auto = [name for name in AUTOATTACK if name in self.result.bits]
+        if len(auto) != (self.result.broken_by is not None):
+            raise ValueError("result.broken_by belongs to autoattack: both or neither")
+        if self.result.broken_by is not None:
+            by = unpack(self.result.broken_by, total, 3)
+            robust = unpack(self.result.bits[auto[0]], total, 1)
+            if (by > 4).any() or ((by == 0) & (clean == 1) != (robust == 1)).any() or (by[clean == 0] != 0).any():
+                raise ValueError("result.broken_by disagrees with the bits of autoattack")
+        if self.result.digest != self.result.compute_digest():
+            raise ValueError("result.digest is not the digest of the bits; was the record edited?")
+        if self.status.reduced != self.run.reduced:
+            raise ValueError("status.reduced disagrees with the run's limits")
+        return self
+
+
+def pack(values: np.ndarray, width: int) -> str:
+    """``values`` (non-negative integers below 2**width, shape [T]) as base64 of ``width`` bits each."""
+    flat = (values.astype(np.uint8)[:, None] >> np.arange(width - 1, -1, -1, dtype=np.uint8)) & 1
+    return base64.b64encode(np.packbits(flat.astype(np.uint8)).tobytes()).decode()
+
+
+def unpack(text: str, count: int, width: int) -> np.ndarray:
+    """The inverse of :func:`pack`: uint8, shape [count].
+
+    Raises:
+        RecordError: if ``text`` is not the packing of ``count`` values.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text):
+        raise RecordError("bits are not base64")
+    try:
+        raw = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    except (binascii.Error, ValueError):
+        raise RecordError("bits are not base64") from None
+    flat = np.unpackbits(raw)
+    used = count * width
+    if len(raw) != -(-used // 8) or flat[used:].any():
+        raise RecordError(f"bits hold {len(flat)} places, {count} images of {width} bits were expected")
+    weights = (1 << np.arange(width - 1, -1, -1)).astype(np.uint8)
+    return (flat[:used].reshape(count, width) * weights).sum(axis=1).astype(np.uint8)
