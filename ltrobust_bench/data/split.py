@@ -1,0 +1,171 @@
+"""Long-tailed splits: how many images each class keeps, and which.
+
+The subset is the literature's (LDAM convention; RoBal, REAT and AT-BSL use it): numpy's legacy generator
+seeded with 0 shuffles each class's indices in turn, and the first n_c are kept. It does not depend on the
+training seed. The sets are nested over imbalance ratios.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ltrobust_bench.errors import UsageError
+
+SUBSET_SEED = 0
+
+
+def long_tailed_counts(n_max: int, classes: int, imbalance_ratio: float, profile: str = "exp") -> list[int]:
+    """Training images per class rank, largest class first.
+
+    ``exp``: n_r = int(n_max * IR ** (-r / (C - 1))). ``step``: the first half of the classes keeps n_max, the
+    rest int(n_max / IR).
+
+    Args:
+        n_max: images of the largest class.
+        classes: number of classes C.
+        imbalance_ratio: largest over smallest class, at least 1.
+        profile: ``exp`` or ``step``.
+
+    Raises:
+        UsageError: for an impossible ratio, an unknown profile, or a class that would be left empty.
+    """
+    if not (imbalance_ratio >= 1 and np.isfinite(imbalance_ratio)):
+        raise UsageError(
+            f"imbalance ratio {imbalance_ratio:g} is impossible: it is the largest class over the smallest, "
+            f"so at least 1 (papers that write 0.02 mean 50)."
+        )
+    # The ratio's inverse to the power rank / (C - 1), as the literature computes it: other orders of the
+    # same operations truncate differently.
+    smallest = 1.0 / imbalance_ratio
+    if profile == "exp":
+        counts = [int(n_max * smallest ** (rank / max(classes - 1.0, 1.0))) for rank in range(classes)]
+    elif profile == "step":
+        counts = [n_max if rank < classes // 2 else int(n_max * smallest) for rank in range(classes)]
+    else:
+        raise UsageError(f"unknown profile {profile!r}: use exp or step.")
+    if min(counts) < 1:
+        empty = sum(c < 1 for c in counts)
+        raise UsageError(
+            f"imbalance ratio {imbalance_ratio:g} leaves {empty} of {classes} classes empty: the largest class "
+            f"has {n_max} images, so the ratio can be at most {n_max}."
+        )
+    return counts
+
+
+def long_tailed_indices(labels: np.ndarray, counts: list[int]) -> np.ndarray:
+    """Indices kept, class by class in label order and in selection order within a class, int64, shape [N].
+
+    Args:
+        labels: label of each image of the full training set, shape [M].
+        counts: images to keep per *label*.
+
+    Raises:
+        UsageError: if a class has fewer images than it should keep.
+    """
+    generator = np.random.RandomState(SUBSET_SEED)  # noqa: NPY002 - the literature's generator
+    kept = []
+    for label, count in enumerate(counts):
+        of_class = np.flatnonzero(labels == label)
+        if len(of_class) < count:
+            raise UsageError(f"class {label} has {len(of_class)} images, the split wants {count}.")
+        generator.shuffle(of_class)
+        kept.append(of_class[:count])
+    return np.concatenate(kept).astype(np.int64)
+
+
+def index_sha256(indices: np.ndarray) -> str:
+    """SHA-256 (hex) of indices as consecutive little-endian int64."""
+    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()
+
+
+def first_of_each_class(labels: np.ndarray, indices: np.ndarray, limit: int | None) -> np.ndarray:
+    """The first ``limit`` // C of each class among ``indices``, in their order; all of them if None.
+
+    Raises:
+        UsageError: if less than one image per class would be left.
+    """
+    if limit is None:
+        return indices
+    classes = int(labels.max()) + 1
+    each = limit // classes
+    if each < 1:
+        raise UsageError(f"a limit of {limit} images leaves none for each of {classes} classes; use {classes} or more.")
+    own = labels[indices]
+    return np.concatenate([indices[own == label][:each] for label in range(classes)])
+
+
+@dataclass(frozen=True)
+class LongTailedSplit:
+    """Which images are trained on and which are tested on.
+
+    Attributes:
+        train: indices into the full training set, class by class, selection order, shape [N].
+        test: indices into the test set, ordered by (label, index), shape [T].
+        train_counts: training images per label.
+        test_counts: test images per label.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    train_counts: list[int]
+    test_counts: list[int]
+
+    @cached_property
+    def train_sha256(self) -> str:
+        """SHA-256 of the training indices in selection order."""
+        return index_sha256(self.train)
+
+    @cached_property
+    def train_sha256_sorted(self) -> str:
+        """SHA-256 of the sorted training indices."""
+        return index_sha256(np.sort(self.train))
+
+    @cached_property
+    def test_sha256(self) -> str:
+        """SHA-256 of the test indices."""
+        return index_sha256(self.test)
+
+
+def make_split(
+    train_labels: np.ndarray,
+    test_labels: np.ndarray,
+    imbalance_ratio: float,
+    profile: str = "exp",
+    *,
+    test_per_class: int | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+) -> LongTailedSplit:
+    """The split of a data set.
+
+    Class rank is label order: class 0 is the largest (the literature's convention).
+
+    Args:
+        train_labels: labels of the full training set, shape [M].
+        test_labels: labels of the test set, shape [T].
+        imbalance_ratio: largest over smallest class.
+        profile: ``exp`` or ``step``.
+        test_per_class: first so many test images of each class (a protocol's choice); None: all.
+        limit_train, limit_test: first limit // C images of each class (a reduced run); None: all.
+
+    Raises:
+        UsageError: see :func:`long_tailed_counts`.
+    """
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    available = np.bincount(train_labels, minlength=classes)
+    n_max = int(available.min())
+    train = long_tailed_indices(train_labels, long_tailed_counts(n_max, classes, imbalance_ratio, profile))
+    train = first_of_each_class(train_labels, train, limit_train)
+    test = np.argsort(test_labels, kind="stable").astype(np.int64)
+    for limit in (None if test_per_class is None else test_per_class * classes, limit_test):
+        test = first_of_each_class(test_labels, test, limit)
+    return LongTailedSplit(
+        train=train,
+        test=test,
+        train_counts=np.bincount(train_labels[train], minlength=classes).tolist(),
+        test_counts=np.bincount(test_labels[test], minlength=classes).tolist(),
+    )

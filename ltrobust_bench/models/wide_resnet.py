@@ -1,0 +1,63 @@
+"""Wide residual networks (Zagoruyko & Komodakis, BMVC 2016), without dropout."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+
+class WideBlock(nn.Module):
+    """norm - ReLU - conv, twice, plus the input (the activated input, projected, where the width changes)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.bn1(x).relu()
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return self.conv2(self.bn2(self.conv1(active)).relu()) + shortcut
+
+
+class WideResNet(nn.Module):
+    """Three groups of (depth - 4) / 6 blocks of widths 16k, 32k, 64k, averaged over space.
+
+    Args:
+        channels: of the input.
+        depth: 28 or 34.
+        widen: k.
+    """
+
+    def __init__(self, channels: int, depth: int, widen: int) -> None:
+        super().__init__()
+        blocks = (depth - 4) // 6
+        self.features = 64 * widen
+        self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
+        layers, inputs = [], 16
+        for width, stride in ((16 * widen, 1), (32 * widen, 2), (64 * widen, 2)):
+            for index in range(blocks):
+                layers.append(WideBlock(inputs, width, stride if index == 0 else 1))
+                inputs = width
+        self.blocks = nn.Sequential(*layers)
+        self.bn1 = nn.BatchNorm2d(self.features)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, 0, math.sqrt(2.0 / fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of images, shape [B, 64k]."""
+        return self.bn1(self.blocks(self.conv1(x))).relu().mean(dim=(2, 3))
+
+
+def wrn_28_10(channels: int) -> WideResNet:
+    """WRN-28-10."""
+    return WideResNet(channels, 28, 10)
+
+
+def wrn_34_10(channels: int) -> WideResNet:
+    """WRN-34-10."""
+    return WideResNet(channels, 34, 10)
