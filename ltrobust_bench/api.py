@@ -1,0 +1,200 @@
+"""Everything a contributor imports to write a defense.
+
+A method is *composed of parts*; each has a default, and most methods replace one or two::
+
+    def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
+        return Method(loss=adversarial(balanced_softmax(data.counts)))
+
+How the trainer uses the parts, for each batch (x, y):
+
+1. craft ``x_adv``: projected gradient ascent on ``objective`` (recipe: radius, steps, start, batch-norm mode);
+2. ``loss(outputs, y, ctx)`` on the network in train mode; ``outputs.clean`` and ``outputs.adversarial`` are
+   computed when first asked for, so a loss pays only for the forwards it uses;
+3. one optimiser step; every ``memory`` sees the step.
+
+After training, ``deploy`` turns the network into the model that is attacked and published.
+
+Shapes: B images, C classes, D features. x is [B, channels, height, width] in [0, 1]; y is int64 [B]; logits are
+[B, C]; features are [B, D]. Formulas that need "head" or "tail" go by class *rank* (``data.ranks``), never by label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TrainInfo:
+    """What a method may know about the training set.
+
+    Attributes:
+        counts: training images per label, float64 on the training device, shape [C].
+        dataset: name of the data set, for methods whose authors state values per data set.
+        epochs: length of the budget in epochs.
+    """
+
+    counts: Tensor
+    dataset: str
+    epochs: int
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.counts)
+
+    @property
+    def ranks(self) -> Tensor:
+        """Rank of each label, 0 = most training images, ties by label; int64, shape [C]."""
+        order = torch.argsort(self.counts, descending=True, stable=True)
+        return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+class Output(NamedTuple):
+    """One forward pass: logits [B, C] and penultimate features [B, D]."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Outputs(Protocol):
+    """Train-mode forward passes of one step, each computed once, when first asked for."""
+
+    @property
+    def clean(self) -> Output: ...
+
+    @property
+    def adversarial(self) -> Output: ...
+
+    def after_update(self) -> Output:
+        """Adversarial batch through the network *after* the optimiser step (no gradient)."""
+        ...
+
+
+class StepContext(Protocol):
+    """What a part may ask about the step it is in."""
+
+    epoch: int
+    """1-based."""
+    epochs: int
+
+    def natural_logits(self) -> Tensor:
+        """Logits of the clean batch in the batch-norm mode of crafting, detached; [B, C]."""
+        ...
+
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""(logits [B, C], y [B]) -> scalar."""
+Objective = Callable[[Tensor, Tensor, StepContext], Tensor]
+"""What the inner maximisation climbs: (logits [B, C], y [B], ctx) -> one value per image [B]."""
+OuterLoss = Callable[[Outputs, Tensor, StepContext], Tensor]
+"""What the optimiser descends: (outputs, y [B], ctx) -> scalar."""
+Head = Callable[[int, int], nn.Module]
+"""(D, C) -> module from features [B, D] to training logits [B, C]."""
+Sampler = Callable[[np.ndarray, int, int, np.random.Generator], np.ndarray]
+"""(labels [N], draws, epoch, generator) -> indices; at most the first ``draws`` of them make the epoch."""
+
+
+class Network(nn.Module):
+    """A backbone that gives features and a head that gives logits."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def outputs(self, x: Tensor) -> Output:
+        """Logits and features of ``x``."""
+        features = self.backbone(x)
+        return Output(self.head(features), features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of ``x``."""
+        return self.head(self.backbone(x))
+
+
+Deploy = Callable[[Network, TrainInfo], nn.Module]
+"""(trained network, data) -> module from pixels in [0, 1] to logits, nothing else."""
+
+
+class Memory(Protocol):
+    """A part that remembers something between steps; saved in checkpoints, so resuming is exact."""
+
+    def on_step_end(self, outputs: Outputs, y: Tensor) -> None: ...
+
+    def on_epoch_end(self, epoch: int) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+# --- the defaults -------------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, y: Tensor, ctx: StepContext | None = None) -> Tensor:
+    """Cross-entropy per image, shape [B]: the objective of plain adversarial training."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def adversarial(criterion: Criterion) -> OuterLoss:
+    """The outer loss that applies ``criterion`` to the adversarial logits."""
+
+    def loss(outputs: Outputs, y: Tensor, ctx: StepContext) -> Tensor:
+        return criterion(outputs.adversarial.logits, y)
+
+    return loss
+
+
+def linear(features: int, classes: int) -> nn.Module:
+    """A linear head with bias, the framework's initialisation U(+-1/sqrt(D))."""
+    return nn.Linear(features, classes)
+
+
+def shuffle(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Generator) -> np.ndarray:
+    """Every image once, in random order."""
+    return generator.permutation(len(labels))
+
+
+def identity(network: Network, data: TrainInfo) -> nn.Module:
+    """Deploy the network as it was trained."""
+    return network
+
+
+@dataclass(frozen=True)
+class Method:
+    """A defense as the composition of its parts."""
+
+    objective: Objective = cross_entropy
+    loss: OuterLoss = adversarial(F.cross_entropy)
+    head: Head = linear
+    sampler: Sampler = shuffle
+    deploy: Deploy = identity
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+
+
+__all__ = [
+    "Criterion",
+    "Deploy",
+    "Head",
+    "Memory",
+    "Method",
+    "Network",
+    "Objective",
+    "OuterLoss",
+    "Output",
+    "Outputs",
+    "Sampler",
+    "StepContext",
+    "TrainInfo",
+    "adversarial",
+    "cross_entropy",
+    "identity",
+    "linear",
+    "shuffle",
+]
