@@ -1,0 +1,60 @@
+"""Benchmark suite and leaderboard for adversarial robustness under long-tailed data.
+
+The verbs of the command line as functions::
+
+    import ltrobust_bench as lt
+
+    record = lt.run("reat", "digits-lt")                 # train, attack, write the record
+    result = lt.evaluate(my_module, "cifar10-lt")        # attack any torch module
+    result.metrics("autoattack").tail                    # mean accuracy of the tail classes
+
+Names are imported when first used: ``import ltrobust_bench`` itself does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ltrobust_bench._version import __version__
+from ltrobust_bench.errors import LTBenchError, UsageError
+
+if TYPE_CHECKING:
+    from ltrobust_bench.bench import Evaluation, LoadedModel, evaluate, load_model, run, train
+    from ltrobust_bench.records.schema import Record
+    from ltrobust_bench.report import leaderboard
+
+_WHERE = {
+    "run": "ltrobust_bench.bench",
+    "train": "ltrobust_bench.bench",
+    "evaluate": "ltrobust_bench.bench",
+    "load_model": "ltrobust_bench.bench",
+    "Evaluation": "ltrobust_bench.bench",
+    "LoadedModel": "ltrobust_bench.bench",
+    "leaderboard": "ltrobust_bench.report",
+    "Record": "ltrobust_bench.records.schema",
+}
+
+__all__ = [
+    "Evaluation",
+    "LTBenchError",
+    "LoadedModel",
+    "Record",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "leaderboard",
+    "load_model",
+    "run",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'ltrobust_bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

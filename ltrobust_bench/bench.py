@@ -1,0 +1,394 @@
+"""The verbs as functions: run, train, evaluate, load_model. ``ltbench`` is a thin shell around them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ltrobust_bench.api import Network
+from ltrobust_bench.data.loader import DeviceData
+from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images
+from ltrobust_bench.evaluation.result import Evaluation
+from ltrobust_bench.files import make_folder
+from ltrobust_bench.plan import Plan, Task, make_plan, make_task
+from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.protocol import EvalAttack, Protocol
+from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.protocol.spec import canonical_digest
+from ltrobust_bench.records.io import read_record, write_record
+from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.schema import Cost, Record, Result, RunSection, Status, Work, pack
+from ltrobust_bench.training import checkpoint as ckpt
+from ltrobust_bench.training.build import build_method, build_network, choose_device, deployed
+from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, train_plan
+
+RUNS, RESULTS = Path("runs"), Path("results")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A finished network of ours, ready to be used.
+
+    Attributes:
+        model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
+        run: what it is a result of.
+        class_names: one per label.
+        cost: of its training.
+        weights_sha256: digest of its tensors.
+    """
+
+    model: nn.Module
+    run: RunSection
+    class_names: tuple[str, ...]
+    cost: TrainingCost
+    weights_sha256: str
+
+
+def train(
+    method: str,
+    dataset: str,
+    *,
+    runs_dir: Path | str = RUNS,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **request: Any,
+) -> TrainingResult:
+    """Train a defense; going on where an interrupted call of the same run stopped.
+
+    Args:
+        method, dataset: names, see ``ltbench list``.
+        runs_dir: where run folders live.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: what to report to; default: nothing.
+        **request: see :func:`ltrobust_bench.plan.make_plan` (protocol, track, seed, settings, ...).
+
+    Returns:
+        Path of the finished network, its cost and history.
+    """
+    plan = make_plan(method, dataset, **request)
+    return train_plan(plan, Path(runs_dir) / plan.run.folder_name(), choose_device(device), progress)
+
+
+def run(
+    method: str,
+    dataset: str,
+    *,
+    runs_dir: Path | str = RUNS,
+    results_dir: Path | str | None = RESULTS,
+    device: str = "auto",
+    trials: int = 0,
+    progress: Progress | None = None,
+    **request: Any,
+) -> Record:
+    """Train a defense, attack it with the protocol's suite, and write its record.
+
+    A finished run is not repeated: its record is read and returned.
+
+    Args:
+        results_dir: where full (not reduced) records are filed, below ``records/``; None: only in the run folder.
+        trials: configurations tried on a validation split before this one, for the record.
+        others: see :func:`train`.
+    """
+    return run_plan(
+        make_plan(method, dataset, **request),
+        runs_dir=Path(runs_dir),
+        results_dir=None if results_dir is None else Path(results_dir),
+        device=choose_device(device),
+        trials=trials,
+        progress=progress or Silent(),
+    )
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    runs_dir: Path,
+    results_dir: Path | None,
+    device: torch.device,
+    progress: Progress,
+    trials: int = 0,
+) -> Record:
+    """:func:`run` for a plan that is already made."""
+    folder = runs_dir / plan.run.folder_name()
+    make_folder(folder)
+    if results_dir is not None:
+        make_folder(results_dir)
+    path = folder / "record.json"
+    if path.exists():
+        record = read_record(path)
+        if record.run.key() != plan.run.key():
+            raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
+        progress.note(f"this run is already finished: reusing {path}")
+    else:
+        result = train_plan(plan, folder, device, progress)
+        record = evaluate_run(load_model(result.model_path, device=str(device)), plan.task, folder, progress, trials)
+        write_record(record, path)
+    if results_dir is not None:
+        file_record(record, results_dir, progress)
+    return record
+
+
+def evaluate_run(
+    loaded: LoadedModel, task: Task, folder: Path | None, progress: Progress | None = None, trials: int = 0
+) -> Record:
+    """Attack a finished network with its protocol's whole suite and make its record.
+
+    Args:
+        loaded: the network.
+        task: its data set under its protocol.
+        folder: its run folder, where the evaluation's state is kept so that it can go on; None: nowhere.
+    """
+    identity = canonical_digest([loaded.weights_sha256, loaded.run.key()])
+    state = None if folder is None else folder / "evaluation.npz"
+    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    verdict = _attack(loaded.model, task, device, identity, state, progress)
+    bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
+    broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
+    unsigned = Result(bits=bits, broken_by=broken_by, weights_sha256=loaded.weights_sha256, digest="")
+    cost = loaded.cost
+    return Record(
+        schema_version=1,
+        run=loaded.run,
+        result=unsigned.model_copy(update={"digest": unsigned.compute_digest()}),
+        cost=Cost(
+            training=Work(forwards=cost.forwards, backwards=cost.backwards, seconds=round(cost.seconds, 3)),
+            evaluation=Work(forwards=verdict.forwards, backwards=verdict.backwards, seconds=round(verdict.seconds, 3)),
+            optimizer_steps=cost.steps,
+        ),
+        environment=environment(device_name(str(device)), torch.get_num_threads(), loaded.run.recipe.precision),
+        status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
+    )
+
+
+def file_record(record: Record, results_dir: Path, progress: Progress) -> Path | None:
+    """Put a full record in its place below ``results_dir``; what lies there already is never changed."""
+    from ltrobust_bench.protocol import load_protocol
+
+    if record.run.reduced or load_protocol(record.run.protocol).status == "smoke":
+        progress.note("a reduced or smoke run: its record stays in the run folder and joins no board")
+        return None
+    path = results_dir / "records" / record.run.record_path()
+    if not path.exists():
+        write_record(record, path)
+    elif read_record(path).result.digest != record.result.digest:
+        progress.note(f"{path} holds another result of the same run; records are append-only, so it stays")
+    return path
+
+
+def evaluate(
+    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    dataset: str | None = None,
+    *,
+    protocol: str | None = None,
+    imbalance_ratio: float | None = None,
+    profile: str | None = None,
+    attacks: list[str] | None = None,
+    limit_test: int | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Attack any model with a protocol's suite.
+
+    Args:
+        model: a torch module (or function) from images in [0, 1], float32 [B, channels, height, width], to logits
+            [B, C]; normalisation belongs inside it. Or the path of a network of ours.
+        dataset: its data set; for a network of ours its own.
+        protocol: whose suite and epsilon; default: the data set's.
+        imbalance_ratio, profile: of the training set, which define head, medium and tail.
+        attacks: names of some of the suite's attacks; default: all.
+        limit_test: first limit // C test images of each class.
+        data_dir: folder of the data set.
+        device: where to compute.
+
+    Returns:
+        One bit per image and attack, and the metrics derived from them.
+
+    Raises:
+        UsageError: for unknown names or a network of another data set.
+        CheckFailed: if the model does not return finite logits [B, C].
+    """
+    where = choose_device(device)
+    if isinstance(model, (str, Path)):
+        loaded = load_model(Path(model), device=device)
+        own = loaded.run
+        if dataset is not None and dataset != own.dataset:
+            raise CheckpointError(f"{model} was trained on {own.dataset}, not on {dataset}.")
+        dataset, protocol = own.dataset, protocol or own.protocol
+        imbalance_ratio, profile = imbalance_ratio or own.imbalance_ratio, profile or own.profile
+        module: nn.Module = loaded.model
+    elif dataset is None:
+        raise UnknownNameError("dataset", "", [], "evaluate(model, dataset) needs the name of a data set.")
+    else:
+        module = model if isinstance(model, nn.Module) else _Function(model)
+    task = make_task(
+        dataset,
+        protocol=protocol,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        limit_test=limit_test,
+        data_dir=data_dir,
+    )
+    chosen = suite_attacks(task.protocol, attacks)
+    verdict = _attack(module.to(where), task, where, "", None, progress, chosen)
+    labels = task.source.test_labels[task.split.test]
+    return Evaluation(
+        verdict.bits,
+        labels,
+        task.split.train_counts,
+        verdict.broken_by,
+        verdict.forwards,
+        verdict.backwards,
+        verdict.seconds,
+    )
+
+
+def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
+    """A finished network of ours as a model from pixels to logits.
+
+    Args:
+        path: ``model.safetensors``, or its run folder.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: if the file is damaged, or its weights do not fit what it says it is.
+    """
+    where = choose_device(device)
+    weights, description = ckpt.read_model(Path(path), where)
+    try:
+        section = RunSection.model_validate(description["run"])
+        names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
+    method, data = build_method(
+        section.method, section.options, section.train_counts, section.dataset, section.recipe.epochs, where
+    )
+    channels = _channels(section.dataset)
+    network = build_network(section.model, channels, len(section.train_counts), method).to(where)
+    _load_weights(network, weights, path, section)
+    return LoadedModel(deployed(method, network, data), section, names, cost, weights_sha256(weights))
+
+
+def _load_weights(network: Network, weights: Mapping[str, Tensor], path: Path | str, section: RunSection) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, types, shapes and bytes of tensors, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def task_of(section: RunSection, data_dir: Path | None = None, limit_test: int | None = None) -> Task:
+    """The data set and split of a run, checked against what the run was made with.
+
+    Raises:
+        CheckpointError: if the protocol or the split has changed since.
+    """
+    task = make_task(
+        section.dataset,
+        protocol=section.protocol,
+        imbalance_ratio=section.imbalance_ratio,
+        profile=section.profile,
+        limit_train=section.limit_train,
+        limit_test=section.limit_test if limit_test is None else limit_test,
+        data_dir=data_dir,
+    )
+    if task.protocol.digest() != section.protocol_digest:
+        raise CheckpointError(f"protocol {section.protocol} has changed since this network was trained under it.")
+    if task.split.train_sha256 != section.train_index_sha256:
+        raise CheckpointError(
+            f"this network was trained on another split of {section.dataset} (index SHA-256 "
+            f"{section.train_index_sha256[:12]}, now {task.split.train_sha256[:12]})."
+        )
+    return task
+
+
+def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[EvalAttack] | None:
+    """Some of a protocol's attacks by name; None for all of them.
+
+    Raises:
+        UnknownNameError: for a name the suite does not have.
+    """
+    if not names:
+        return None
+    known = {a.name: a for a in protocol.evaluation.attacks}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(f"attack of protocol {protocol.name}", name, known)
+    return [known[n] for n in known if n in names]
+
+
+class _Function(nn.Module):
+    """A plain function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _channels(dataset: str) -> int:
+    from ltrobust_bench.data.registry import datasets
+
+    return datasets.get(dataset).shape[0]
+
+
+def _attack(
+    model: nn.Module,
+    task: Task,
+    device: torch.device,
+    identity: str,
+    state_path: Path | None,
+    progress: Progress | None,
+    attacks: list[EvalAttack] | None = None,
+) -> Verdict:
+    index = task.split.test
+    data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
+    return evaluate_images(
+        model,
+        data,
+        classes=task.spec.classes,
+        epsilon=task.epsilon,
+        suite=task.protocol.evaluation,
+        attacks=attacks,
+        identity=identity,
+        state_path=state_path,
+        progress=progress,
+    )
+
+
+__all__ = [
+    "Evaluation",
+    "LoadedModel",
+    "evaluate",
+    "evaluate_run",
+    "file_record",
+    "load_model",
+    "run",
+    "run_plan",
+    "task_of",
+    "train",
+    "weights_sha256",
+]

@@ -1,0 +1,214 @@
+"""The contract of a method, as checks that return a list of problems. ``ltbench check`` and CI run the same."""
+
+from __future__ import annotations
+
+import ast
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ltrobust_bench.api import Method, TrainInfo
+from ltrobust_bench.bench import load_model
+from ltrobust_bench.cards import Card, methods
+from ltrobust_bench.errors import LTBenchError
+from ltrobust_bench.plan import Plan, make_plan
+from ltrobust_bench.progress import Silent
+from ltrobust_bench.training.trainer import TrainingResult, train_plan
+
+DATASET, PROTOCOL = "digits-lt", "smoke"
+ALLOWED_IMPORTS = ("ltrobust_bench.api", "ltrobust_bench.longtail")
+CPU = torch.device("cpu")
+
+
+class _Recording(Mapping[str, Any]):
+    """Options that remember which of them were asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values_, self.read = dict(values), set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return self.values_[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return self.values_.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self.read.update(self.values_)
+        return iter(self.values_)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+
+class _StopAfter(Silent):
+    """Interrupts training after a number of steps, as Ctrl-C would."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, units: int = 1, detail: Callable[[], str] | None = None) -> None:
+        self.left -= units
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+class Subject:
+    """A method under examination; trainings are done once and shared by the checks."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug, self.entry = slug, methods.get(slug)
+        self.card: Card = self.entry.card
+        self.folder = tempfile.TemporaryDirectory(prefix="ltbench-check-")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Two epochs on the embedded data set."""
+        return make_plan(self.slug, DATASET, protocol=PROTOCOL)
+
+    def build(self, options: Mapping[str, Any]) -> Method:
+        """The method's parts for the embedded data set."""
+        counts = torch.tensor(self.plan.run.train_counts, dtype=torch.float64)
+        return self.entry.factory()(options, TrainInfo(counts, DATASET, 2))
+
+    def train(self, name: str, progress: Silent | None = None) -> TrainingResult:
+        """Train in a folder of its own; the same name goes on with the same run."""
+        return train_plan(self.plan, Path(self.folder.name) / name, CPU, progress)
+
+    @cached_property
+    def trained(self) -> TrainingResult:
+        """An uninterrupted training."""
+        return self.train("whole")
+
+    def digest(self, result: TrainingResult) -> str:
+        """Digest of the weights of a finished training."""
+        return load_model(result.model_path, device="cpu").weights_sha256
+
+
+def check_card(subject: Subject) -> list[str]:
+    """The card is complete: nothing a reader or a citation needs is empty."""
+    card, problems = subject.card, []
+    for field in ("title", "summary", "group", "licence_note", "recipe_source"):
+        if not getattr(card, field).strip():
+            problems.append(f"card.toml: {field} is empty")
+    if not card.paper.bibtex.strip().startswith("@") or "title" not in card.paper.bibtex:
+        problems.append("card.toml: paper.bibtex is no BibTeX entry")
+    if not (card.paper.arxiv or card.paper.url or card.paper.code):
+        problems.append("card.toml: paper needs arxiv, url or code, so that a reader finds it")
+    problems += [f"card.toml: options.{n} has no help" for n, o in card.options.items() if not o.help.strip()]
+    return problems
+
+
+def check_imports(subject: Subject) -> list[str]:
+    """method.py builds on the public interface only."""
+    module = import_module(subject.entry.module)
+    problems = []
+    for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        problems += [
+            f"method.py:{node.lineno} imports {name}; methods import from {' and '.join(ALLOWED_IMPORTS)} only"
+            for name in names
+            if name.split(".")[0] == "ltrobust_bench" and not name.startswith(ALLOWED_IMPORTS)
+        ]
+    return problems
+
+
+def check_options(subject: Subject) -> list[str]:
+    """Card and method agree on the options, both tracks build, and every default survives being written out."""
+    problems = []
+    for track in ("fixed", "paper"):
+        resolved = subject.card.resolve_options(track, {})  # type: ignore[arg-type]
+        again = subject.card.resolve_options(track, {k: str(v) for k, v in resolved.items()})  # type: ignore[arg-type]
+        if again != resolved:
+            problems.append(f"track {track}: options do not survive being written out and read back")
+        recording = _Recording(resolved)
+        try:
+            built = subject.build(recording)
+            subject.card.resolve_recipe(subject.plan.task.protocol, track, subject.plan.run.epsilon)  # type: ignore[arg-type]
+        except KeyError as error:
+            problems.append(f"track {track}: method.py asks for option {error}, which card.toml does not have")
+            continue
+        except LTBenchError as error:
+            problems.append(f"track {track}: {error}")
+            continue
+        if not isinstance(built, Method):
+            problems.append(f"track {track}: method() returned {type(built).__name__}, not Method")
+        unread = sorted(set(resolved) - recording.read)
+        if unread:
+            problems.append(f"track {track}: method.py never reads option {', '.join(unread)} of card.toml")
+    return problems
+
+
+def check_training(subject: Subject) -> list[str]:
+    """Two epochs train, the loss stays finite and the weights move."""
+    try:
+        history = subject.trained.history
+    except LTBenchError as error:
+        return [str(error)]
+    return [] if len(history) == 2 else [f"{len(history)} epochs were trained, 2 were asked for"]
+
+
+def check_determinism(subject: Subject) -> list[str]:
+    """The same seed gives the same weights, bit for bit."""
+    same = subject.digest(subject.trained) == subject.digest(subject.train("again"))
+    return [] if same else ["two trainings with the same seed gave different weights"]
+
+
+def check_resume(subject: Subject) -> list[str]:
+    """Interrupted in the second epoch and resumed equals uninterrupted, and only that epoch is repeated."""
+    try:
+        subject.train("resumed", _StopAfter(subject.plan.steps_per_epoch + 2))
+        return ["training could not be interrupted in its second epoch"]
+    except KeyboardInterrupt:
+        resumed = subject.train("resumed")
+    problems = []
+    if subject.digest(resumed) != subject.digest(subject.trained):
+        problems.append("a resumed training gave other weights; does a part remember something outside state_dict?")
+    if resumed.forwards_here >= subject.trained.forwards_here:
+        problems.append(f"resuming passed {resumed.forwards_here} images forward, as many as starting over")
+    return problems
+
+
+def check_deployed(subject: Subject) -> list[str]:
+    """The deployed model gives finite logits [B, C] for any image in [0, 1], each image on its own."""
+    model = load_model(subject.trained.model_path, device="cpu").model
+    channels, height, width = subject.plan.task.spec.shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(6, channels, height, width, generator=generator)
+    x[0], x[1] = 0.0, 1.0
+    with torch.no_grad():
+        logits, alone = model(x), torch.cat([model(image[None]) for image in x])
+    problems = []
+    if logits.shape != (6, subject.plan.task.spec.classes):
+        return [f"the deployed model returned shape {tuple(logits.shape)} for 6 images"]
+    if not torch.isfinite(logits).all():
+        problems.append("the deployed model returned NaN or infinite logits for images in [0, 1]")
+    if not torch.allclose(logits, alone, rtol=1e-4, atol=1e-5):
+        problems.append("the deployed model's logits depend on the other images of the batch")
+    if model.training:
+        problems.append("the deployed model is in train mode")
+    return problems
+
+
+CHECKS: dict[str, Callable[[Subject], list[str]]] = {
+    "card is complete": check_card,
+    "imports the public interface only": check_imports,
+    "options agree with the card": check_options,
+    "trains two epochs": check_training,
+    "same seed, same weights": check_determinism,
+    "resumed equals uninterrupted": check_resume,
+    "deployed model is sane": check_deployed,
+}
+
+
+def problems(slug: str) -> list[str]:
+    """All problems of a method, each as ``check: problem``."""
+    subject = Subject(slug)
+    return [f"{name}: {problem}" for name, check in CHECKS.items() for problem in check(subject)]

@@ -1,0 +1,1 @@
+"""Evaluation: running the suite, and everything that is derived from its bits."""

@@ -1,0 +1,276 @@
+"""Attacking a model image by image, resumably, and keeping one bit per image and attack."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltrobust_bench.counting import Counter, CountingModel
+from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.errors import CheckFailed, LTBenchError
+from ltrobust_bench.evaluation.suite import SuiteAttack, build_attack
+from ltrobust_bench.files import atomic_path
+from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.protocol import EvalAttack, Suite
+from ltrobust_bench.records.schema import AUTOATTACK
+
+BALL_TOLERANCE = 2.0**-24
+
+
+@dataclass
+class Verdict:
+    """What an evaluation found.
+
+    Attributes:
+        bits: ``clean`` and each attack in the suite's order: correct on the image itself *and* under the attack,
+            bool, shape [T].
+        broken_by: AutoAttack's first successful attack (0 none, 1-4), uint8, shape [T]; None without AutoAttack.
+        forwards, backwards: images passed through the network, over all sessions.
+        seconds: over all sessions.
+        forwards_here: images passed forward by this call.
+    """
+
+    bits: dict[str, np.ndarray]
+    broken_by: np.ndarray | None
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+    forwards_here: int = 0
+
+
+@dataclass
+class _State:
+    """Everything needed to go on: per attack and image 0 (standing) or 1 + the stage that broke it."""
+
+    of: str
+    clean: np.ndarray | None = None
+    broken: dict[str, np.ndarray] = field(default_factory=dict)
+    attack: int = 0
+    stage: int = 0
+    batch: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path | None) -> None:
+        if path is None:
+            return
+        plain = {k: getattr(self, k) for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds")}
+        arrays = {f"broken/{name}": value for name, value in self.broken.items()}
+        if self.clean is not None:
+            arrays["clean"] = self.clean
+        with atomic_path(path) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, meta=np.array(json.dumps(plain)), **arrays)
+
+    @classmethod
+    def load(cls, path: Path | None, of: str) -> _State:
+        """The state in ``path`` if it belongs to this model and suite, else a fresh one."""
+        if path is None or not path.exists():
+            return cls(of)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                plain: dict[str, Any] = json.loads(str(stored["meta"]))
+                broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
+                clean = stored["clean"] if "clean" in stored.files else None
+        except (OSError, ValueError, KeyError, EOFError):
+            return cls(of)
+        return cls(clean=clean, broken=broken, **plain) if plain["of"] == of else cls(of)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no parameter gradients, float32 convolutions and products without TF32; restored afterwards."""
+    training = [(m, m.training) for m in model.modules()]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    model.eval()
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for module, was in training:
+            module.training = was
+        for parameter in learned:
+            parameter.requires_grad_(True)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+
+
+def evaluate_images(
+    model: nn.Module,
+    data: DeviceData,
+    *,
+    classes: int,
+    epsilon: float,
+    suite: Suite,
+    attacks: list[EvalAttack] | None = None,
+    identity: str = "",
+    state_path: Path | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Attack every image with every attack of the suite.
+
+    Each attack starts from the images that the model classifies correctly; a stage sees those that the attack's
+    earlier stages left standing, regrouped into full batches (as AutoAttack does).
+
+    Args:
+        model: pixels in [0, 1] to logits [B, C], on the device of ``data``.
+        data: test images, ordered by (label, index), uint8.
+        classes: C.
+        epsilon: Linf radius, [0, 1] pixel scale.
+        suite: seed, batch size and attacks.
+        attacks: some of the suite's attacks instead of all.
+        identity: digest of what is evaluated; a stored state of something else is ignored.
+        state_path: where to keep the state between batches; None: nowhere.
+        progress: what to report to.
+
+    Raises:
+        CheckFailed: if the model's output is no finite [B, C] tensor.
+        LTBenchError: if an attack leaves its ball.
+    """
+    return _Evaluation(
+        model,
+        data,
+        classes,
+        epsilon,
+        suite,
+        attacks or suite.attacks,
+        identity,
+        state_path,
+        progress or Silent(),
+    ).run()
+
+
+class _Evaluation:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: DeviceData,
+        classes: int,
+        epsilon: float,
+        suite: Suite,
+        attacks: list[EvalAttack],
+        identity: str,
+        state_path: Path | None,
+        progress: Progress,
+    ) -> None:
+        self.counter = Counter()
+        self.model = CountingModel(model, self.counter)
+        self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
+        self.state_path, self.progress = state_path, progress
+        device = data.images.device
+        self.attacks = [
+            build_attack(a, self.model, classes=classes, epsilon=epsilon, seed=suite.seed, device=device)
+            for a in attacks
+        ]
+        self.state = _State.load(state_path, identity)
+
+    def run(self) -> Verdict:
+        state = self.state
+        with frozen(self.model):
+            if state.clean is None:
+                self._clean()
+            while state.attack < len(self.attacks):
+                self._attack(self.attacks[state.attack])
+                state.attack, state.stage, state.batch = state.attack + 1, 0, 0
+                state.save(self.state_path)
+        assert state.clean is not None
+        bits = {"clean": state.clean}
+        bits |= {a.name: state.clean & (state.broken[a.name] == 0) for a in self.attacks}
+        auto = [a.name for a in self.attacks if a.name in AUTOATTACK]
+        return Verdict(
+            bits,
+            state.broken[auto[0]] if auto else None,
+            state.forwards,
+            state.backwards,
+            state.seconds,
+            self.counter.forwards,
+        )
+
+    def _images(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(index).to(self.data.labels.device)
+        return to_unit(self.data.images[chosen]), self.data.labels[chosen]
+
+    def _predict(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = self.model(x)
+        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
+            seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise CheckFailed(
+                f"the model returned {seen} for {len(x)} images; logits of shape ({len(x)}, {self.classes}) are needed."
+            )
+        if not torch.isfinite(logits).all():
+            raise CheckFailed("the model returned NaN or infinite logits for images in [0, 1].")
+        return logits.argmax(dim=1)
+
+    def _batches(self, index: np.ndarray) -> list[np.ndarray]:
+        return [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]
+
+    @contextmanager
+    def _accounted(self) -> Iterator[None]:
+        """Add the computing of one batch to the state, and save it."""
+        before, began = (self.counter.forwards, self.counter.backwards), time.monotonic()
+        yield
+        self.state.forwards += self.counter.forwards - before[0]
+        self.state.backwards += self.counter.backwards - before[1]
+        self.state.seconds += time.monotonic() - began
+        self.state.save(self.state_path)
+
+    def _clean(self) -> None:
+        total = len(self.data)
+        correct = np.zeros(total, dtype=bool)
+        with self._accounted():
+            for index in self._batches(np.arange(total)):
+                x, y = self._images(index)
+                correct[index] = (self._predict(x) == y).cpu().numpy()
+            self.state.clean = correct
+        self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} test images")
+
+    def _attack(self, attack: SuiteAttack) -> None:
+        state = self.state
+        assert state.clean is not None
+        broken = state.broken.setdefault(attack.name, np.zeros(len(self.data), dtype=np.uint8))
+        stages = list(attack.stages.items())
+        while state.stage < len(stages):
+            name, function = stages[state.stage]
+            code = state.stage + 1
+            # As it was when the stage began: what this stage already broke was standing then.
+            standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
+            batches = self._batches(standing)
+            label = attack.name if len(stages) == 1 else f"{attack.name}/{name}"
+            self.progress.start(label, len(standing), sum(len(b) for b in batches[: state.batch]))
+            while state.batch < len(batches):
+                index = batches[state.batch]
+                with self._accounted():
+                    x, y = self._images(index)
+                    adversarial = function(x, y, state.batch)
+                    self._check_ball(label, x, adversarial)
+                    fooled = (self._predict(adversarial) != y).cpu().numpy()
+                    broken[index[fooled]] = code
+                    state.batch += 1
+                self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
+            state.stage, state.batch = state.stage + 1, 0
+        self.progress.note(f"{attack.name} accuracy {self._robust(broken):.1%}")
+
+    def _robust(self, broken: np.ndarray) -> float:
+        assert self.state.clean is not None
+        return float((self.state.clean & (broken == 0)).mean())
+
+    def _check_ball(self, name: str, x: Tensor, adversarial: Tensor) -> None:
+        worst = (adversarial.double() - x.double()).abs().max().item()
+        low, high = adversarial.min().item(), adversarial.max().item()
+        if not (worst <= self.epsilon + BALL_TOLERANCE and low >= 0 and high <= 1):
+            raise LTBenchError(
+                f"attack {name} left its ball: distance {worst:.6g} for epsilon {self.epsilon:.6g}, "
+                f"pixels from {low:.6g} to {high:.6g}; its result would not count."
+            )

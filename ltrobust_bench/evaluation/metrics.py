@@ -1,0 +1,146 @@
+"""Every number of a board, derived from bits: per class, per group, worst classes. Fractions in [0, 1]."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ltrobust_bench.evaluation.groups import rank_groups
+from ltrobust_bench.records.schema import Record
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracies in [0, 1]; every field has the leading shape [...] of the bits it was made from.
+
+    Classes without test images are NaN in ``per_class`` and left out of everything else. The groups are NaN
+    with fewer than 3 classes.
+
+    Attributes:
+        overall: share of the images.
+        balanced: mean over classes.
+        per_class: by label, shape [..., C].
+        head, medium, tail: mean over the classes of the group (see ``rank_groups``).
+        worst_class: lowest class accuracy.
+        worst_tenth: mean of the ceil(C/10) lowest class accuracies.
+        head_tail_gap: head minus tail. No measure of quality: a model without any accuracy has gap 0.
+    """
+
+    overall: np.ndarray
+    balanced: np.ndarray
+    per_class: np.ndarray
+    head: np.ndarray
+    medium: np.ndarray
+    tail: np.ndarray
+    worst_class: np.ndarray
+    worst_tenth: np.ndarray
+    head_tail_gap: np.ndarray
+
+
+def metrics_from_bits(bits: np.ndarray, labels: np.ndarray, counts_train: Sequence[int] | np.ndarray) -> Metrics:
+    """Metrics of correctness bits.
+
+    Args:
+        bits: "classified correctly", bool, shape [..., T].
+        labels: shape [T], in any order, values in [0, C).
+        counts_train: training images per label, shape [C]; they define the groups.
+
+    Raises:
+        ValueError: if the shapes do not fit or a label has no training count.
+    """
+    bits, labels = np.asarray(bits, dtype=bool), np.asarray(labels, dtype=np.int64)
+    classes = len(counts_train)
+    if bits.shape[-1:] != labels.shape:
+        raise ValueError(f"bits of shape {bits.shape} do not fit {len(labels)} labels")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels {labels.min()} to {labels.max()} do not fit {classes} training counts")
+    ordered = bits[..., np.argsort(labels, kind="stable")]
+    counts_test = np.bincount(labels, minlength=classes)
+    return metrics_from_classes(_class_accuracy(ordered, counts_test), counts_test, counts_train)
+
+
+def metrics_from_classes(
+    per_class: np.ndarray, counts_test: Sequence[int] | np.ndarray, counts_train: Sequence[int] | np.ndarray
+) -> Metrics:
+    """Metrics of class accuracies.
+
+    Args:
+        per_class: fractions, shape [..., C].
+        counts_test, counts_train: images per label, shape [C].
+    """
+    tests = np.asarray(counts_test)
+    seen = tests > 0
+    accuracy = per_class[..., seen]
+    lowest = np.sort(accuracy, axis=-1)[..., : -(-len(tests) // 10)]
+    groups = {
+        name: _mean(per_class[..., members[seen[members]]]) for name, members in rank_groups(counts_train).items()
+    }
+    nothing = np.full(per_class.shape[:-1], np.nan)[()]
+    head, tail = groups.get("head", nothing), groups.get("tail", nothing)
+    return Metrics(
+        overall=accuracy @ tests[seen] / tests.sum() if seen.any() else nothing,
+        balanced=_mean(accuracy),
+        per_class=per_class,
+        head=head,
+        medium=groups.get("medium", nothing),
+        tail=tail,
+        worst_class=_mean(lowest[..., :1]),
+        worst_tenth=_mean(lowest),
+        head_tail_gap=head - tail,
+    )
+
+
+def class_accuracies(record: Record, attacks: Sequence[str]) -> np.ndarray:
+    """Class accuracies of one run: rows 'clean', each of ``attacks``, and the worst case of all of them.
+
+    Returns:
+        Fractions, float, shape [len(attacks) + 2, C].
+    """
+    counts_test = np.asarray(record.run.test_counts)
+    # The record was checked when it was read, so the packed bytes can be used as they are, all rows at once.
+    texts = [record.result.bits[name] for name in ("clean", *attacks)]
+    packed = np.stack([np.frombuffer(b64decode(text), dtype=np.uint8) for text in texts])
+    packed = np.vstack([packed, np.bitwise_and.reduce(packed)])
+    bits = np.unpackbits(packed, axis=1, count=int(counts_test.sum())).view(bool)
+    return _class_accuracy(bits, counts_test)
+
+
+def summary(record: Record, attack: str) -> Metrics:
+    """Metrics of one run under ``attack``: 'clean', an attack of the record, or 'union' (worst case of all).
+
+    Raises:
+        KeyError: if the record has no such attack.
+    """
+    return metrics_from_bits(record.bits(attack), record.labels(), record.run.train_counts)
+
+
+def natural_error(record: Record) -> np.ndarray:
+    """Share of each class that is misclassified without any attack, shape [C].
+
+    Natural and boundary error add up to the robust error (Zhang et al., ICML 2019, TRADES, eq. 1).
+    """
+    return 1 - summary(record, "clean").per_class
+
+
+def boundary_error(record: Record) -> np.ndarray:
+    """Share of each class that is correct when clean and broken by some attack of the suite, shape [C]."""
+    return summary(record, "clean").per_class - summary(record, "union").per_class
+
+
+def _class_accuracy(bits: np.ndarray, counts_test: np.ndarray) -> np.ndarray:
+    """Share of correct images per class, shape [..., C], of bits ordered by label, shape [..., T]."""
+    seen = counts_test > 0
+    accuracy = np.full((*bits.shape[:-1], len(counts_test)), np.nan)
+    if seen.any():
+        starts = (np.cumsum(counts_test) - counts_test)[seen]
+        correct = np.add.reduceat(bits.view(np.uint8), starts, axis=-1, dtype=np.uint32)
+        accuracy[..., seen] = correct / counts_test[seen]
+    return accuracy
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis; NaN if it is empty."""
+    return values.mean(axis=-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)[()]

@@ -1,0 +1,46 @@
+"""The result of attacking any model, with the numbers a user asks for first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model withstood, image by image.
+
+    Attributes:
+        bits: ``clean`` and each attack: correct, bool, shape [T].
+        labels: shape [T], sorted.
+        train_counts: training images per label, which define head, medium and tail.
+        broken_by: AutoAttack's first successful attack (0 none, 1-4), shape [T], or None.
+        forwards, backwards: images passed through the model.
+        seconds: wall time.
+    """
+
+    bits: dict[str, np.ndarray]
+    labels: np.ndarray
+    train_counts: list[int]
+    broken_by: np.ndarray | None
+    forwards: int
+    backwards: int
+    seconds: float
+
+    @property
+    def attacks(self) -> list[str]:
+        """The attacks, in the suite's order."""
+        return [name for name in self.bits if name != "clean"]
+
+    def metrics(self, attack: str = "union") -> Metrics:
+        """Accuracies under ``attack``: ``clean``, an attack's name, or ``union`` (per-image worst case of all).
+
+        Raises:
+            KeyError: for an attack that was not run.
+        """
+        union = np.logical_and.reduce(list(self.bits.values()))
+        bits = union if attack == "union" else self.bits[attack]
+        return metrics_from_bits(bits, self.labels, self.train_counts)

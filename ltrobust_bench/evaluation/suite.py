@@ -1,0 +1,93 @@
+"""A protocol's attacks as stages: functions that are run, batch by batch, on the images still standing.
+
+A simple attack is one stage; the logit-scaled attack is one stage per scale; AutoAttack is its four attacks. Each
+batch's randomness is seeded by attack, stage and position, so that an evaluation can stop and go on anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltrobust_bench.attacks import auto, pgd
+from ltrobust_bench.data.loader import seeded
+from ltrobust_bench.numbers import number
+from ltrobust_bench.protocol import EvalAttack
+
+StageFunction = Callable[[Tensor, Tensor, int], Tensor]
+"""(x [B, ...], y [B], position of the batch in the stage) -> adversarial images."""
+
+
+@dataclass(frozen=True)
+class SuiteAttack:
+    """One attack: its name in the record, and its stages in order."""
+
+    name: str
+    stages: dict[str, StageFunction]
+
+
+def build_attack(
+    spec: EvalAttack, model: nn.Module, *, classes: int, epsilon: float, seed: int, device: torch.device
+) -> SuiteAttack:
+    """The stages of one attack of a protocol.
+
+    Args:
+        spec: the attack, every argument stated.
+        model: pixels to logits, in eval mode.
+        classes: C.
+        epsilon: Linf radius, [0, 1] pixel scale.
+        seed: of the evaluation.
+        device: where the images are.
+    """
+    if spec.kind == "autoattack":
+        official = auto.stages(
+            model,
+            classes,
+            epsilon=epsilon,
+            steps=int(spec.steps or 0),
+            restarts=int(spec.restarts or 0),
+            targets=int(spec.targets or 0),
+            queries=int(spec.queries or 0),
+            p_init=float(spec.p_init or 0),
+            rho=float(spec.rho or 0),
+            seed=seed,
+            device=device,
+        )
+        return SuiteAttack(
+            auto.suite_name(classes) if spec.name == "autoattack" else spec.name,
+            {name: _ignoring_position(function) for name, function in official.items()},
+        )
+    settings: dict[str, Any] = {"epsilon": epsilon, "step_size": number(spec.step_size or 0, epsilon)}
+    settings |= {"start": spec.start}
+    if spec.kind != "fgsm":
+        settings |= {"steps": spec.steps, "restarts": spec.restarts}
+    if spec.kind == "scaled-pgd":
+        variants = {f"alpha={a:g}": {"alphas": [a]} for a in spec.alphas or []}
+    else:
+        extra = {k: v for k, v in (("decay", spec.decay), ("kappa", spec.kappa)) if v is not None}
+        variants = {spec.kind: extra}
+    function = {
+        "fgsm": pgd.fgsm,
+        "pgd": pgd.pgd,
+        "mim": pgd.mim,
+        "cw": pgd.cw,
+        "scaled-pgd": pgd.scaled_pgd,
+    }[spec.kind]
+
+    def stage(name: str, own: dict[str, Any]) -> StageFunction:
+        def run(x: Tensor, y: Tensor, position: int) -> Tensor:
+            generator = seeded(seed, f"{spec.name}/{name}", position, device)
+            return function(model, x, y, generator=generator, **settings, **own)  # type: ignore[operator]
+
+        return run
+
+    return SuiteAttack(spec.name, {name: stage(name, own) for name, own in variants.items()})
+
+
+def _ignoring_position(function: Callable[[Tensor, Tensor], Tensor]) -> StageFunction:
+    """The official attacks seed themselves, the same way for each batch."""
+    return lambda x, y, position: function(x, y)

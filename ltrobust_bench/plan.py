@@ -1,0 +1,229 @@
+"""From what a user asks for to everything a run fixes. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from ltrobust_bench.cards import Card, methods
+from ltrobust_bench.data.registry import DatasetSpec, datasets
+from ltrobust_bench.data.sources import Source, load_source
+from ltrobust_bench.data.split import LongTailedSplit, make_split
+from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.models.registry import models
+from ltrobust_bench.numbers import number
+from ltrobust_bench.protocol import DatasetTerms, Protocol, Track, default_protocol, load_protocol
+from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.records.schema import Augmentation, RunSection
+
+LARGE_IMAGE = 32
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set under a protocol: what is trained on, what is tested on, at which epsilon."""
+
+    protocol: Protocol
+    spec: DatasetSpec
+    terms: DatasetTerms
+    source: Source
+    split: LongTailedSplit
+    imbalance_ratio: float
+    profile: str
+    epsilon: float
+    limit_train: int | None
+    limit_test: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, before it happens."""
+
+    run: RunSection
+    card: Card
+    task: Task
+
+    @property
+    def train_size(self) -> int:
+        """Training images N."""
+        return sum(self.run.train_counts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per epoch."""
+        whole, rest = divmod(self.train_size, self.run.recipe.batch_size)
+        return max(1, whole + (1 if rest and not self.run.recipe.drop_last else 0))
+
+    @property
+    def budget(self) -> int:
+        """Optimiser steps in all."""
+        return self.steps_per_epoch * self.run.recipe.epochs
+
+
+def make_task(
+    dataset: str,
+    *,
+    protocol: str | None = None,
+    imbalance_ratio: float | None = None,
+    profile: str | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    data_dir: Path | None = None,
+) -> Task:
+    """Read a data set and cut its split; what is not given is the protocol's.
+
+    Raises:
+        UsageError: for unknown names, a data set the protocol has no terms for, impossible ratios.
+        DataError: for missing or damaged data.
+    """
+    spec = datasets.get(dataset)
+    terms_of = load_protocol(protocol or default_protocol(dataset))
+    if dataset not in terms_of.datasets:
+        raise UsageError(
+            f"protocol {terms_of.name} says nothing about {dataset}: it covers {', '.join(sorted(terms_of.datasets))}."
+        )
+    terms = terms_of.datasets[dataset]
+    ratio = terms.imbalance_ratio if imbalance_ratio is None else imbalance_ratio
+    shape = terms.profile if profile is None else profile
+    source = load_source(spec, data_dir)
+    split = make_split(
+        source.train_labels,
+        source.test_labels,
+        ratio,
+        shape,
+        test_per_class=terms_of.test_images_per_class,
+        limit_train=limit_train,
+        limit_test=limit_test,
+    )
+    return Task(terms_of, spec, terms, source, split, ratio, shape, number(terms.epsilon), limit_train, limit_test)
+
+
+def make_plan(
+    method: str,
+    dataset: str,
+    *,
+    protocol: str | None = None,
+    track: str = "fixed",
+    imbalance_ratio: float | None = None,
+    profile: str | None = None,
+    model: str | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    epochs: int | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    data_dir: Path | None = None,
+) -> Plan:
+    """Everything a run fixes, with the protocol's and the card's values where nothing is given.
+
+    Args:
+        method, dataset, protocol, model: names in the registries.
+        track: ``fixed`` (one budget for all) or ``paper`` (the authors' recipe).
+        imbalance_ratio: largest over smallest class.
+        profile: ``exp`` or ``step``.
+        seed: of training; split and evaluation do not depend on it.
+        settings: method options (``tail=off``) and recipe settings (``attack.steps=5``) by name.
+        epochs: a budget other than the recipe's; makes a reduced run.
+        limit_train, limit_test: first limit // C images of each class; makes a reduced run.
+        data_dir: folder of the data set.
+
+    Raises:
+        UsageError: for anything unknown or impossible.
+        DataError: for missing or damaged data.
+    """
+    card = methods.get(method).card
+    if track not in ("fixed", "paper"):
+        raise UnknownNameError("track", track, ["fixed", "paper"])
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"a budget of {epochs} epochs trains nothing; use 1 or more.")
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"seed must be between 0 and {2**31 - 1}, got {seed}.")
+    given_options, overrides = _sort_settings(card, settings or {})
+    options = card.resolve_options(cast(Track, track), given_options)
+    if model is not None:
+        models.entry(model)
+    task = make_task(
+        dataset,
+        protocol=protocol,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        data_dir=data_dir,
+    )
+    recipe = card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon, overrides)
+    if epochs is not None:
+        recipe = recipe.model_copy(update={"epochs": epochs})
+    if model is None:
+        # The authors' networks are for 32x32 images; smaller ones keep the protocol's network in both tracks.
+        theirs = recipe.model if task.spec.shape[-1] >= LARGE_IMAGE else None
+        model = theirs or task.terms.model
+    try:
+        run = RunSection(
+            protocol=task.protocol.name,
+            protocol_digest=task.protocol.digest(),
+            track=cast(Track, track),
+            dataset=dataset,
+            imbalance_ratio=task.imbalance_ratio,
+            profile=task.profile,  # type: ignore[arg-type]
+            train_counts=task.split.train_counts,
+            test_counts=task.split.test_counts,
+            train_index_sha256=task.split.train_sha256,
+            test_index_sha256=task.split.test_sha256,
+            method=method,
+            card_version=card.version,
+            options=options,
+            plugins=[],
+            model=model,
+            seed=seed,
+            epsilon=task.epsilon,
+            recipe=recipe,
+            augmentation=Augmentation(crop_padding=task.terms.crop_padding, flip=task.terms.flip),
+            limit_train=limit_train,
+            limit_test=limit_test,
+            epochs=epochs,
+            overrides=overrides,
+        )
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from None
+    return Plan(run, card, task)
+
+
+def _sort_settings(card: Card, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the method, and settings of the recipe (typed as Python literals)."""
+    options = {k: v for k, v in settings.items() if k in card.options}
+    overrides = {k: _literal(v) for k, v in settings.items() if k not in card.options}
+    recipe_names = recipe_settings()
+    for name in overrides:
+        if name not in recipe_names:
+            raise UnknownNameError(
+                "setting", name, [*card.options, *recipe_names], f"`ltbench show {card.slug}` lists them."
+            )
+    return options, overrides
+
+
+def recipe_settings() -> list[str]:
+    """Dotted names of the recipe's settings that can be given by hand."""
+    from ltrobust_bench.protocol.spec import AttackSpec, Recipe
+
+    inner = [f"attack.{name}" for name in AttackSpec.model_fields]
+    fixed = {"attack", "schedule", "epochs", "precision", "model", "bn_forwards", "bn_forwards_after"}
+    return [name for name in Recipe.model_fields if name not in fixed] + inner
+
+
+def _literal(value: Any) -> Any:
+    """A command-line string as bool, int or float where it reads as one."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

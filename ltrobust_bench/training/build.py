@@ -1,0 +1,55 @@
+"""Networks, methods and deployed models from names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltrobust_bench.api import Method, Network, TrainInfo
+from ltrobust_bench.cards import methods
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.models.registry import models
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: if CUDA is asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UsageError(
+            f"--device {name} was asked for, but torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices here; use --device cpu."
+        )
+    return device
+
+
+def build_method(
+    slug: str, options: Mapping[str, Any], counts: list[int], dataset: str, epochs: int, device: torch.device
+) -> tuple[Method, TrainInfo]:
+    """A method's parts for one training set."""
+    data = TrainInfo(torch.tensor(counts, dtype=torch.float64, device=device), dataset, epochs)
+    return methods.get(slug).factory()(options, data), data
+
+
+def build_network(model: str, channels: int, classes: int, method: Method) -> Network:
+    """A freshly initialised network (torch's global generator) with the method's head."""
+    backbone = models.get(model)(channels)
+    return Network(backbone, method.head(backbone.features, classes))
+
+
+def deployed(method: Method, network: Network, data: TrainInfo) -> nn.Module:
+    """The model that is attacked and published, in eval mode."""
+    return method.deploy(network, data).eval()

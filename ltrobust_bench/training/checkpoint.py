@@ -1,0 +1,130 @@
+"""Checkpoints: written whole or not at all, verified when read, and free of pickled code.
+
+A run folder holds at most one finished checkpoint ``checkpoint-<epoch>/`` with ``weights.safetensors``,
+``state.pt`` (optimiser, memories, counters; read with ``weights_only``) and ``meta.json`` (their SHA-256).
+A finished network is ``model.safetensors``, which describes itself in its header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ltrobust_bench.errors import CheckpointError
+from ltrobust_bench.files import atomic_path, make_folder
+
+_FILES = ("weights.safetensors", "state.pt")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def save_checkpoint(folder: Path, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a finished epoch below ``folder``, then remove older ones."""
+    make_folder(folder)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".checkpoint-", suffix=".tmp"))
+    try:
+        save_file({k: v.contiguous() for k, v in weights.items()}, temporary / _FILES[0])
+        torch.save(dict(state), temporary / _FILES[1])
+        meta = {"epoch": epoch, "sha256": {name: file_sha256(temporary / name) for name in _FILES}}
+        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        target = folder / f"checkpoint-{epoch:04d}"
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for other in _checkpoints(folder):
+        if other != target:
+            shutil.rmtree(other)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-[0-9]*"))
+
+
+def latest_epoch(folder: Path) -> int:
+    """The last finished epoch with a checkpoint, 0 without one."""
+    found = _checkpoints(folder)
+    return int(found[-1].name.removeprefix("checkpoint-")) if found else 0
+
+
+def load_checkpoint(folder: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """Epoch, weights and state of the newest checkpoint, or None.
+
+    Raises:
+        CheckpointError: if it is damaged; says which file, and what to delete.
+    """
+    found = _checkpoints(folder)
+    if not found:
+        return None
+    path = found[-1]
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        for name, digest in meta["sha256"].items():
+            if file_sha256(path / name) != digest:
+                raise ValueError(f"{name} has another SHA-256 than when it was written")
+        weights = load_file(path / _FILES[0], device=str(device))
+        state = torch.load(path / _FILES[1], map_location=device, weights_only=True)
+        return int(meta["epoch"]), weights, state
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        SafetensorError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged ({str(error).splitlines()[0]}); delete that folder to start again."
+        ) from None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove checkpoints of a run whose network is finished."""
+    for path in _checkpoints(folder):
+        shutil.rmtree(path)
+
+
+def save_model(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write a finished network with its description in the file's header."""
+    with atomic_path(path) as temporary:
+        header = {"ltbench": json.dumps(description, sort_keys=True)}
+        save_file({k: v.contiguous() for k, v in weights.items()}, temporary, metadata=header)
+
+
+def read_model(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and description of a finished network.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or not written by :func:`save_model`.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; `ltbench train` writes model.safetensors in its run folder.")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            header = (handle.metadata() or {}).get("ltbench")
+        weights = load_file(path, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no readable safetensors file ({str(error).splitlines()[0]}).") from None
+    if header is None:
+        raise CheckpointError(f"{path} was not written by ltbench: its header does not say what it is.")
+    return weights, json.loads(header)

@@ -1,0 +1,92 @@
+"""What a run will cost, before it starts: images through the network, and time, measured on a few images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ltrobust_bench.counting import Counter
+from ltrobust_bench.data.loader import to_unit
+from ltrobust_bench.plan import Plan
+from ltrobust_bench.protocol import EvalAttack
+from ltrobust_bench.training.build import build_method, build_network
+from ltrobust_bench.training.step import Step, Trainee
+
+ASSUMED_ROBUST = 0.4
+"""Share of test images assumed to survive; an attack spends its full budget on survivors only."""
+FORWARD_SHARE = 1 / 3
+"""A forward alone, of a forward and a backward."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of a run.
+
+    Attributes:
+        steps: optimiser steps.
+        training_images: images forward and backward in training.
+        evaluation_images: the same in the evaluation, with ``ASSUMED_ROBUST`` of the test images surviving.
+        training_seconds, evaluation_seconds: on this machine.
+    """
+
+    steps: int
+    training_images: int
+    evaluation_images: int
+    training_seconds: float
+    evaluation_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Training and evaluation together."""
+        return self.training_seconds + self.evaluation_seconds
+
+
+def attack_passes(attack: EvalAttack, classes: int) -> float:
+    """Forward-and-backward passes that an attack spends on an image it does not break."""
+    steps, restarts = attack.steps or 1, attack.restarts or 1
+    if attack.kind == "autoattack":
+        targets = min(attack.targets or 0, classes - 1)
+        return restarts * (steps * (1 + 2 * targets) + (attack.queries or 0) * FORWARD_SHARE)
+    return restarts * steps * len(attack.alphas or [1])
+
+
+def estimate(plan: Plan, device: torch.device) -> Estimate:
+    """Time one training step on a few images and scale it up."""
+    run, task = plan.run, plan.task
+    method, _ = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        network = build_network(run.model, task.spec.shape[0], task.spec.classes, method).to(device)
+    trainee = Trainee(network, method, run.recipe, torch.optim.SGD(network.parameters(), lr=0.0), Counter())
+    batch = min(run.recipe.batch_size, plan.train_size)
+
+    def step(images: int) -> float:
+        chosen = task.split.train[:images]
+        x = to_unit(torch.from_numpy(task.source.train_images[chosen]).to(device))
+        y = torch.from_numpy(task.source.train_labels[chosen]).to(device)
+        began = time.monotonic()
+        current = Step(trainee, x, y, epoch=1, epochs=run.recipe.epochs)
+        current.craft()
+        current.update().item()
+        return time.monotonic() - began
+
+    # Two images tell whether a whole batch can be afforded; the first call also warms up.
+    images = 2
+    step(images)
+    taken = step(images)
+    while taken < 0.5 and images < batch:
+        images = min(batch, images * 4)
+        taken = step(images)
+    per_image = taken / images
+    passes = run.recipe.attack.steps + 1
+    training_images = plan.budget * min(run.recipe.batch_size, plan.train_size) * passes
+    spent = sum(attack_passes(a, task.spec.classes) for a in task.protocol.evaluation.attacks)
+    evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
+    return Estimate(
+        steps=plan.budget,
+        training_images=training_images,
+        evaluation_images=evaluation_images,
+        training_seconds=training_images / passes * per_image,
+        evaluation_seconds=evaluation_images * per_image / passes,
+    )

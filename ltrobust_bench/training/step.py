@@ -1,0 +1,134 @@
+"""One training step: craft, outer loss, update, in the order and batch-norm modes that the recipe states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ltrobust_bench.api import Method, Network, Output
+from ltrobust_bench.attacks.engine import ascend, crafting_mode
+from ltrobust_bench.counting import Counter
+from ltrobust_bench.protocol.spec import Recipe, Start
+
+
+@dataclass
+class Trainee:
+    """What a step works on: the network, its method and recipe, and the optimiser.
+
+    The recipe's pixel-scale numbers must be floats (:meth:`ltrobust_bench.cards.Card.resolve_recipe`).
+    """
+
+    network: Network
+    method: Method
+    recipe: Recipe
+    optimizer: torch.optim.Optimizer
+    counter: Counter
+
+
+class Step:
+    """One batch on its way through a step; it is both what a loss sees as ``outputs`` and as ``ctx``.
+
+    Args:
+        trainee: what is trained.
+        x: images in [0, 1], shape [B, channels, height, width].
+        y: labels, int64, shape [B].
+        epoch: 1-based.
+        epochs: length of the budget.
+    """
+
+    def __init__(self, trainee: Trainee, x: Tensor, y: Tensor, *, epoch: int, epochs: int) -> None:
+        self.trainee, self.x, self.y, self.epoch, self.epochs = trainee, x, y, epoch, epochs
+        self.x_adv = x
+        self._natural: Tensor | None = None
+
+    def natural_logits(self) -> Tensor:
+        """Logits of the clean batch in the batch-norm mode of crafting, detached, computed once; [B, C]."""
+        if self._natural is None:
+            with torch.no_grad():
+                self._natural = self.trainee.network(self.x)
+            self.trainee.counter.forwards += len(self.x)
+        return self._natural
+
+    def craft(self, start: Start | Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Adversarial images: projected gradient ascent on the method's objective.
+
+        Args:
+            start: the first iterate or its kind; default: the recipe's.
+            generator: on the device of the images.
+        """
+        network, spec = self.trainee.network, self.trainee.recipe.attack
+        with crafting_mode(network, spec.bn_mode):
+            self.x_adv = ascend(
+                network,
+                self.x,
+                self.y,
+                objective=lambda logits, y: self.trainee.method.objective(logits, y, self),
+                epsilon=float(spec.epsilon),
+                step_size=float(spec.step_size),
+                steps=spec.steps,
+                start=spec.start if start is None else start,
+                clamp_start=spec.clamp_start,
+                generator=generator,
+            )
+        self.trainee.counter.forwards += spec.steps * len(self.x)
+        self.trainee.counter.backwards += spec.steps * len(self.x)
+        return self.x_adv
+
+    def _forward(self, x: Tensor) -> Output:
+        self.trainee.counter.forwards += len(x)
+        return self.trainee.network.outputs(x)
+
+    @cached_property
+    def clean(self) -> Output:
+        """Train-mode forward of the clean batch."""
+        return self._forward(self.x)
+
+    @cached_property
+    def adversarial(self) -> Output:
+        """Train-mode forward of the adversarial batch."""
+        return self._forward(self.x_adv)
+
+    @cached_property
+    def _after(self) -> Output:
+        with torch.no_grad():
+            return self._forward(self.x_adv)
+
+    def after_update(self) -> Output:
+        """Train-mode forward of the adversarial batch after the update, without gradient, computed once."""
+        return self._after
+
+    def _run_forwards(self) -> None:
+        """Train-mode forwards in the recipe's order; repeated ones only move the running statistics."""
+        seen = set()
+        for name in self.trainee.recipe.bn_forwards:
+            attribute = "adversarial" if name == "adv" else "clean"
+            if attribute not in seen:
+                getattr(self, attribute)
+                seen.add(attribute)
+            else:
+                with torch.no_grad():
+                    self._forward(self.x_adv if name == "adv" else self.x)
+
+    def update(self) -> Tensor:
+        """Outer loss, backward, optimiser step, and what follows it. Returns the loss, detached, scalar."""
+        network, optimizer = self.trainee.network, self.trainee.optimizer
+        network.train()
+        self._run_forwards()
+        loss = self.trainee.method.loss(self, self.y, self)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        computed = [name for name in ("clean", "adversarial") if name in self.__dict__]
+        self.trainee.counter.backwards += len(computed) * len(self.x)
+        optimizer.step()
+        for name in self.trainee.recipe.bn_forwards_after:
+            if name == "adv":
+                self.after_update()
+            else:
+                with torch.no_grad():
+                    self._forward(self.x)
+        for memory in self.trainee.method.memory.values():
+            memory.on_step_end(self, self.y)
+        return loss.detach()

@@ -1,0 +1,249 @@
+"""The training loop: the protocol's step budget, a checkpoint every epoch, exact resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from ltrobust_bench.attacks.pgd import pgd
+from ltrobust_bench.counting import Counter
+from ltrobust_bench.data.loader import DeviceData, TrainLoader, derive_seed, seeded, to_unit
+from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
+from ltrobust_bench.files import make_folder, write_text
+from ltrobust_bench.plan import Plan
+from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.training import checkpoint as ckpt
+from ltrobust_bench.training.build import build_method, build_network
+from ltrobust_bench.training.schedule import learning_rate
+from ltrobust_bench.training.step import Step, Trainee
+
+MONITOR_IMAGES = 128
+MONITOR_TIMES = 20
+
+
+@dataclass
+class TrainingCost:
+    """What training cost over all sessions of the run."""
+
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        model_path: ``model.safetensors``, self-describing.
+        cost: of all sessions together.
+        forwards_here: images passed forward by this call (0 if the run was already finished).
+        history: one row per epoch.
+    """
+
+    model_path: Path
+    cost: TrainingCost
+    forwards_here: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder alone.
+
+    Raises:
+        UsageError: if another process works in it.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def train_plan(plan: Plan, folder: Path, device: torch.device, progress: Progress | None = None) -> TrainingResult:
+    """Train a plan in its run folder, going on from its newest checkpoint.
+
+    Interrupting it at any moment loses at most the epoch in hand. On a CPU with the same number of threads the
+    result is the same bit for bit, however often it was interrupted.
+
+    Args:
+        folder: the run's own folder.
+        device: where to compute.
+        progress: what to report to.
+
+    Raises:
+        CheckpointError: for a damaged checkpoint.
+        LTBenchError: if the loss stops being finite.
+    """
+    progress = progress or Silent()
+    with locked(folder):
+        finished = folder / "model.safetensors"
+        if finished.exists():
+            _, description = ckpt.read_model(finished)
+            return TrainingResult(finished, TrainingCost(**description["cost"]), 0, description["history"])
+        write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return _Training(plan, folder, device, progress).run()
+
+
+class _Training:
+    """One session of training a run."""
+
+    def __init__(self, plan: Plan, folder: Path, device: torch.device, progress: Progress) -> None:
+        run, task = plan.run, plan.task
+        self.plan, self.folder, self.device, self.progress = plan, folder, device, progress
+        method, _ = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
+        torch.manual_seed(derive_seed(run.seed, "init"))
+        network = build_network(run.model, task.spec.shape[0], task.spec.classes, method).to(device)
+        recipe = run.recipe
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self.trainee = Trainee(network, method, recipe, optimizer, Counter())
+        chosen = task.split.train
+        self.data = DeviceData.of(task.source.train_images[chosen], task.source.train_labels[chosen], device)
+        self.loader = TrainLoader(
+            self.data,
+            method.sampler,
+            batch_size=recipe.batch_size,
+            steps=plan.steps_per_epoch,
+            seed=run.seed,
+            padding=run.augmentation.crop_padding,
+            flip=run.augmentation.flip,
+        )
+        self.cost, self.history = TrainingCost(), []
+        self.monitored = ""
+
+    def run(self) -> TrainingResult:
+        """Train what is left of the budget, and write the finished network."""
+        epochs = self.plan.run.recipe.epochs
+        first = self._resume() + 1
+        steps = self.plan.steps_per_epoch
+        self.progress.start(f"train {self.plan.run.method}", epochs * steps, (first - 1) * steps)
+        if first > 1:
+            self.progress.note(f"going on after epoch {first - 1} of {epochs}")
+        for epoch in range(first, epochs + 1):
+            self._epoch(epoch, epochs)
+            ckpt.save_checkpoint(self.folder, epoch, self.trainee.network.state_dict(), self._state())
+        return self._finish()
+
+    def _epoch(self, epoch: int, epochs: int) -> None:
+        trainee, run = self.trainee, self.plan.run
+        before, began = (trainee.counter.forwards, trainee.counter.backwards), time.monotonic()
+        rate = learning_rate(trainee.recipe.lr, trainee.recipe.schedule, epoch, epochs)
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = rate
+        # Parts that draw from torch's global generator are as reproducible as the rest.
+        torch.manual_seed(derive_seed(run.seed, "torch", epoch))
+        noise = seeded(run.seed, "attack", epoch, self.device)
+        total, images = torch.zeros((), device=self.device), 0
+        for x, y in self.loader.epoch(epoch):
+            step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
+            step.craft(generator=noise)
+            total += step.update() * len(y)
+            images += len(y)
+            self.progress.advance(1, lambda t=total, n=images: f"loss {t.item() / n:.3f} {self.monitored}")  # type: ignore[misc]
+        loss = total.item() / images
+        if not torch.isfinite(total):
+            raise LTBenchError(
+                f"the loss became {loss} in epoch {epoch} of {run.method}; the last good checkpoint is kept in "
+                f"{self.folder}. Lower the learning rate with --set lr=..., or report it if the recipe is the card's."
+            )
+        for memory in trainee.method.memory.values():
+            memory.on_epoch_end(epoch)
+        row: dict[str, Any] = {"epoch": epoch, "lr": rate, "loss": loss}
+        self.cost.forwards += trainee.counter.forwards - before[0]
+        self.cost.backwards += trainee.counter.backwards - before[1]
+        self.cost.steps += self.plan.steps_per_epoch
+        self.cost.seconds += time.monotonic() - began
+        if epoch == epochs or epoch % max(1, epochs // MONITOR_TIMES) == 0:
+            row["train_clean"], row["train_robust"] = self._monitor()
+            self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
+        self.history.append(row)
+
+    def _monitor(self) -> tuple[float, float]:
+        """Clean and PGD accuracy on a fixed slice of *training* images, spread evenly over the set."""
+        chosen = torch.linspace(0, len(self.data) - 1, min(MONITOR_IMAGES, len(self.data)), device=self.device).long()
+        x, y = to_unit(self.data.images[chosen]), self.data.labels[chosen]
+        network, spec = self.trainee.network.eval(), self.trainee.recipe.attack
+        generator = seeded(self.plan.run.seed, "monitor", 0, self.device)
+        adversarial = pgd(
+            network,
+            x,
+            y,
+            epsilon=float(spec.epsilon),
+            step_size=float(spec.step_size),
+            steps=max(spec.steps, 1),
+            generator=generator,
+        )
+        with torch.no_grad():
+            clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
+        return clean.float().mean().item(), (clean & robust).float().mean().item()
+
+    def _state(self) -> dict[str, Any]:
+        # Randomness is a function of seed and epoch, so no generator's state has to be kept.
+        return {
+            "key": self.plan.run.key(),
+            "optimizer": self.trainee.optimizer.state_dict(),
+            "memory": {name: memory.state_dict() for name, memory in self.trainee.method.memory.items()},
+            "cost": asdict(self.cost),
+            "history": self.history,
+        }
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint; returns the last finished epoch, 0 without one."""
+        loaded = ckpt.load_checkpoint(self.folder, self.device)
+        if loaded is None:
+            return 0
+        epoch, weights, state = loaded
+        if state["key"] != self.plan.run.key():
+            raise CheckpointError(f"the checkpoint in {self.folder} belongs to another run; delete that folder.")
+        self.trainee.network.load_state_dict(weights)
+        self.trainee.optimizer.load_state_dict(state["optimizer"])
+        for name, memory in self.trainee.method.memory.items():
+            memory.load_state_dict(state["memory"][name])
+        self.cost, self.history = TrainingCost(**state["cost"]), state["history"]
+        return epoch
+
+    def _finish(self) -> TrainingResult:
+        path = self.folder / "model.safetensors"
+        description = {
+            "run": self.plan.run.model_dump(mode="json"),
+            "class_names": list(self.plan.task.source.class_names),
+            "cost": asdict(self.cost),
+            "history": self.history,
+        }
+        write_text(self.folder / "training.csv", _csv(self.history))
+        ckpt.save_model(path, self.trainee.network.state_dict(), description)
+        ckpt.remove_checkpoints(self.folder)
+        return TrainingResult(path, self.cost, self.trainee.counter.forwards, self.history)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, ["epoch", "lr", "loss", "train_clean", "train_robust"], lineterminator="\n", restval=""
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
