@@ -1,0 +1,94 @@
+"""Boards, tables and figures from records. Importing this is light; the work is imported when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ltrobust_bench.report.aggregate import Board
+
+
+@dataclass(frozen=True)
+class LeaderboardResult:
+    """What :func:`leaderboard` built.
+
+    Attributes:
+        boards: see :class:`ltrobust_bench.report.aggregate.Board`.
+        messages: what was left out or looks odd, damaged records first.
+        damaged: number of files that are no valid record.
+        written: files written.
+    """
+
+    boards: list[Board]
+    messages: list[str]
+    damaged: int
+    written: list[Path]
+
+    def markdown(self) -> str:
+        """The boards as Markdown."""
+        from ltrobust_bench.report.tables import markdown
+
+        return markdown(self.boards)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per entry, the columns of ``leaderboard.csv``; accuracies are percentages."""
+        import pandas as pd
+
+        from ltrobust_bench.report.tables import LEADERBOARD, leaderboard_rows
+
+        return pd.DataFrame(leaderboard_rows(self.boards), columns=LEADERBOARD)
+
+
+def leaderboard(
+    records_dirs: Sequence[Path | str] = (Path("results/records"),),
+    output: Path | str = Path("results"),
+    figures: bool = True,
+) -> LeaderboardResult:
+    """Build every board from the records below some folders, and write tables and figures.
+
+    Writes ``leaderboard.csv``, ``groups.csv``, ``per_class.csv`` and ``leaderboard.md`` below ``output``, and
+    ``figures/<board>/{per_class,tradeoff}.{png,svg,pdf}``. The same records give the same bytes.
+
+    Args:
+        records_dirs: folders (or single files) to read records from.
+        output: folder to write to.
+        figures: whether to draw figures.
+
+    Raises:
+        UsageError: if there is no readable record, or ``output`` cannot be written.
+    """
+    from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.files import write_text
+    from ltrobust_bench.records.io import find_records
+    from ltrobust_bench.report import aggregate, tables
+
+    folders = [Path(folder) for folder in records_dirs]
+    records, problems = find_records(folders)
+    if not records:
+        looked = ", ".join(str(folder) for folder in folders)
+        damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""
+        raise UsageError(
+            f"no records in {looked}{damaged}; make one with `ltbench run --method reat --dataset digits-lt`."
+        )
+    boards = aggregate.boards(records)
+    texts = {
+        "leaderboard.csv": tables.leaderboard_csv(boards),
+        "groups.csv": tables.groups_csv(boards),
+        "per_class.csv": tables.per_class_csv(boards),
+        "leaderboard.md": tables.markdown(boards),
+    }
+    written = [Path(output) / name for name in texts]
+    for path, text in zip(written, texts.values(), strict=True):
+        write_text(path, text)
+    if figures:
+        from ltrobust_bench.report.figures import draw
+
+        for board in boards:
+            written += draw(board, Path(output) / "figures" / board.slug)
+    messages = problems + [message for board in boards for message in board.messages]
+    return LeaderboardResult(boards, messages, len(problems), written)
