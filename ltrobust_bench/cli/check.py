@@ -1,0 +1,25 @@
+"""``ltbench check``"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(epilog="Example: ltbench check reat")
+@click.argument("method")
+def command(method: str) -> int:
+    """Prove that a method keeps the contract: card, options, determinism, exact resume, a sane deployed model."""
+    from ltrobust_bench.conformance import CHECKS, Subject
+
+    subject, failed = Subject(method), 0
+    for name, check in CHECKS.items():
+        problems = check(subject)
+        failed += bool(problems)
+        click.echo(f"{'FAIL' if problems else 'ok  '} {name}")
+        for problem in problems:
+            click.echo(f"       {problem}")
+    if failed:
+        click.echo(f"{method}: {failed} of {len(CHECKS)} checks failed.")
+        return 1
+    click.echo(f"{method} passes all {len(CHECKS)} checks.")
+    return 0

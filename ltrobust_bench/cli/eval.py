@@ -1,0 +1,82 @@
+"""``ltbench eval``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ltrobust_bench.cli.shared import (
+    FOLDER,
+    console,
+    data_dir_option,
+    device_option,
+    metrics_table,
+    progress_on,
+    results_dir_option,
+    set_threads,
+    threads_option,
+)
+
+
+@click.command(
+    epilog="Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d. With --attack or --limit-test "
+    "the result is only printed."
+)
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--dataset", "-d", help="Refuse a network of another data set.")
+@click.option("--attack", "-a", "attacks", multiple=True, help="Only this attack of the suite; repeatable.")
+@click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
+@data_dir_option
+@device_option
+@threads_option
+@results_dir_option
+def command(
+    checkpoint: Path,
+    dataset: str | None,
+    attacks: tuple[str, ...],
+    limit_test: int | None,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    results_dir: Path,
+) -> None:
+    """Attack a finished network of ours: a run folder, or its model.safetensors."""
+    from ltrobust_bench import bench
+    from ltrobust_bench.cli.run import title
+    from ltrobust_bench.errors import CheckpointError
+    from ltrobust_bench.evaluation.metrics import summary
+    from ltrobust_bench.files import make_folder
+    from ltrobust_bench.records.io import write_record
+
+    set_threads(threads)
+    out = console()
+    if attacks or limit_test is not None:
+        with progress_on(out) as progress:
+            result = bench.evaluate(
+                checkpoint,
+                dataset,
+                attacks=list(attacks),
+                limit_test=limit_test,
+                data_dir=data_dir,
+                device=device,
+                progress=progress,
+            )
+        rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
+        out.print(metrics_table(f"{checkpoint} (part of the suite, no record)", rows, len(result.labels)))
+        return
+    loaded = bench.load_model(checkpoint, device=device)
+    if dataset is not None and dataset != loaded.run.dataset:
+        raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {dataset}.")
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    make_folder(folder)
+    task = bench.task_of(loaded.run, data_dir)
+    with progress_on(out) as progress:
+        record = bench.evaluate_run(loaded, task, folder, progress)
+        write_record(record, folder / "record.json")
+        filed = bench.file_record(record, results_dir, progress)
+    rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
+    out.print(metrics_table(title(record), rows, sum(record.run.test_counts)))
+    out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
+    if filed:
+        out.print(f"filed:  {filed}", soft_wrap=True)

@@ -1,0 +1,49 @@
+"""``ltbench list``"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(epilog="Example: ltbench list methods")
+@click.argument("kind", type=click.Choice(["methods", "datasets", "models", "attacks", "protocols"]))
+def command(kind: str) -> None:
+    """What there is, one line each, methods by group."""
+    from itertools import groupby
+
+    lines = sorted(_lines(kind))
+    for group, members in groupby(lines, key=lambda line: line[0]):
+        if group:
+            click.echo(f"{group}:")
+        for _, name, text in members:
+            click.echo(f"{'  ' if group else ''}{name:<18} {text}".rstrip())
+
+
+def _lines(kind: str) -> list[tuple[str, str, str]]:
+    """(group, name, help) of each entry; loads cards and protocols, never torch."""
+    if kind == "methods":
+        from ltrobust_bench.cards import methods
+
+        return [(e.group, e.name, f"{e.help} ({_venue(e.name)})") for e in methods]
+    if kind == "datasets":
+        from ltrobust_bench.data.registry import datasets
+
+        return [("", e.name, e.help) for e in datasets]
+    if kind == "models":
+        from ltrobust_bench.models.registry import models
+
+        return [("", e.name, e.help) for e in models]
+    if kind == "attacks":
+        from ltrobust_bench.attacks.registry import attacks
+
+        return [("", e.name, e.help) for e in attacks]
+    from ltrobust_bench.protocol import load_protocol, protocols
+
+    return [("", n, f"{load_protocol(n).title} [{load_protocol(n).status}]") for n in protocols.names()]
+
+
+def _venue(name: str) -> str:
+    from ltrobust_bench.cards import methods
+
+    paper = methods.get(name).card.paper
+    return f"{paper.venue} {paper.year}"

@@ -1,0 +1,90 @@
+"""Entry point: finds the verb's module, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from ltrobust_bench._version import __version__
+
+VERBS = {
+    "run": "train a defense, attack it, write its record",
+    "train": "train a defense only",
+    "eval": "attack a finished network",
+    "list": "methods, datasets, models, attacks, protocols",
+    "show": "one method: paper, recipe, options, deviations",
+    "check": "the conformance test of a method",
+    "data": "look at data sets, download them",
+    "report": "leaderboard, tables, figures from records",
+}
+
+
+class Verbs(click.Group):
+    """Loads a verb's module only when that verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return import_module(f"ltrobust_bench.cli.{cmd_name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from ltrobust_bench.errors import UnknownNameError
+
+            raise UnknownNameError("command", args[0], VERBS, "`ltbench --help` explains them.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First steps: ltbench run --method reat --dataset digits-lt, then ltbench report leaderboard.",
+)
+@click.version_option(__version__, prog_name="ltbench")
+def ltbench() -> None:
+    """Benchmark for adversarial robustness under long-tailed data.
+
+    Exit codes: 0 done, 1 a problem was found, 2 wrong usage or bad input, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code when called from Python, exits when called as a program."""
+    code = _run(arguments)
+    if arguments is None:
+        sys.exit(code)
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
+    from ltrobust_bench.errors import LTBenchError
+
+    try:
+        result = ltbench.main(args=arguments, prog_name="ltbench", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except LTBenchError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("Interrupted. Nothing is lost but the work in hand: the same command goes on from here.", err=True)
+    return 130

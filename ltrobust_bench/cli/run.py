@@ -1,0 +1,144 @@
+"""``ltbench run``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ltrobust_bench.cli.shared import (
+    console,
+    metrics_table,
+    parse_settings,
+    plan_options,
+    progress_on,
+    results_dir_option,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from ltrobust_bench.plan import Plan
+    from ltrobust_bench.records.schema import Record
+
+LONG = 12 * 3600
+
+
+@click.command(
+    epilog="Example: ltbench run --method reat --dataset digits-lt. Running the same command again goes on where an "
+    "interrupted run stopped, and reuses a finished one."
+)
+@plan_options
+@results_dir_option
+@click.option(
+    "--trials",
+    type=click.IntRange(0),
+    default=0,
+    help="Configurations tried before this one, for the record.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
+def command(
+    method_names: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    runs_dir: Path,
+    results_dir: Path,
+    trials: int,
+    dry_run: bool,
+    **request: Any,
+) -> None:
+    """Train a defense, attack it with the protocol's suite, and write its record."""
+    from ltrobust_bench.bench import run_plan
+    from ltrobust_bench.evaluation.metrics import summary
+    from ltrobust_bench.files import make_folder
+    from ltrobust_bench.training.build import choose_device
+
+    set_threads(threads)
+    out, where = console(), choose_device(device)
+    plans = make_plans(method_names, seeds, settings, request)
+    if not dry_run:
+        make_folder(runs_dir)
+        make_folder(results_dir)
+    for plan in plans:
+        print_plan(out, plan, where, runs_dir)
+        if dry_run:
+            continue
+        with progress_on(out) as progress:
+            record = run_plan(
+                plan,
+                runs_dir=runs_dir,
+                results_dir=results_dir,
+                device=where,
+                progress=progress,
+                trials=trials,
+            )
+        rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
+        out.print(metrics_table(title(record), rows, sum(record.run.test_counts)))
+        out.print(f"record: {runs_dir / plan.run.folder_name() / 'record.json'}", soft_wrap=True)
+        if not record.status.reduced:
+            out.print(f"filed:  {results_dir / 'records' / record.run.record_path()}", soft_wrap=True)
+
+
+def make_plans(
+    method_names: tuple[str, ...], seeds: tuple[int, ...], settings: tuple[str, ...], request: dict[str, Any]
+) -> list[Plan]:
+    """One plan per method and seed; all are made before the first is run, so that mistakes show at once."""
+    from ltrobust_bench.plan import make_plan
+
+    dataset, given = request.pop("dataset"), parse_settings(settings)
+    return [make_plan(m, dataset, seed=s, settings=given, **request) for m in method_names for s in seeds]
+
+
+def title(record: Record) -> str:
+    """A run in one line."""
+    run = record.run
+    reduced = ", REDUCED run" if run.reduced else ""
+    return f"{run.method} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
+
+
+def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:
+    """What will be done, what it costs, and whether a person will still be there when it is done."""
+    from ltrobust_bench.progress import duration
+    from ltrobust_bench.records.provenance import device_name
+    from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
+
+    run, recipe = plan.run, plan.run.recipe
+    folder = runs_dir / run.folder_name()
+    out.print(
+        f"[bold]{plan.card.title}[/bold] ({run.method}) on {run.dataset}, protocol {run.protocol}, track {run.track}"
+    )
+    out.print(
+        f"  {plan.train_size} training images (IR {run.imbalance_ratio:g}: {max(run.train_counts)} to "
+        f"{min(run.train_counts)} a class), {sum(run.test_counts)} test images, {run.model}, seed {run.seed}, "
+        f"epsilon {run.epsilon:.4g}"
+    )
+    chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
+    if chosen:
+        out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+    if run.reduced:
+        out.print("  [yellow]reduced run: its numbers join no board[/yellow]")
+    out.print(f"  run folder: {folder}", soft_wrap=True)
+    if (folder / "record.json").exists():
+        out.print("  finished already")
+        return
+    cost = estimate(plan, device)
+    out.print(
+        f"  cost: {cost.steps} steps ({recipe.epochs} epochs of {plan.steps_per_epoch}), {cost.training_images:,} "
+        f"images forward and backward in training, about {cost.evaluation_images:,} in the evaluation (if "
+        f"{ASSUMED_ROBUST:.0%} survive)"
+    )
+    out.print(
+        f"  time on {device_name(str(device))}: about {duration(cost.training_seconds)} + "
+        f"{duration(cost.evaluation_seconds)}"
+    )
+    if cost.seconds > LONG:
+        out.print(
+            f"  [bold yellow]This will take about {duration(cost.seconds)} on this machine.[/bold yellow] It can be "
+            "interrupted at any moment; the same command goes on. A GPU is much faster; "
+            "--epochs, --limit-train and --limit-test make a reduced run."
+        )

@@ -1,0 +1,152 @@
+"""Options and output that several verbs share."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ltrobust_bench.evaluation.metrics import Metrics
+    from ltrobust_bench.progress import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path)
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, shown in the given order."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+data_dir_option = click.option(
+    "--data-dir", type=FOLDER, envvar="LTBENCH_DATA", help="Folder of the data set.  [env: LTBENCH_DATA]"
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's choice).")
+runs_dir_option = click.option(
+    "--runs-dir",
+    type=FOLDER,
+    default=Path("runs"),
+    envvar="LTBENCH_RUNS",
+    show_default=True,
+    help="Where run folders live.  [env: LTBENCH_RUNS]",
+)
+results_dir_option = click.option(
+    "--results-dir",
+    type=FOLDER,
+    default=Path("results"),
+    envvar="LTBENCH_RESULTS",
+    show_default=True,
+    help="Records are filed in its folder records/; reports are written into it.  [env: LTBENCH_RESULTS]",
+)
+
+split_options = options(
+    click.option("--protocol", help="Protocol (default: the data set's)."),
+    click.option("--imbalance-ratio", type=float, help="Largest over smallest class (default: the protocol's)."),
+    click.option("--profile", type=click.Choice(["exp", "step"]), help="Shape of the long tail."),
+)
+
+plan_options = options(
+    click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
+    click.option("--dataset", "-d", required=True, help="Data set, e.g. digits-lt or cifar10-lt."),
+    click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
+                 help="fixed: one budget for all; paper: the authors' recipe."),
+    split_options,
+    click.option("--model", help="Network (default: the protocol's, or the recipe's in track paper)."),
+    click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True,
+                 help="Training seed; repeatable."),
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+                 help="A method option or recipe setting, e.g. tail=off or attack.steps=5; repeatable."),
+    click.option("--epochs", type=int, help="Another budget than the recipe's (a reduced run)."),
+    click.option("--limit-train", type=int, metavar="N", help="First N/C training images of each class (reduced)."),
+    click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
+    data_dir_option,
+    device_option,
+    threads_option,
+    runs_dir_option,
+)  # fmt: skip
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
+    """``("tail=off",)`` as a mapping.
+
+    Raises:
+        UsageError: for one without ``=``.
+    """
+    from ltrobust_bench.errors import UsageError
+
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"--set {setting!r} is not NAME=VALUE; write for example --set attack.steps=5.")
+        parsed[name.strip()] = value.strip()
+    return parsed
+
+
+def console() -> Console:
+    """Where results are printed."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit torch's CPU threads."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def progress_on(out: Console) -> Iterator[Progress]:
+    """Progress on a console; a request to terminate stops as cleanly as Ctrl-C does."""
+    from ltrobust_bench.progress import RichProgress
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        with RichProgress(out) as progress:
+            yield progress
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
+    """Accuracies under each attack: balanced with its Wilson interval, by group, worst classes."""
+    from rich.table import Table
+
+    from ltrobust_bench.evaluation.intervals import wilson
+
+    table = Table(title=title, title_justify="left", caption_justify="left", caption=(
+        "accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only"
+    ))  # fmt: skip
+    for name in ("", "balanced", "interval", "head", "medium", "tail", "worst class", "worst 10 %"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, m in rows.items():
+        low, high = wilson(float(m.overall) * images, images)
+        values = [m.head, m.medium, m.tail, m.worst_class, m.worst_tenth]
+        table.add_row(
+            name,
+            f"{100 * float(m.balanced):.1f}",
+            f"{100 * float(low):.1f}-{100 * float(high):.1f}",
+            *("-" if v != v else f"{100 * float(v):.1f}" for v in values),
+        )
+    return table

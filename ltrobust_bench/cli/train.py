@@ -1,0 +1,42 @@
+"""``ltbench train``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ltrobust_bench.cli.run import make_plans, print_plan
+from ltrobust_bench.cli.shared import console, plan_options, progress_on, set_threads
+
+
+@click.command(
+    epilog="Example: ltbench train --method at --dataset digits-lt, then ltbench eval on the run folder it prints."
+)
+@plan_options
+def command(
+    method_names: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    runs_dir: Path,
+    **request: Any,
+) -> None:
+    """Train a defense, without attacking it."""
+    from ltrobust_bench.training.build import choose_device
+    from ltrobust_bench.training.trainer import train_plan
+
+    set_threads(threads)
+    out, where = console(), choose_device(device)
+    for plan in make_plans(method_names, seeds, settings, request):
+        print_plan(out, plan, where, runs_dir)
+        with progress_on(out) as progress:
+            result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress)
+        last = result.history[-1]
+        out.print(
+            f"loss {last['loss']:.4f}; on training images: clean {last['train_clean']:.1%}, "
+            f"robust {last['train_robust']:.1%}"
+        )
+        out.print(f"network: {result.model_path}", soft_wrap=True)
