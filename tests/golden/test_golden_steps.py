@@ -1,0 +1,146 @@
+"""Whole optimiser steps agree with the official code: x_adv, loss, gradients, weights and batch-norm buffers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import cases, close, dtype_of, network, ours, tensor
+
+from ltrobust_bench.cards import methods
+from ltrobust_bench.counting import Counter
+from ltrobust_bench.protocol import AttackSpec, Recipe, Schedule
+from ltrobust_bench.training.build import build_method
+from ltrobust_bench.training.step import Step, Trainee
+
+STARTS = {"one_sided", "gauss", "uniform", "uniform with the base epsilon, clamped to [0,1]"}
+
+
+def recipe(case, forwards, after=()):
+    o = case["options"]
+    assert o["start"] in STARTS
+    return Recipe(
+        epochs=1,
+        batch_size=1,
+        drop_last=False,
+        lr=o["optimizer"]["lr"],
+        momentum=o["optimizer"]["momentum"],
+        nesterov=o["optimizer"]["nesterov"],
+        weight_decay=o["optimizer"]["weight_decay"],
+        schedule=Schedule(kind="multistep", milestones=[], of=1),
+        precision="fp32",
+        attack=AttackSpec(
+            epsilon=o["epsilon"],
+            step_size=o["step_size"],
+            steps=o["num_steps"],
+            start="none",
+            clamp_start=False,
+            bn_mode=o["bn_mode"],
+        ),
+        bn_forwards=list(forwards),
+        bn_forwards_after=list(after),
+    )
+
+
+def build(slug, case, **options):
+    resolved = methods.get(slug).card.resolve_options("paper", options)
+    classes = np.shape(case["inputs"]["network"]["params"]["fc.weight"])[0]
+    counts = case["inputs"].get("counts") or [1] * classes
+    method, _ = build_method(slug, resolved, counts, "cifar10-lt", 1, torch.device("cpu"))
+    return method
+
+
+def run(case, method, forwards, after=(), minimal=False):
+    """Play a case through; with ``minimal`` forwards only what must then agree is compared."""
+    model = network(case)
+    o = case["options"]["optimizer"]
+    settings = recipe(case, [] if minimal else forwards, [] if minimal else after)
+    optimizer = torch.optim.SGD(model.parameters(), **o)
+    trainee = Trainee(model, method, settings, optimizer, Counter())
+    if "predicted" in method.memory and "predicted_counts_last_epoch" in case["inputs"]:
+        last = torch.tensor(case["inputs"]["predicted_counts_last_epoch"], dtype=torch.float64)
+        method.memory["predicted"].load_state_dict({"last": last, "current": torch.zeros_like(last)})
+    x, y = tensor(case, case["inputs"]["x"]), torch.tensor(case["inputs"]["labels"])
+    model.train()
+    counted_before = 0
+    for k, expected in enumerate(case["expected"]["steps"]):
+        if not minimal:
+            assert [*forwards, *after] == expected["bn_forwards"]
+        step = Step(trainee, x, y, epoch=case["options"].get("epoch", 1), epochs=1)
+        close(case, "x_adv", step.craft(start=tensor(case, case["inputs"]["x_start"][k])), expected["x_adv"])
+        close(case, "loss", step.update(), expected["loss"])
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        for name, value in expected["grads"].items():
+            close(case, name, parameters[ours(name)].grad, value)
+        for name, value in expected["params"].items():
+            close(case, name, parameters[ours(name)], value)
+        if minimal:
+            return
+        for name, value in expected["buffers"].items():
+            close(case, name, buffers[ours(name)], value)
+        if "predicted_counts" in expected:
+            counted = method.memory["predicted"].current
+            assert (counted.numpy() - counted_before).tolist() == expected["predicted_counts"]
+            counted_before = counted.numpy().copy()
+    assert dtype_of(case) == next(model.parameters()).dtype
+
+
+STEPS = [
+    *[("at", {}, ["adv"], c) for c in cases("at_step", loss=None, deferred=None)],
+    *[("trades", {"beta": 6.0}, ["nat", "adv", "nat"], c) for c in cases("trades_step", beta=6.0)],
+    *[("reat", {}, ["adv"], c) for c in cases("reat_step")],
+    *[("at-bsl", {}, ["adv"], c) for c in cases("at_bsl_step")],
+]
+STEP_PARAMETERS = [pytest.param(m, o, f, c.values[0], id=f"{m}-{c.id}") for m, o, f, c in STEPS]
+
+
+@pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
+@pytest.mark.parametrize(("slug", "options", "forwards", "case"), STEP_PARAMETERS)
+def test_step(slug, options, forwards, case, minimal):
+    assert methods.get(slug).card.recipe["bn_forwards"] == forwards
+    run(case, build(slug, case, **options), forwards, minimal=minimal)
+
+
+@pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
+@pytest.mark.parametrize("case", cases("robal_step"))
+def test_robal_step(case, minimal):
+    values = {k: case["options"][k] for k in ("m_0", "s", "tau_m", "tau_b", "beta", "gamma_w")}
+    run(case, build("robal", case, **values), ["adv", "nat", "nat", "adv"], minimal=minimal)
+
+
+@pytest.mark.parametrize("case", cases("robustlt_step", official_name="pgdat"))
+def test_robustlt_repository_at_step(case):
+    """Batch statistics in the attack, Nesterov momentum, and forwards after the update."""
+    run(case, build("at", case), ["adv"], ["adv", "nat"])
+
+
+MUTANTS = [
+    # (method, options that remove its distinguishing term, forwards, golden file)
+    ("trades", {"beta": 0.0}, ["nat", "adv", "nat"], "trades_step"),
+    ("at-bsl", {"tau": 0.0}, ["adv"], "at_bsl_step"),
+    ("reat", {"tail": "off"}, ["adv"], "reat_step"),
+    ("reat", {"tail": "pairwise"}, ["adv"], "reat_step"),
+    ("robal", {"beta": 0.0}, ["adv", "nat", "nat", "adv"], "robal_step"),
+    ("robal", {"tau_b": 0.0}, ["adv", "nat", "nat", "adv"], "robal_step"),
+    ("robal", {"tau_m": 0.0, "m_0": 0.0}, ["adv", "nat", "nat", "adv"], "robal_step"),
+    ("robal", {"kl_scale": 10.0}, ["adv", "nat", "nat", "adv"], "robal_step"),
+]
+
+
+@pytest.mark.parametrize(("slug", "options", "forwards", "file"), MUTANTS, ids=lambda v: str(v)[:40])
+def test_mutant_is_caught(slug, options, forwards, file):
+    """A method without its distinguishing term fails the same comparison."""
+    (case,) = cases(file)[0].values
+    faithful = {}
+    if slug == "robal":
+        faithful = {k: case["options"][k] for k in ("m_0", "s", "tau_m", "tau_b", "beta", "gamma_w")}
+    run(case, build(slug, case, **faithful), forwards)
+    with pytest.raises(AssertionError):
+        run(case, build(slug, case, **{**faithful, **options}), forwards)
+
+
+def test_mutant_at_without_attack_is_caught():
+    (case,) = cases("at_step", loss=None, deferred=None)[0].values
+    case = {**case, "options": {**case["options"], "num_steps": 0}}
+    with pytest.raises(AssertionError):
+        run(case, build("at", case), ["adv"])

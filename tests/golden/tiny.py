@@ -1,0 +1,86 @@
+"""Reading the golden cases, the tiny network they use, and the comparison within each case's own tolerance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ltrobust_bench.api import Network
+from ltrobust_bench.longtail import CosineHead
+
+FOLDER = Path(__file__).parent
+
+
+def cases(name: str, **options: Any) -> list[Any]:
+    """The cases of a file whose options have the given values; a missing file or an empty choice is an error."""
+    found = [
+        case
+        for case in json.loads((FOLDER / f"{name}.json").read_text())["cases"]
+        if all(case["options"].get(key) == value for key, value in options.items())
+    ]
+    assert found, f"{name}.json has no case with {options}"
+    return [pytest.param(case, id=case["name"]) for case in found]
+
+
+def dtype_of(case: dict[str, Any]) -> torch.dtype:
+    return torch.float32 if case["options"].get("dtype") == "float32" else torch.float64
+
+
+def tensor(case: dict[str, Any], value: Any, grad: bool = False) -> Tensor:
+    return torch.tensor(value, dtype=dtype_of(case)).requires_grad_(grad)
+
+
+def close(case: dict[str, Any], key: str, got: Any, expected: Any = None) -> None:
+    """Assert that ``got`` is what the case expects under ``key``, within the case's tolerance."""
+    tolerance = {**case["tolerance"], **case["tolerance"].get("by_key", {}).get(key, {})}
+    if tolerance.get("exact"):
+        tolerance = {"rtol": 0, "atol": 0}
+    want = case["expected"][key] if expected is None else expected
+    got = got.detach().cpu().numpy() if isinstance(got, Tensor) else got
+    np.testing.assert_allclose(
+        np.asarray(got, dtype=float),
+        want,
+        rtol=tolerance.get("rtol", 0),
+        atol=tolerance.get("atol", 0),
+        err_msg=key,
+    )
+
+
+class TinyBackbone(nn.Module):
+    """3x3 convolution -> batch norm -> ReLU -> mean over space."""
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, features, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(features)
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x)).relu().mean(dim=(2, 3))
+
+
+def ours(name: str) -> str:
+    """A golden parameter name as it is called in our network."""
+    return name.replace("fc.", "head.") if name.startswith("fc.") else f"backbone.{name}"
+
+
+def network(case: dict[str, Any]) -> Network:
+    """The tiny network of a case, with its parameters and buffers."""
+    spec = case["inputs"]["network"]
+    classes, features = np.shape(spec["params"]["fc.weight"])
+    channels = np.shape(spec["params"]["conv.weight"])[1]
+    if spec["head"] == "cosine":
+        head: nn.Module = CosineHead(features, classes, **spec["head_options"])
+    else:
+        head = nn.Linear(features, classes)
+    model = Network(TinyBackbone(channels, features), head).to(dtype_of(case))
+    stored = {**spec["params"], **spec["buffers"]}
+    state = {ours(k): torch.tensor(v, dtype=model.state_dict()[ours(k)].dtype) for k, v in stored.items()}
+    model.load_state_dict(state)
+    return model

@@ -1,0 +1,330 @@
+"""Boards, tables, figures and the command, on SYNTHETIC records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from record_factory import synthetic_record
+
+from ltrobust_bench.cli.report import command as report
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.evaluation.intervals import t_interval, wilson
+from ltrobust_bench.evaluation.metrics import summary
+from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.records.io import write_record
+from ltrobust_bench.report import leaderboard, tables
+from ltrobust_bench.report.aggregate import boards, method_label
+from ltrobust_bench.report.figures import WIDTHS, per_class_figure, save, tradeoff_figure
+
+BITS = {
+    "clean": [1, 1, 1, 1] * 2 + [1, 1, 0, 0],
+    "pgd-20": [1, 1, 1, 0] + [1, 1, 0, 0] + [1, 0, 0, 0],
+    "autoattack": [1, 1, 0, 1] + [1, 1, 0, 0] + [0, 1, 0, 0],
+}
+COUNTS = [40, 20, 10]
+
+
+@pytest.fixture(scope="module")
+def six():
+    """Six synthetic entries, three seeds each."""
+    names = ["at", "trades", "reat", "at-bsl", "robal", "taet"]
+    return [
+        synthetic_record(method=name, accuracy=0.65 + 0.03 * i, robustness=0.6 - 0.02 * i, seed=seed)
+        for i, name in enumerate(names)
+        for seed in range(3)
+    ]
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_line_of_the_leaderboard_by_hand():
+    (row,) = rows(tables.leaderboard_csv(boards([synthetic_record(BITS, train_counts=COUNTS)])))
+    # Worst case: classes 2/4, 2/4, 0/4. AutoAttack: 3/4, 2/4, 1/4. Clean: 1, 1, 2/4.
+    assert row["union_balanced"] == "33.33"
+    assert (row["union_head"], row["union_medium"], row["union_tail"]) == ("50.00", "50.00", "0.00")
+    assert row["union_worst_tenth"] == "0.00" and row["union_head_tail_gap"] == "50.00"
+    assert (row["autoattack_kind"], row["autoattack_balanced"]) == ("autoattack", "50.00")
+    assert (row["clean_balanced"], row["clean_tail"]) == ("83.33", "50.00")
+    assert (row["rank"], row["seeds"], row["interval_kind"], row["flags"]) == ("1", "1", "wilson", "1 seed")
+    low, high = wilson(4, 12)
+    assert (row["interval_low"], row["interval_high"]) == (f"{100 * low:.2f}", f"{100 * high:.2f}")
+    assert (row["protocol_status"], row["scope"]) == ("disposable", "full")
+
+
+def test_groups_and_classes_by_hand():
+    built = boards([synthetic_record(BITS, train_counts=COUNTS[::-1])])
+    by_attack = {row["attack"]: row for row in rows(tables.groups_csv(built))}
+    assert list(by_attack) == ["clean", "autoattack", "pgd-20", "union"]
+    assert (by_attack["pgd-20"]["head"], by_attack["pgd-20"]["tail"]) == ("25.00", "75.00")
+    classes = rows(tables.per_class_csv(built))
+    assert [row["class"] for row in classes] == ["2", "1", "0"]
+    first = classes[0]
+    assert (first["rank"], first["group"], first["train_images"], first["test_images"]) == (
+        "0",
+        "head",
+        "40",
+        "4",
+    )
+    assert (first["clean"], first["autoattack"], first["union"]) == ("50.00", "25.00", "0.00")
+    assert (first["natural_error"], first["boundary_error"]) == ("50.00", "50.00")
+
+
+def test_seeds_are_averaged_and_the_interval_is_over_them(six):
+    (board,) = boards(six)
+    entry = next(e for e in board.entries if e.label == "reat")
+    means = [100 * summary(record, "union").balanced for record in six[6:9]]
+    assert entry.percent("union", "balanced") == pytest.approx(np.mean(means))
+    assert [100 * bound for bound in entry.interval] == pytest.approx(list(t_interval(means)))
+    assert entry.interval_kind == "t over seeds" and entry.flags == []
+    assert [record.run.seed for record in entry.runs] == [0, 1, 2]
+
+
+def test_best_first_and_equals_share_a_rank():
+    weak = {**BITS, "pgd-20": [1, 0, 0, 0] * 2 + [0] * 4}
+    made = [synthetic_record(BITS, train_counts=COUNTS, method=name) for name in ("b", "a")]
+    made += [synthetic_record(weak, train_counts=COUNTS, method="c")]
+    (board,) = boards(made)
+    assert [(entry.rank, entry.label) for entry in board.entries] == [(1, "a"), (1, "b"), (3, "c")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dataset": "cifar10-lt"},
+        {"imbalance_ratio": 50.0},
+        {"profile": "step"},
+        {"model": "resnet18"},
+        {"track": "paper"},
+        {"protocol_digest": "f" * 64},
+        {"protocol": "smoke", "protocol_digest": load_protocol("smoke").digest()},
+        {"epsilon": 0.1},
+        {"limit_test": 200},
+        {"limit_train": 100},
+        {"epochs": 3},
+        {"train_index_sha256": "d" * 64},
+        {"test_index_sha256": "d" * 64},
+    ],
+)
+def test_boards_never_mix(other):
+    built = boards([synthetic_record(), synthetic_record(method="b", **other)])
+    assert [len(board.entries) for board in built] == [1, 1]
+    assert len({board.slug for board in built}) == 2
+
+
+def test_runs_without_an_attack_have_a_board_of_their_own():
+    short = {name: bits for name, bits in BITS.items() if name != "autoattack"}
+    built = boards([synthetic_record(b, train_counts=COUNTS) for b in (BITS, short)])
+    assert [len(board.entries) for board in built] == [1, 1]
+    without = next(board for board in built if board.autoattack is None)
+    assert "incomplete suite" in without.title and "autoattack" in without.title
+    assert rows(tables.leaderboard_csv([without]))[0]["autoattack_balanced"] == ""
+
+
+def test_what_makes_an_entry():
+    variants = [{}, {"options": {"tau": 2.0}}, {"plugins": ["awp"]}, {"overrides": {"lr": 0.05}}]
+    (board,) = boards([synthetic_record(**variant) for variant in variants])
+    assert {entry.label for entry in board.entries} == {
+        "synthetic",
+        "synthetic (tau=2.0)",
+        "synthetic+awp",
+        "synthetic (lr=0.05)",
+    }
+    assert next(e for e in board.entries if "lr" in e.label).flags == ["off-recipe", "1 seed"]
+
+
+def test_versions_of_a_card_are_different_entries():
+    (board,) = boards([synthetic_record(card_version=v) for v in (1, 2)])
+    assert sorted(entry.label.split(",")[0] for entry in board.entries) == [
+        "synthetic (card v1",
+        "synthetic (card v2",
+    ]
+
+
+def test_options_at_their_defaults_are_not_named(monkeypatch):
+    class Known(dict):
+        pass
+
+    class Option:
+        fixed, paper = 1.0, 3.0
+
+    class Found:
+        class card:  # noqa: N801
+            options = {"tau": Option}
+
+    monkeypatch.setattr("ltrobust_bench.report.aggregate.methods", Known(synthetic=Found))
+    labels = [
+        method_label(synthetic_record(track=track, options={"tau": tau}).run)
+        for track in ("fixed", "paper")
+        for tau in (1.0, 3.0)
+    ]
+    assert labels == ["synthetic", "synthetic (tau=3.0)", "synthetic (tau=1.0)", "synthetic"]
+
+
+def test_the_same_seed_twice_keeps_the_earlier_run():
+    early = synthetic_record(accuracy=0.5, created="2026-01-01T00:00:00Z")
+    late = synthetic_record(accuracy=0.9, created="2026-02-01T00:00:00Z")
+    for order in ([early, late], [late, early]):
+        (board,) = boards(order)
+        assert [record.id for record in board.entries[0].runs] == [early.id]
+        (message,) = board.messages
+        assert early.id in message and late.id in message and "seed 0" in message
+    assert boards([early, early])[0].messages == []
+
+
+def test_flags():
+    recipe = synthetic_record().run.recipe.model_dump()
+    recipe["attack"]["epsilon"] = 0.2
+    (board,) = boards([synthetic_record(recipe=recipe, epochs=2, protocol="gone")])
+    flags = ["reduced", "1 seed", "train-eps>eval-eps", "unknown protocol"]
+    assert board.entries[0].flags == flags
+    assert board.status == "unknown" and "unknown protocol" in board.title and "2 epochs" in board.title
+    assert "'gone'" in board.messages[0]
+
+
+def test_another_protocol_of_a_known_name():
+    (board,) = boards([synthetic_record(protocol_digest="f" * 64)])
+    assert board.status == "unknown" and "another protocol of the same name" in board.messages[0]
+
+
+def test_disposable_protocols_are_called_so():
+    (board,) = boards([synthetic_record()])
+    assert "disposable protocol, not for papers" in board.title
+    assert "disposable protocol, not for papers" in tables.markdown([board])
+
+
+def test_a_smoke_test_is_not_ranked():
+    smoke = {"protocol": "smoke", "protocol_digest": load_protocol("smoke").digest()}
+    (board,) = boards([synthetic_record(method=name, accuracy=a, **smoke) for name, a in (("b", 0.9), ("a", 0.2))])
+    assert [(entry.rank, entry.label) for entry in board.entries] == [(None, "a"), (None, "b")]
+    assert "the numbers mean nothing" in tables.markdown([board])
+
+
+def test_the_order_of_records_does_not_matter(six):
+    made = [*six, synthetic_record(epochs=2), synthetic_record(model="resnet18", accuracy=0.9)]
+    makers = (tables.leaderboard_csv, tables.groups_csv, tables.per_class_csv, tables.markdown)
+    texts = [maker(boards(made)) for maker in makers]
+    shuffled = list(made)
+    random.Random(0).shuffle(shuffled)
+    assert [maker(boards(shuffled)) for maker in makers] == texts
+    assert not any("\r" in text for text in texts)
+
+
+def test_markdown_and_csv_survive_odd_names():
+    (board,) = boards([synthetic_record(options={"name": 'a|b,"c"'})])
+    assert "a\\|b" in tables.markdown([board])
+    assert rows(tables.leaderboard_csv([board]))[0]["method"] == 'synthetic (name=a|b,"c")'
+
+
+def test_two_classes_have_no_groups(tmp_path):
+    bits = {"clean": [1, 1, 1, 0], "aa-small-c": [1, 0, 0, 0]}
+    record = synthetic_record({**bits, "pgd-20": bits["aa-small-c"]}, train_counts=[9, 3])
+    built = boards([record])
+    (row,) = rows(tables.leaderboard_csv(built))
+    assert row["clean_head"] == row["union_head_tail_gap"] == "" and row["autoattack_kind"] == "aa-small-c"
+    assert "aa-small-c" in tables.markdown(built)
+    for figure in (per_class_figure(built[0]), tradeoff_figure(built[0])):
+        assert all(path.stat().st_size > 3000 for path in save(figure, tmp_path / "figure"))
+
+
+def test_figures_have_the_same_bytes_again(six, tmp_path):
+    (board,) = boards(six)
+    for make in (per_class_figure, tradeoff_figure):
+        for first, second in zip(save(make(board), tmp_path / "a"), save(make(board), tmp_path / "b"), strict=True):
+            assert first.read_bytes() == second.read_bytes(), first.suffix
+
+
+@pytest.mark.parametrize("column", ["single", "double"])
+@pytest.mark.parametrize("make", [per_class_figure, tradeoff_figure])
+def test_figures_fit_the_column_and_nothing_is_cut_off(six, make, column):
+    long = [synthetic_record(method="x" * 30, overrides={"attack.steps": 7, "lr": 0.05}, seed=s) for s in (0, 1)]
+    (board,) = boards([*six, *long])
+    figure = make(board, column)
+    figure.canvas.draw()
+    assert figure.get_size_inches()[0] == WIDTHS[column]
+    box = figure.get_tightbbox()
+    assert box.x0 >= -0.01 and box.y0 >= -0.01
+    assert box.x1 <= figure.get_size_inches()[0] + 0.01 and box.y1 <= figure.get_size_inches()[1] + 0.01
+
+
+def test_one_panel_per_entry_with_the_training_counts(six):
+    (board,) = boards(six)
+    panels = [axes for axes in per_class_figure(board).axes if axes.get_visible()]
+    assert [panel.get_title(loc="left") for panel in panels] == [entry.label for entry in board.entries]
+    assert [tick.get_text() for tick in panels[-1].get_xticklabels()][:2] == ["0\n200", "1\n143"]
+    heights = [bar.get_height() for bar in panels[0].patches]
+    assert heights[:10] == pytest.approx(list(board.entries[0].percent("clean", "per_class")))
+    assert heights[10:] == pytest.approx(list(board.entries[0].percent("union", "per_class")))
+
+
+@pytest.fixture
+def results(tmp_path, six):
+    for record in six:
+        write_record(record, tmp_path / "records" / record.run.record_path())
+    return tmp_path
+
+
+def test_leaderboard_writes_everything(results):
+    built = leaderboard([results / "records"], results)
+    slug = built.boards[0].slug
+    wanted = {"leaderboard.csv", "groups.csv", "per_class.csv", "leaderboard.md"}
+    wanted |= {f"figures/{slug}/{n}.{e}" for n in ("per_class", "tradeoff") for e in ("png", "svg", "pdf")}
+    assert {str(path.relative_to(results)) for path in built.written} == wanted
+    assert all(path.stat().st_size > 300 for path in built.written)
+    assert built.markdown() == (results / "leaderboard.md").read_text()
+    frame = built.to_frame()
+    assert list(frame.columns) == tables.LEADERBOARD and len(frame) == 6
+    assert frame["union_balanced"].is_monotonic_decreasing
+    assert not built.messages and not built.damaged
+
+
+def test_no_records_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match=r"no records in .*nowhere.*ltbench run --method reat --dataset digits-lt"):
+        leaderboard([tmp_path / "nowhere"], tmp_path)
+
+
+def test_the_command(results):
+    found = CliRunner().invoke(report, ["leaderboard", "--no-figures"], env={"LTBENCH_RESULTS": str(results)})
+    assert found.exit_code == 0, found.output
+    assert "disposable protocol" in found.output and "at-bsl" in found.output
+    assert f"wrote {results / 'leaderboard.csv'}" in found.output
+    assert not (results / "figures").exists()
+
+
+def test_the_command_with_a_damaged_record(results):
+    (results / "records" / "broken.json").write_text("{")
+    options = [
+        "leaderboard",
+        "--no-figures",
+        "--results-dir",
+        str(results / "out"),
+        "--records",
+        str(results),
+    ]
+    found = CliRunner().invoke(report, options)
+    assert found.exit_code == 1 and "broken.json" in found.output
+    assert len(rows((results / "out" / "leaderboard.csv").read_text())) == 6
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, False), (140, True)])
+def test_the_terminal_table_fits(six, width, shown):
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(tables.terminal_table(boards(six)[0], width))
+    text = console.export_text()
+    assert ("h/m/t" in text) is shown and "at-bsl" in text and "…" not in text
+
+
+def test_importing_the_report_is_light():
+    heavy = "{'torch', 'pandas', 'matplotlib', 'scipy'}"
+    code = f"import ltrobust_bench.report, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
