@@ -1,0 +1,147 @@
+"""Splits, the embedded data set, and the loader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ltrobust_bench.api import shuffle
+from ltrobust_bench.data.loader import DeviceData, TrainLoader, crop_and_flip, derive_seed
+from ltrobust_bench.data.registry import datasets
+from ltrobust_bench.data.sources import load_source
+from ltrobust_bench.data.split import first_of_each_class, long_tailed_counts, long_tailed_indices, make_split
+from ltrobust_bench.errors import DataError, UsageError
+
+TABLE = {  # methods.md 10.1
+    10: [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500],
+    20: [5000, 3584, 2569, 1842, 1320, 946, 678, 486, 348, 250],
+    50: [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100],
+    100: [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50],
+}
+
+
+@pytest.mark.parametrize("ratio", TABLE)
+def test_cifar10_counts(ratio):
+    assert long_tailed_counts(5000, 10, ratio) == TABLE[ratio]
+
+
+@pytest.mark.parametrize(("ratio", "total"), [(10, 19573), (50, 12608), (100, 10847)])
+def test_cifar100_totals(ratio, total):
+    counts = long_tailed_counts(500, 100, ratio)
+    assert sum(counts) == total
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_step_profile_is_two_levels():
+    assert long_tailed_counts(100, 5, 10, "step") == [100, 100, 10, 10, 10]
+
+
+def test_ratio_one_is_balanced():
+    assert long_tailed_counts(7, 3, 1) == [7, 7, 7]
+
+
+@pytest.mark.parametrize(("ratio", "says"), [(0.02, "mean 50"), (-3, "at least 1"), (float("nan"), "at least 1")])
+def test_impossible_ratio(ratio, says):
+    with pytest.raises(UsageError, match=says):
+        long_tailed_counts(100, 10, ratio)
+
+
+def test_empty_classes_are_refused():
+    with pytest.raises(UsageError, match="1 of 10 classes empty.*at most 100"):
+        long_tailed_counts(100, 10, 101)
+
+
+def test_subsets_are_nested_over_ratios():
+    labels = np.repeat(np.arange(4), 100)
+    small, large = (set(long_tailed_indices(labels, long_tailed_counts(100, 4, r)).tolist()) for r in (50, 5))
+    assert small < large
+
+
+def test_limits_take_the_first_of_each_class():
+    labels = np.repeat(np.arange(3), [10, 6, 2])
+    chosen = first_of_each_class(labels, np.arange(18)[::-1].copy(), 12)
+    assert [list(labels[chosen]).count(c) for c in range(3)] == [4, 4, 2]
+    assert chosen[0] == 9  # in the order given
+    with pytest.raises(UsageError, match="use 3 or more"):
+        first_of_each_class(labels, np.arange(18), 2)
+
+
+def test_digits_split_is_held_out_and_balanced():
+    source = load_source(datasets.get("digits-lt"))
+    assert source.test_images.shape == (500, 1, 8, 8)
+    assert np.bincount(source.test_labels).tolist() == [50] * 10
+    split = make_split(source.train_labels, source.test_labels, 20)
+    assert split.train_counts[0] == 124 and split.train_counts[-1] == 6
+    train = {image.tobytes() for image in source.train_images}
+    shared = sum(image.tobytes() in train for image in source.test_images)
+    assert shared == 0
+    # Ordered by (label, index).
+    keys = list(zip(source.test_labels[split.test], split.test, strict=True))
+    assert keys == sorted(keys)
+
+
+def test_missing_folder_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"cifar-10-batches-py/.*ltbench data prepare cifar10-lt"):
+        load_source(datasets.get("cifar10-lt"), tmp_path)
+    with pytest.raises(DataError, match="there is no folder"):
+        load_source(datasets.get("cifar10-lt"), tmp_path / "nowhere")
+
+
+def test_crop_moves_each_image_by_its_own_offset():
+    x = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).expand(200, 1, 8, 8)
+    moved = crop_and_flip(x, torch.Generator().manual_seed(0), padding=1, flip=False)
+    padded = torch.nn.functional.pad(x[:1], (1, 1, 1, 1))
+    windows = {padded[0, 0, i : i + 8, j : j + 8].numpy().tobytes() for i in range(3) for j in range(3)}
+    seen = {image[0].numpy().tobytes() for image in moved}
+    assert seen == windows
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    x = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(400, 1, 8, 8)
+    moved = crop_and_flip(x, torch.Generator().manual_seed(0), padding=0, flip=True)
+    mirrored = (moved == x.flip(3)).flatten(1).all(1)
+    kept = (moved == x).flatten(1).all(1)
+    assert (mirrored ^ kept).all()
+    assert 140 < mirrored.sum() < 260
+
+
+def loader(n=10, batch=4, steps=3, seed=0):
+    data = DeviceData(torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 8, 8), torch.arange(n))
+    return TrainLoader(data, shuffle, batch_size=batch, steps=steps, seed=seed, padding=0, flip=False)
+
+
+def test_epoch_has_every_image_once_and_differs_between_epochs():
+    first, again, second = (torch.cat([y for _, y in loader().epoch(e)]).tolist() for e in (1, 1, 2))
+    assert sorted(first) == list(range(10))
+    assert first == again != second
+
+
+def test_images_and_labels_stay_together():
+    for x, y in loader().epoch(1):
+        assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), y)
+        assert x.dtype == torch.float32 and x.max() <= 1
+
+
+def test_streams_do_not_share_randomness():
+    assert len({derive_seed(s, n, e) for s in range(3) for n in ("order", "augment") for e in range(3)}) == 18
+
+
+@pytest.mark.parametrize(
+    ("ratio", "in_order", "sorted_digest"),
+    [
+        (10, "a17d69f192b1cf6d", "448d422a25745cda"),
+        (20, "fed8b23a7a778a40", "25b714f644c8081a"),
+        (50, "d7edcfaf02772bee", "620184a2896675c8"),
+        (100, "4bf45bff8878d278", "f7669c469c9ddf9a"),
+    ],
+)
+def test_real_cifar10_indices_are_the_literatures(cifar10_folder, ratio, in_order, sorted_digest):
+    source = load_source(datasets.get("cifar10-lt"), cifar10_folder)
+    split = make_split(source.train_labels, source.test_labels, ratio)
+    assert split.train_sha256.startswith(in_order)
+    assert split.train_sha256_sorted.startswith(sorted_digest)
+    assert split.train[:5].tolist() == [4030, 38518, 48266, 45556, 6312]
+    assert split.train[5000:5003].tolist() == [6489, 3605, 5683]
+    if ratio == 50:
+        assert split.train[-3:].tolist() == [3600, 26209, 8658]

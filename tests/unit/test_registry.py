@@ -1,0 +1,58 @@
+"""Registries: laziness, duplicates, suggestions, entry points; and that nothing light imports torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ltrobust_bench.errors import UnknownNameError
+from ltrobust_bench.registry import DuplicateNameError, Entry, Registry
+
+
+def test_target_is_imported_only_when_used():
+    registry = Registry("thing", discover=lambda: [Entry("broken", "no_such_module:x"), Entry("join", "os.path:join")])
+    assert registry.names() == ["broken", "join"]
+    assert registry.get("join")("a", "b").startswith("a")
+    with pytest.raises(ModuleNotFoundError):
+        registry.get("broken")
+
+
+def test_duplicate_names_both_sides():
+    registry = Registry("thing")
+    registry.add(Entry("x", 1, origin="here.py"))
+    with pytest.raises(DuplicateNameError, match=r"here\.py and in there\.py"):
+        registry.add(Entry("x", 2, origin="there.py"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("reet", "'reat'"), ("AT_BSL", "'at-bsl'"), ("zzz", "known: at-bsl, reat")]
+)
+def test_unknown_name_offers_the_nearest(typed, offered):
+    registry = Registry("method", discover=lambda: [Entry("reat", 1), Entry("at-bsl", 2)])
+    with pytest.raises(UnknownNameError, match=offered):
+        registry.get(typed)
+
+
+LIGHT = [
+    "import ltrobust_bench",
+    "import ltrobust_bench.cli.main",
+    "from ltrobust_bench.cards import methods; [e.load().card for e in methods]",
+    "from ltrobust_bench.protocol import protocols, load_protocol; [load_protocol(n) for n in protocols.names()]",
+    "import ltrobust_bench.records.io, ltrobust_bench.report, ltrobust_bench.report.aggregate",
+    "import ltrobust_bench.evaluation.metrics, ltrobust_bench.data, ltrobust_bench.plan",
+    "from ltrobust_bench.cli.main import main; [main(['list', k]) for k in "
+    "('methods', 'datasets', 'models', 'attacks', 'protocols')]; main(['show', 'reat']); main(['--help'])",
+]
+
+
+@pytest.mark.parametrize("code", LIGHT)
+def test_light_things_do_not_import_torch(code):
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; sys.exit('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
