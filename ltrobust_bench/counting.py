@@ -29,6 +29,6 @@ class CountingModel(nn.Module):
         """Logits of ``x``."""
         self.counter.forwards += len(x)
         logits = self.model(x)
-        if logits.requires_grad:
+        if isinstance(logits, Tensor) and logits.requires_grad:
             logits.register_hook(self._count_backward)
         return logits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class _State:
                 plain: dict[str, Any] = json.loads(str(stored["meta"]))
                 broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
                 clean = stored["clean"] if "clean" in stored.files else None
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return cls(of)
         return cls(clean=clean, broken=broken, **plain) if plain["of"] == of else cls(of)
 

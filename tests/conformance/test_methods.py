@@ -1,0 +1,101 @@
+"""Every method in the registry keeps the contract; each check can fail."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from ltrobust_bench import baselines, conformance
+from ltrobust_bench.cards import methods
+from ltrobust_bench.registry import Entry
+
+
+@pytest.mark.parametrize("slug", methods.names())
+def test_method_conforms(slug):
+    assert conformance.problems(slug) == []
+
+
+CARD = """
+slug = "bad-one"
+title = "Bad"
+summary = "Breaks the contract."
+group = "tests"
+version = 1
+licence_note = "ours"
+recipe_source = "none"
+[paper]
+title = "T"
+authors = "A"
+venue = "V"
+year = 2026
+arxiv = "0"
+bibtex = "@misc{t, title = {T}}"
+[options.strength]
+type = "float"
+help = "unused"
+fixed = 1.0
+paper = 1.0
+"""
+
+FORGETFUL = """
+from ltrobust_bench.api import Method, adversarial
+import torch.nn.functional as F
+
+def method(options, data):
+    options["strength"]
+    calls = []
+    def criterion(logits, y):
+        calls.append(1)  # a memory outside state_dict
+        return F.cross_entropy(logits, y) * len(calls)
+    return Method(loss=adversarial(criterion))
+"""
+
+BREAKAGES = {
+    "options agree with the card": (
+        "from ltrobust_bench.api import Method\ndef method(options, data):\n    return Method()\n"
+    ),
+    "imports the public interface only": (
+        "from ltrobust_bench.api import Method\nfrom ltrobust_bench.plan import make_plan\n"
+        "def method(options, data):\n    options['strength']\n    return Method()\n"
+    ),
+    "resumed equals uninterrupted": FORGETFUL,
+    "same seed, same weights": (
+        "import os, torch\nfrom ltrobust_bench.api import Method, adversarial\nimport torch.nn.functional as F\n"
+        "def method(options, data):\n    options['strength']\n"
+        "    noise = int.from_bytes(os.urandom(4), 'big') / 2**32\n"
+        "    return Method(loss=adversarial(lambda z, y: F.cross_entropy(z, y) * (1 + noise)))\n"
+    ),
+    "deployed model is sane": (
+        "import torch\nfrom ltrobust_bench.api import Method\n"
+        "class Bad(torch.nn.Module):\n    def __init__(self, n):\n        super().__init__()\n        self.n = n\n"
+        "    def forward(self, x):\n        return self.n(x) * float('nan')\n"
+        "def method(options, data):\n    options['strength']\n    return Method(deploy=lambda n, d: Bad(n))\n"
+    ),
+    "trains two epochs": (
+        "from ltrobust_bench.api import Method, adversarial\n"
+        "def method(options, data):\n    options['strength']\n"
+        "    return Method(loss=adversarial(lambda z, y: z.sum() * float('inf')))\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKAGES)
+def test_each_breakage_is_found_by_its_check(broken, tmp_path, monkeypatch):
+    folder = tmp_path / "bad_one"
+    folder.mkdir()
+    (folder / "card.toml").write_text(CARD)
+    (folder / "method.py").write_text(textwrap.dedent(BREAKAGES[broken]))
+    monkeypatch.setattr(baselines, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(__import__("sys").modules, "ltrobust_bench.baselines.bad_one.method", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "ltrobust_bench.baselines.bad_one", raising=False)
+    monkeypatch.delattr(baselines, "bad_one", raising=False)
+    from ltrobust_bench.cards import MethodEntry, read_card
+
+    entry = MethodEntry(read_card(folder / "card.toml"), "ltrobust_bench.baselines.bad_one.method", "test")
+    methods.names()
+    monkeypatch.setitem(methods._entries, "bad-one", Entry("bad-one", entry))
+    subject = conformance.Subject("bad-one")
+    assert conformance.CHECKS[broken](subject) != []
+    if broken != "trains two epochs":
+        assert conformance.CHECKS["trains two epochs"](subject) == []

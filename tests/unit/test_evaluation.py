@@ -1,0 +1,265 @@
+"""The evaluator: true verdicts, exact resume, refusals."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ltrobust_bench as lt
+from ltrobust_bench import bench
+from ltrobust_bench.counting import Counter, CountingModel
+from ltrobust_bench.data.loader import DeviceData
+from ltrobust_bench.errors import CheckFailed, CheckpointError, LTBenchError, UnknownNameError
+from ltrobust_bench.evaluation import evaluator
+from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.plan import make_plan, make_task
+from ltrobust_bench.progress import Silent
+from ltrobust_bench.protocol import EvalAttack, Suite, load_protocol
+from ltrobust_bench.training.trainer import train_plan
+
+CPU = torch.device("cpu")
+SHORT_AA = {"kind": "autoattack", "steps": 6, "restarts": 1, "targets": 9, "queries": 30, "p_init": 0.8, "rho": 0.75}
+SUITE = Suite(
+    seed=0,
+    batch_size=32,
+    attacks=[
+        EvalAttack(name="fgsm", kind="fgsm", step_size="epsilon", start="none"),
+        EvalAttack(
+            name="scaled", kind="scaled-pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1,
+            alphas=[0.1, 10.0],
+        ),
+        EvalAttack(name="autoattack", **SHORT_AA),
+    ],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small net trained for ten short epochs, with its task."""
+    plan = make_plan("at-bsl", "digits-lt", protocol="smoke", epochs=10)
+    result = train_plan(plan, tmp_path_factory.mktemp("run"), CPU)
+    return bench.load_model(result.model_path, device="cpu"), plan.task, result.model_path
+
+
+def images(task):
+    index = task.split.test
+    return DeviceData.of(task.source.test_images[index], task.source.test_labels[index], CPU)
+
+
+def attack(model, task, **settings):
+    return evaluate_images(model, images(task), classes=10, epsilon=0.1, suite=SUITE, **settings)
+
+
+class StopAfter(Silent):
+    def __init__(self, batches):
+        self.left = batches
+
+    def advance(self, units=1, detail=None):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def same(a, b):
+    assert list(a.bits) == list(b.bits)
+    assert all(np.array_equal(a.bits[k], b.bits[k]) for k in a.bits)
+    assert np.array_equal(a.broken_by, b.broken_by)
+
+
+def test_robust_bits_imply_clean_ones_and_codes_agree(trained):
+    model, task, _ = trained
+    verdict = attack(model.model, task)
+    clean = verdict.bits["clean"]
+    assert 0.3 < clean.mean() < 1
+    for bits in verdict.bits.values():
+        assert not (bits & ~clean).any()
+    assert np.array_equal(verdict.bits["autoattack"], clean & (verdict.broken_by == 0))
+    assert set(np.unique(verdict.broken_by)) <= set(range(5)) and verdict.broken_by.max() >= 1
+
+
+def test_verdict_is_the_official_autoattack(trained):
+    """Image by image, at the same seed and batch size."""
+    import logging
+
+    from pyautoattack import AutoAttack
+
+    logging.getLogger("auto-attack").setLevel(logging.ERROR)
+    model, task, _ = trained
+    x, y = images(task).images.float() / 255, images(task).labels
+    official = AutoAttack(model.model, eps=0.1, seed=0, device="cpu", version="standard")
+    for part in (official.apgd, official.apgd_targeted):
+        part.n_iter = part.n_iter_orig = 6
+        part.n_iter_2, part.n_iter_min, part.size_decr = 1, 1, 1
+    official.fab.n_iter, official.square.n_queries = 6, 30
+    with frozen(model.model):
+        _, predicted = official.run_standard_evaluation(x, y, batch_size=32)
+    ours = attack(model.model, task).bits["autoattack"]
+    assert np.array_equal(ours, (predicted == y).numpy())
+    assert 0 < ours.sum() < len(ours)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_anywhere_continues_to_the_same_bits(trained, tmp_path, seed):
+    model, task, _ = trained
+    whole, rng, kills = attack(model.model, task), random.Random(seed), 0
+    while True:
+        try:
+            stop = StopAfter(rng.randint(0, 3))
+            parts = attack(model.model, task, identity="a", state_path=tmp_path / "s.npz", progress=stop)
+            break
+        except KeyboardInterrupt:
+            kills += 1
+            assert kills < 60
+    assert kills >= 2
+    same(parts, whole)
+    assert parts.forwards == whole.forwards and parts.backwards == whole.backwards
+
+
+def test_killed_inside_a_batch_repeats_only_that_batch(trained, tmp_path, monkeypatch):
+    model, task, _ = trained
+    whole, calls = attack(model.model, task), []
+    check = evaluator._Evaluation._check_ball
+
+    def fail_once(self, name, x, adversarial):
+        calls.append(name)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        check(self, name, x, adversarial)
+
+    monkeypatch.setattr(evaluator._Evaluation, "_check_ball", fail_once)
+    settings = {"identity": "a", "state_path": tmp_path / "s.npz"}
+    with pytest.raises(KeyboardInterrupt):
+        attack(model.model, task, **settings)
+    resumed = attack(model.model, task, **settings)
+    same(resumed, whole)
+    assert len(calls) == 1 + sum(1 for _ in calls[:4]) + len(calls[5:])
+    assert resumed.forwards_here < whole.forwards and resumed.forwards == whole.forwards
+
+
+def test_state_of_another_model_or_a_damaged_one_is_not_used(trained, tmp_path):
+    model, task, _ = trained
+    path, whole = tmp_path / "s.npz", attack(model.model, task)
+    attack(model.model, task, identity="a", state_path=path)
+    done = attack(model.model, task, identity="a", state_path=path)
+    assert done.forwards_here == 0
+    same(done, whole)
+    assert attack(model.model, task, identity="b", state_path=path).forwards_here == whole.forwards
+    path.write_bytes(path.read_bytes()[:50])
+    same(attack(model.model, task, identity="b", state_path=path), whole)
+
+
+def test_batch_size_does_not_change_deterministic_attacks(trained):
+    model, task, _ = trained
+    fgsm = [SUITE.attacks[0]]
+    small, large = (
+        evaluate_images(
+            model.model, images(task), classes=10, epsilon=0.1,
+            suite=SUITE.model_copy(update={"batch_size": b, "attacks": fgsm}),
+        ).bits["fgsm"]
+        for b in (7, 100)
+    )  # fmt: skip
+    assert np.array_equal(small, large)
+
+
+def test_counting_is_true(trained):
+    model, task, _ = trained
+    counter = Counter()
+    outer = attack(CountingModel(model.model, counter), task)
+    assert (outer.forwards, outer.backwards) == (counter.forwards, counter.backwards)
+    assert outer.backwards > 0
+
+
+def test_the_model_is_left_as_it_was(trained):
+    model, task, _ = trained
+    module = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train()
+    module[2].weight.requires_grad_(False)
+    attack(module, task)
+    assert module.training and module[1].training
+    assert [p.requires_grad for p in module.parameters()] == [False, True]
+    assert all(p.grad is None for p in module.parameters())
+    with pytest.raises(CheckFailed):
+        attack(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train(), task)
+
+
+class Bad(nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x):
+        return self.f(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("f", "says"),
+    [
+        (lambda x: x[:, :3], r"returned \(32, 3\) for 32 images; logits of shape \(32, 10\)"),
+        (lambda x: x[:, :10] / 0 * 0, "NaN or infinite"),
+        (lambda x: (x, x), "returned tuple"),
+    ],
+)
+def test_impossible_models_are_one_line(trained, f, says):
+    with pytest.raises(CheckFailed, match=says):
+        attack(Bad(f), trained[1])
+
+
+def test_an_attack_that_leaves_its_ball_is_refused(trained, monkeypatch):
+    from ltrobust_bench.attacks import pgd
+
+    monkeypatch.setattr(pgd, "fgsm", lambda model, x, y, **_: (x + 0.11).clamp(0, 1))
+    with pytest.raises(LTBenchError, match="left its ball"):
+        attack(trained[0].model, trained[1])
+
+
+def test_evaluate_takes_any_module():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    result = lt.evaluate(module, "digits-lt", protocol="smoke", limit_test=30, device="cpu")
+    assert result.attacks == ["fgsm", "pgd-5"] and len(result.labels) == 30
+    clean, union = result.metrics("clean"), result.metrics()
+    assert union.overall <= min(result.metrics(a).overall for a in result.attacks) <= clean.overall
+    only = lt.evaluate(module, "digits-lt", protocol="smoke", attacks=["fgsm"], limit_test=30, device="cpu")
+    assert only.attacks == ["fgsm"]
+    with pytest.raises(UnknownNameError, match="did you mean 'pgd-5'"):
+        lt.evaluate(module, "digits-lt", protocol="smoke", attacks=["pgd-50"])
+
+
+def test_evaluate_a_network_of_ours(trained):
+    _, _, path = trained
+    result = lt.evaluate(path, device="cpu")
+    assert result.attacks == ["fgsm", "pgd-5"]
+    with pytest.raises(CheckpointError, match="trained on digits-lt, not on cifar10-lt"):
+        lt.evaluate(path, "cifar10-lt")
+
+
+def test_suite_of_the_main_protocol_states_every_argument():
+    attacks = {a.name: a for a in load_protocol("ltr-linf-v1").evaluation.attacks}
+    assert list(attacks) == ["fgsm", "pgd-20", "pgd-100", "mim-20", "cw-20", "scaled-pgd-20", "autoattack"]
+    aa = attacks["autoattack"]
+    assert (aa.steps, aa.restarts, aa.targets, aa.queries, aa.p_init, aa.rho) == (100, 1, 9, 5000, 0.8, 0.75)
+    assert attacks["scaled-pgd-20"].alphas == [0.1, 1, 10, 100]
+
+
+def test_official_defaults_are_what_the_protocol_states():
+    """The package's `standard` version, read from the package itself."""
+    from pyautoattack import AutoAttack
+
+    official = AutoAttack(nn.Linear(1, 1), eps=0.1, seed=0, version="standard")
+    aa = next(a for a in load_protocol("ltr-linf-v1").evaluation.attacks if a.kind == "autoattack")
+    assert official.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert official.apgd.n_iter == official.apgd_targeted.n_iter == official.fab.n_iter == aa.steps
+    assert official.apgd.n_restarts == official.apgd_targeted.n_restarts == official.fab.n_restarts == aa.restarts
+    assert official.apgd_targeted.n_target_classes == official.fab.n_target_classes == aa.targets
+    assert (official.square.n_queries, official.square.p_init) == (aa.queries, aa.p_init)
+    assert official.apgd.thr_decr == official.apgd_targeted.thr_decr == aa.rho
+
+
+def test_task_epsilon_is_the_papers_float():
+    assert make_task("digits-lt").epsilon == 0.15
+    from ltrobust_bench.numbers import number
+
+    assert number("8/255") == 8 / 255 and number("epsilon/4", 8 / 255) == 2 / 255

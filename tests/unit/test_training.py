@@ -1,0 +1,197 @@
+"""The trainer: budget, exact resume at any moment, true counters, damaged checkpoints."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from ltrobust_bench.bench import load_model, weights_sha256
+from ltrobust_bench.counting import Counter, CountingModel
+from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
+from ltrobust_bench.plan import make_plan
+from ltrobust_bench.progress import Silent
+from ltrobust_bench.training import checkpoint as ckpt
+from ltrobust_bench.training.trainer import locked, train_plan
+
+CPU = torch.device("cpu")
+
+
+class StopAfter(Silent):
+    """Interrupts after a number of steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def advance(self, units=1, detail=None):
+        self.left -= units
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def plan(method="reat", **request):
+    settings = {"protocol": "smoke", "epochs": 4, "limit_train": 100, **request}
+    return make_plan(method, "digits-lt", **settings)
+
+
+def digest(result):
+    return weights_sha256(ckpt.read_model(result.model_path)[0])
+
+
+def test_budget_is_epochs_times_steps_whatever_the_last_batch(tmp_path):
+    p = plan(epochs=3)
+    assert p.train_size == 94 and p.steps_per_epoch == 3
+    result = train_plan(p, tmp_path, CPU)
+    assert result.cost.steps == p.budget == 9
+    # Each step: 2 attack steps and one outer forward and backward.
+    assert result.cost.forwards == result.cost.backwards == result.forwards_here == 3 * 94 * 3
+    dropping = plan(settings={"drop_last": "true"})
+    assert dropping.steps_per_epoch == 2
+    assert train_plan(dropping, tmp_path / "drop", CPU).cost.forwards == 4 * 64 * 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interrupted_at_random_moments_equals_uninterrupted(tmp_path, seed):
+    p, rng = plan(), random.Random(seed)
+    whole = train_plan(p, tmp_path / "whole", CPU)
+    folder, interruptions = tmp_path / "parts", 0
+    per_epoch = whole.forwards_here // 4
+    while True:
+        before = ckpt.latest_epoch(folder)
+        try:
+            result = train_plan(p, folder, CPU, StopAfter(rng.randint(1, 8)))
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+            assert ckpt.latest_epoch(folder) >= before
+            assert interruptions < 30
+    assert interruptions
+    assert digest(result) == digest(whole)
+    assert result.cost.forwards == whole.cost.forwards  # repeated work is not counted as cost of the run
+    assert result.forwards_here == (4 - before) * per_epoch
+    assert result.history == whole.history
+    assert not list(folder.glob("checkpoint-*")) and not list(folder.glob(".*.tmp"))
+
+
+def test_resumed_process_repeats_at_most_one_epoch(tmp_path):
+    p = plan()
+    per_epoch = train_plan(p, tmp_path / "whole", CPU).forwards_here // 4
+    with pytest.raises(KeyboardInterrupt):
+        train_plan(p, tmp_path / "parts", CPU, StopAfter(3 * 3 + 1))  # in the fourth epoch
+    resumed = train_plan(p, tmp_path / "parts", CPU)
+    assert resumed.forwards_here == per_epoch
+
+
+def test_finished_run_is_not_repeated(tmp_path):
+    first = train_plan(plan(), tmp_path, CPU)
+    again = train_plan(plan(), tmp_path, CPU)
+    assert again.forwards_here == 0 and again.history == first.history
+
+
+def test_seed_changes_the_weights_and_method_the_result(tmp_path):
+    digests = {
+        digest(train_plan(plan(m, seed=s), tmp_path / f"{m}{s}", CPU)) for m, s in (("at", 0), ("at", 1), ("reat", 0))
+    }
+    assert len(digests) == 3
+
+
+def test_global_randomness_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_plan(plan(epochs=1), tmp_path, CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
+    """TRADES: natural logits once, 2 attack steps, clean and adversarial outer forward."""
+    counter = Counter()
+    from ltrobust_bench.training import trainer
+
+    build = trainer.build_network
+
+    def counting(*arguments):
+        network = build(*arguments)
+        inner = network.backbone
+        network.backbone = CountingModel(inner, counter)
+        return network
+
+    monkeypatch.setattr(trainer, "build_network", counting)
+    monkeypatch.setattr(trainer._Training, "_monitor", lambda self: (0.0, 0.0))
+    result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
+    assert result.cost.forwards == counter.forwards == 94 * 5
+    assert result.cost.backwards == counter.backwards == 94 * 4
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_plan(plan(), tmp_path, CPU, StopAfter(4))
+    weights = next(tmp_path.glob("checkpoint-*")) / "weights.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    with pytest.raises(CheckpointError, match="weights.safetensors has another SHA-256.*delete that folder"):
+        train_plan(plan(), tmp_path, CPU)
+
+
+def test_pickled_code_in_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_plan(plan(), tmp_path, CPU, StopAfter(4))
+    folder = next(tmp_path.glob("checkpoint-*"))
+    torch.save({"evil": print}, folder / "state.pt")
+    meta = (folder / "meta.json").read_text()
+    old = __import__("json").loads(meta)["sha256"]["state.pt"]
+    (folder / "meta.json").write_text(meta.replace(old, ckpt.file_sha256(folder / "state.pt")))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        train_plan(plan(), tmp_path, CPU)
+
+
+def test_damaged_or_foreign_model_is_one_line(tmp_path):
+    result = train_plan(plan(), tmp_path / "a", CPU)
+    raw = result.model_path.read_bytes()
+    broken = tmp_path / "model.safetensors"
+    for content, says in ((raw[:100], "no readable safetensors"), (b"", "no readable"), (raw[:-4], "no readable")):
+        broken.write_bytes(content)
+        with pytest.raises(CheckpointError, match=says):
+            load_model(broken)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        load_model(tmp_path / "missing.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, broken)
+    with pytest.raises(CheckpointError, match="was not written by ltbench"):
+        load_model(broken)
+    weights, description = ckpt.read_model(result.model_path)
+    description["run"]["model"] = "resnet18"
+    ckpt.save_model(broken, weights, description)
+    with pytest.raises(CheckpointError, match="are not those of resnet18"):
+        load_model(broken)
+
+
+def test_diverged_loss_is_reported_and_keeps_the_last_checkpoint(tmp_path):
+    p = plan("at", settings={"lr": "1e30"})
+    with pytest.raises(LTBenchError, match="loss became"):
+        train_plan(p, tmp_path, CPU)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_folder_is_held_by_one_process(tmp_path):
+    with locked(tmp_path), pytest.raises(UsageError, match="another process is working"):
+        train_plan(plan(), tmp_path, CPU)
+
+
+def test_batch_norm_statistics_move_once_per_step(tmp_path):
+    """Minimal forwards: only what the loss needs is passed in train mode (methods.md 0.6)."""
+    weights, _ = ckpt.read_model(train_plan(plan("at"), tmp_path / "at", CPU).model_path)
+    assert weights["backbone.norms.0.num_batches_tracked"] == 4 * 3
+    weights, _ = ckpt.read_model(train_plan(plan("trades"), tmp_path / "trades", CPU).model_path)
+    assert weights["backbone.norms.0.num_batches_tracked"] == 2 * 4 * 3
+
+
+def test_paper_track_runs_the_official_forwards(tmp_path):
+    p = plan("robal", track="paper", limit_train=700, epochs=1)
+    assert p.run.recipe.bn_forwards == ["adv", "nat", "nat", "adv"]
+    assert p.run.recipe.attack.epsilon == pytest.approx(0.031 * 0.15 / (8 / 255))
+    weights, _ = ckpt.read_model(train_plan(p, tmp_path, CPU).model_path)
+    assert weights["backbone.norms.0.num_batches_tracked"] == 4 * p.steps_per_epoch
