@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Number = float | str
 Start = Literal["none", "uniform", "one_sided", "gauss"]
@@ -22,7 +22,7 @@ Track = Literal["fixed", "paper"]
 class Strict(BaseModel):
     """Unknown fields are refused, so that a typing error in a TOML file cannot go unnoticed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AttackSpec(Strict):
@@ -37,6 +37,13 @@ class AttackSpec(Strict):
         description="batch norm while crafting: eval (running statistics), batch (batch statistics, running ones "
         "untouched), train (batch statistics, running ones updated)"
     )
+
+    @field_validator("epsilon", "step_size")
+    @classmethod
+    def _not_negative(cls, value: Number) -> Number:
+        if isinstance(value, float) and value < 0:
+            raise ValueError("must be at least 0")
+        return value
 
 
 class Schedule(Strict):

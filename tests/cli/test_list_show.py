@@ -1,0 +1,65 @@
+"""``ltbench list``, ``show``, ``check`` and the help texts."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import call, refused
+
+from ltrobust_bench.cards import methods
+from ltrobust_bench.cli.main import VERBS
+
+
+@pytest.mark.parametrize(
+    ("kind", "some"),
+    [
+        ("methods", ["at", "trades", "robal", "reat", "at-bsl"]),
+        ("datasets", ["digits-lt", "cifar10-lt", "cifar100-lt", "fashion-mnist-lt"]),
+        ("models", ["resnet18", "preact-resnet18", "wrn-28-10", "wrn-34-10", "small"]),
+        ("attacks", ["fgsm", "pgd", "cw", "mim", "scaled-pgd", "autoattack"]),
+        ("protocols", ["ltr-linf-v1", "digits-v0", "smoke"]),
+    ],
+)
+def test_list(capsys, kind, some):
+    code, out, _ = call(capsys, "list", kind)
+    names = {line.split()[0] for line in out.splitlines()}
+    assert code == 0 and set(some) <= names
+
+
+@pytest.mark.parametrize("slug", methods.names())
+def test_show_has_everything_of_the_card(capsys, slug):
+    card = methods.get(slug).card
+    code, out, _ = call(capsys, "show", slug)
+    assert code == 0
+    for text in (card.paper.title, card.paper.bibtex.strip(), card.recipe_source, *card.deviations, *card.quirks):
+        assert text in out
+    assert all(f"  {name} (" in out for name in card.options)
+
+
+def test_check_passes_and_fails_with_its_exit_code(capsys, monkeypatch):
+    code, out, _ = call(capsys, "check", "at")
+    assert code == 0 and "passes all" in out
+    from ltrobust_bench import conformance
+
+    monkeypatch.setitem(conformance.CHECKS, "card is complete", lambda subject: ["something is missing"])
+    code, out, _ = call(capsys, "check", "at")
+    assert code == 1 and "FAIL card is complete" in out and "something is missing" in out
+
+
+def test_unknown_names(capsys):
+    assert "did you mean 'reat'" in refused(capsys, "show", "raet")
+    assert "did you mean 'report'" in refused(capsys, "reprot")
+    refused(capsys, "list", "things")
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, "data info", "data prepare", "report leaderboard"])
+def test_help_of_every_verb(capsys, verb):
+    code, out, _ = call(capsys, *verb.split(), "--help")
+    assert code == 0 and out.startswith("Usage: ltbench")
+    if verb and verb not in ("data", "report"):
+        assert "Example: ltbench" in out
+
+
+def test_version(capsys):
+    from ltrobust_bench import __version__
+
+    assert __version__ in call(capsys, "--version")[1]

@@ -1,0 +1,137 @@
+"""``ltbench run``: plans, runs, reuses, files, resumes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import FAST, call
+
+from ltrobust_bench.records.io import read_record
+
+SMALL = ["run", "--method", "reat", "--dataset", "digits-lt", *FAST]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_dry_run_says_what_it_would_do_and_does_nothing(capsys, here):
+    code, out, _ = call(capsys, *SMALL[:5], "--dry-run")
+    assert code == 0
+    for words in (
+        "REAT (reat) on digits-lt",
+        "protocol digits-v0",
+        "417 training images",
+        "560 steps",
+        "cost:",
+        "time on",
+    ):
+        assert words in " ".join(out.split())
+    assert list(here.iterdir()) == []
+
+
+def test_reduced_run_writes_its_record_but_files_none(capsys, here):
+    code, out, _ = call(capsys, *SMALL, "--limit-train", 50, "--limit-test", 30, "--epochs", 1)
+    assert code == 0
+    (path,) = here.glob("runs/*/record.json")
+    record = read_record(path)
+    assert record.status.reduced and record.run.limit_train == 50 and record.run.epochs == 1
+    assert sum(record.run.train_counts) == 50 and record.run.test_counts == [3] * 10
+    assert not list(here.glob("results/records/**/*.json"))
+    assert "REDUCED" in out and "joins no board" in out
+    assert json.loads((path.parent / "plan.json").read_text())["method"] == "reat"
+
+
+def test_full_run_is_filed_reused_and_reproduced_bit_for_bit(capsys, here):
+    from ltrobust_bench.protocol import load_protocol
+
+    short = [*SMALL[:5], "--device", "cpu"]
+    digits = load_protocol("digits-v0")
+    brief = digits.model_copy(
+        update={
+            "training": digits.training.model_copy(update={"epochs": 1}),
+            "evaluation": digits.evaluation.model_copy(update={"attacks": digits.evaluation.attacks[:2]}),
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ltrobust_bench.plan.load_protocol", lambda name: brief)
+        code, out, _ = call(capsys, *short)
+        assert code == 0 and "filed:" in out
+        (filed,) = here.glob("results/records/digits-v0/digits-lt-ir20/reat/small-s0-*.json")
+        (own,) = here.glob("runs/*/record.json")
+        assert filed.read_bytes() == own.read_bytes()
+        code, out, _ = call(capsys, *short)
+        assert code == 0 and "already finished" in out
+        before = filed.read_bytes()
+        code, out, _ = call(capsys, *short, "--runs-dir", "elsewhere")
+        assert code == 0 and "append-only" not in out
+        (again,) = here.glob("elsewhere/*/record.json")
+        assert read_record(again).result == read_record(filed).result
+        assert filed.read_bytes() == before
+
+
+def test_several_methods_and_seeds_in_one_command(capsys, here):
+    arguments = [*SMALL, "--method", "at", "--seed", 0, "--seed", 1, "--limit-train", 50, "--epochs", 1]
+    code, _, _ = call(capsys, *arguments)
+    assert code == 0
+    names = sorted(p.parent.name.rsplit("-", 1)[0] for p in here.glob("runs/*/record.json"))
+    assert names == [f"{m}-digits-lt-ir20-small-s{s}" for m in ("at", "reat") for s in (0, 1)]
+
+
+def test_settings_reach_the_run_and_its_key(capsys, here):
+    for setting in ("tail=off", "attack.steps=3"):
+        code, _, _ = call(capsys, *SMALL, "--limit-train", 50, "--epochs", 1, "--set", setting)
+        assert code == 0
+    records = [read_record(p) for p in here.glob("runs/*/record.json")]
+    assert {(r.run.options["tail"], r.run.recipe.attack.steps, r.status.off_recipe) for r in records} == {
+        ("off", 2, False),
+        ("official", 3, True),
+    }
+    assert len({r.run.key() for r in records}) == 2
+
+
+def program(*arguments, cwd):
+    command = [sys.executable, "-c", "from ltrobust_bench.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+BRIEF = [*SMALL, "--epochs", 15, "--limit-test", 50, "--threads", 1]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The record of an uninterrupted run of the real program."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert program(*BRIEF, cwd=folder).wait(120) == 0
+    (path,) = folder.glob("runs/*/record.json")
+    return read_record(path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_from_outside_and_continued_equals_uninterrupted(here, uninterrupted, how):
+    """The real program, stopped while training; the same command ends with the same result."""
+    arguments = [*BRIEF, "--runs-dir", "again"]
+    stopped = program(*arguments, cwd=here)
+    deadline = time.monotonic() + 60
+    while not list(here.glob("again/*/checkpoint-*")):
+        assert time.monotonic() < deadline and stopped.poll() is None
+        time.sleep(0.02)
+    stopped.send_signal(how)
+    _, err = stopped.communicate(timeout=60)
+    if how != signal.SIGKILL:
+        assert stopped.returncode == 130
+        assert "the same command goes on" in err and "Traceback" not in err
+    assert not list(here.glob("again/*/record.json"))
+    continued = program(*arguments, cwd=here)
+    out, _ = continued.communicate(timeout=120)
+    assert continued.returncode == 0 and "going on after epoch" in out
+    (second,) = here.glob("again/*/record.json")
+    assert read_record(second).result == uninterrupted.result
+    assert read_record(second).cost.training.forwards == uninterrupted.cost.training.forwards

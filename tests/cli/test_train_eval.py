@@ -1,0 +1,48 @@
+"""``ltbench train`` and ``ltbench eval``."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import FAST, call, refused
+
+from ltrobust_bench.records.io import read_record
+
+
+@pytest.fixture
+def folder(capsys, tmp_path, monkeypatch):
+    """The run folder of a trained network."""
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capsys, "train", "--method", "at", "--dataset", "digits-lt", *FAST)
+    assert code == 0 and "on training images" in out
+    (folder,) = tmp_path.glob("runs/*")
+    assert (folder / "model.safetensors").exists() and not (folder / "record.json").exists()
+    header, first, *_ = (folder / "training.csv").read_text().splitlines()
+    assert header == "epoch,lr,loss,train_clean,train_robust" and first.startswith("1,0.1,")
+    return folder
+
+
+def test_eval_writes_the_record_that_run_would_have_written(capsys, folder):
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu")
+    assert code == 0 and "union" in out
+    evaluated = read_record(folder / "record.json")
+    code, _, _ = call(
+        capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST, "--runs-dir", folder.parents[1] / "other"
+    )
+    (path,) = (folder.parents[1] / "other").glob("*/record.json")
+    assert read_record(path).result == evaluated.result
+
+
+def test_part_of_the_suite_is_printed_only(capsys, folder):
+    code, out, _ = call(capsys, "eval", folder / "model.safetensors", "--attack", "pgd-5", "--limit-test", 20)
+    assert code == 0 and "pgd-5" in out and "fgsm" not in out and "no record" in out
+    assert not (folder / "record.json").exists()
+
+
+def test_wrong_checkpoints(capsys, folder, tmp_path):
+    assert "no checkpoint at" in refused(capsys, "eval", tmp_path / "nothing")
+    assert "trained on digits-lt, not on cifar10-lt" in refused(capsys, "eval", folder, "--dataset", "cifar10-lt")
+    assert "trained on digits-lt" in refused(capsys, "eval", folder, "-d", "cifar10-lt", "--limit-test", 10)
+    assert "did you mean 'pgd-5'" in refused(capsys, "eval", folder, "--attack", "pgd5")
+    model = folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-9])
+    assert "no readable safetensors file" in refused(capsys, "eval", folder)
