@@ -2,7 +2,8 @@
 
     python examples/evaluate_your_model.py
 
-The model maps images in [0, 1], float32 [B, channels, height, width], to logits [B, C]; normalisation belongs inside it.
+The model maps images in [0, 1], float32 [B, channels, height, width], to logits [B, C]; normalisation belongs
+inside it.
 """
 
 from __future__ import annotations

@@ -110,8 +110,9 @@ def check_imports(subject: Subject) -> list[str]:
     module = import_module(subject.entry.module)
     problems = []
     for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         problems += [
             f"method.py:{node.lineno} imports {name}; methods import from {' and '.join(ALLOWED_IMPORTS)} only"
             for name in names

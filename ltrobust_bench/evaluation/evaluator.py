@@ -66,7 +66,7 @@ class _State:
         if path is None:
             return
         plain = {k: getattr(self, k) for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds")}
-        arrays = {f"broken/{name}": value for name, value in self.broken.items()}
+        arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
         if self.clean is not None:
             arrays["clean"] = self.clean
         with atomic_path(path) as temporary, temporary.open("wb") as handle:

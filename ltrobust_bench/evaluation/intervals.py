@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def wilson(
-    successes: ArrayLike, total: ArrayLike, level: float = 0.95
-) -> tuple[np.ndarray | float, np.ndarray | float]:
+def wilson(successes: ArrayLike, total: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval of a proportion (Wilson, JASA 22, 1927), without continuity correction.
 
     Args:
@@ -29,7 +27,7 @@ def wilson(
     return np.clip(centre - half, 0.0, 1.0)[()], np.clip(centre + half, 0.0, 1.0)[()]
 
 
-def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray | float, np.ndarray | float]:
+def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Student's t interval of the mean of ``values``, in their unit.
 
     Meant for one value per seed: intervals that pool the seeds' images leave out the spread between

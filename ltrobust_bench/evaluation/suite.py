@@ -66,7 +66,7 @@ def build_attack(
     if spec.kind != "fgsm":
         settings |= {"steps": spec.steps, "restarts": spec.restarts}
     if spec.kind == "scaled-pgd":
-        variants = {f"alpha={a:g}": {"alphas": [a]} for a in spec.alphas or []}
+        variants: dict[str, dict[str, Any]] = {f"alpha={a:g}": {"alphas": [a]} for a in spec.alphas or []}
     else:
         extra = {k: v for k, v in (("decay", spec.decay), ("kappa", spec.kappa)) if v is not None}
         variants = {spec.kind: extra}

@@ -24,8 +24,8 @@ class SmallNet(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths[1:])
         self.pool = nn.MaxPool2d(2)
-        for convolution in self.convolutions:
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        for parameter in self.convolutions.parameters():
+            nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of images, shape [B, 64]."""

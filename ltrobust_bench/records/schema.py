@@ -182,7 +182,7 @@ class Record(Strict):
             raise ValueError("result.broken_by belongs to autoattack: both or neither")
         if self.result.broken_by is not None:
             by = unpack(self.result.broken_by, total, 3)
-            robust = unpack(self.result.bits[auto[0]], total, 1)
+            robust = self.bits(auto[0])
             if (by > 4).any() or ((by == 0) & (clean == 1) != (robust == 1)).any() or (by[clean == 0] != 0).any():
                 raise ValueError("result.broken_by disagrees with the bits of autoattack")
         if self.result.digest != self.result.compute_digest():
@@ -214,5 +214,7 @@ def unpack(text: str, count: int, width: int) -> np.ndarray:
     used = count * width
     if len(raw) != -(-used // 8) or flat[used:].any():
         raise RecordError(f"bits hold {len(flat)} places, {count} images of {width} bits were expected")
+    if width == 1:
+        return flat[:used]
     weights = (1 << np.arange(width - 1, -1, -1)).astype(np.uint8)
     return (flat[:used].reshape(count, width) * weights).sum(axis=1).astype(np.uint8)

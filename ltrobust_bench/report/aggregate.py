@@ -99,7 +99,7 @@ class Entry:
         """Mean over seeds of every metric, per cent, shape [rows] (``per_class`` [rows, C])."""
         return {f.name: 100 * getattr(self.metrics, f.name).mean(axis=0) for f in fields(Metrics)}
 
-    def percent(self, attack: str, name: str) -> float | np.ndarray:
+    def percent(self, attack: str, name: str) -> np.ndarray:
         """Mean over seeds of the metric ``name`` under ``attack``, per cent; ``per_class`` has shape [C]."""
         return self.means[name][self.rows.index(attack)]
 
@@ -218,14 +218,14 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
     shared = Counter(labels.values())
     entries = []
     for digest, by_seed in runs.items():
-        seeds = [by_seed[seed] for seed in sorted(by_seed)]
-        run = seeds[0].run
+        ordered = [by_seed[seed] for seed in sorted(by_seed)]
+        run = ordered[0].run
         label = labels[digest]
         if shared[label] > 1:
             label = f"{label} (card v{run.card_version}, {digest[:6]})"
         if run.options and run.method not in methods:
             messages.append(f"{slug}: no card of method {run.method!r} is installed; its options are all shown.")
-        entries.append(_entry(key, label, seeds, status))
+        entries.append(_entry(key, label, ordered, status))
     entries = sorted(entries, key=lambda e: e.label) if status == "smoke" else _ranked(entries)
     return Board(key, status, entries, slug, sorted(set(messages)))
 
@@ -256,7 +256,7 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         low, high = wilson(balanced[0] * effective, effective)
     else:
         kind = "t over seeds"
-        low, high = np.clip(t_interval(balanced), 0, 1)
+        low, high = np.clip(np.stack(t_interval(balanced)), 0, 1)
     run = seeds[0].run
     flags = {
         "off-recipe": any(record.status.off_recipe for record in seeds),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -122,7 +122,7 @@ def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
     axes.margins(0.08)
     axes.grid(linewidth=0.3, alpha=0.5)
     if len(groups) > 1:
-        grey = {"color": "0.3", "marker": "o", "linestyle": "none"}
+        grey: dict[str, Any] = {"color": "0.3", "marker": "o", "linestyle": "none"}
         key = [
             Line2D([], [], markersize=3.2, label="head third", **grey),
             Line2D([], [], markersize=6, label="all classes", **grey),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ PER_CLASS = [
 ]
 
 
-def leaderboard_rows(boards: Iterable[Board]) -> list[dict[str, Cell]]:
+def leaderboard_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
     """One row per entry with the columns ``LEADERBOARD``, best first; None where there is nothing to say."""
     return [
         {**_board_cells(board), **_entry_cells(board, e), "records": " ".join(record.id for record in e.runs)}
@@ -162,17 +162,17 @@ def _readable(board: Board) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _board_cells(board: Board) -> dict[str, Cell]:
+def _board_cells(board: Board) -> dict[str, Any]:
     k = board.key
     scope = "reduced" if k.reduced else "full"
     values = (board.slug, k.protocol, k.protocol_digest[:12], board.status, k.dataset)
     return dict(zip(BOARD, (*values, f"{k.imbalance_ratio:g}", k.profile, k.model, k.track, scope), strict=True))
 
 
-def _entry_cells(board: Board, entry: Entry) -> dict[str, Cell]:
+def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
     training = [record.cost.training for record in entry.runs]
     run = entry.runs[0].run
-    cells: dict[str, Cell] = {
+    cells: dict[str, Any] = {
         f"{attack}_{name}": float(entry.percent(attack, name))
         for attack in ("clean", "union")
         for name in ("balanced", "head", "medium", "tail", "worst_tenth", "head_tail_gap")

@@ -131,7 +131,8 @@ class _Training:
             padding=run.augmentation.crop_padding,
             flip=run.augmentation.flip,
         )
-        self.cost, self.history = TrainingCost(), []
+        self.cost = TrainingCost()
+        self.history: list[dict[str, Any]] = []
         self.monitored = ""
 
     def run(self) -> TrainingResult:
