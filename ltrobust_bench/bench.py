@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from ltrobust_bench._version import __version__
 from ltrobust_bench.api import Network
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError
@@ -29,7 +29,7 @@ from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Cost, Record, Result, RunSection, Status, Work, pack
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import build_method, build_network, choose_device, deployed
-from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, train_plan
+from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 
 RUNS, RESULTS = Path("runs"), Path("results")
 
@@ -120,45 +120,71 @@ def run_plan(
     """:func:`run` for a plan that is already made."""
     folder = runs_dir / plan.run.folder_name()
     make_folder(folder)
+    result = train_plan(plan, folder, device, progress)
+    loaded = load_model(result.model_path, device=str(device))
+    return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
+
+
+def finish_run(
+    loaded: LoadedModel,
+    task: Task,
+    folder: Path | None,
+    results_dir: Path | None,
+    progress: Progress,
+    *,
+    trials: int = 0,
+    again: bool = False,
+) -> Record:
+    """Attack a finished network with its protocol's whole suite, and write and file its record.
+
+    Args:
+        loaded: the network.
+        task: its data set under its protocol.
+        folder: its run folder, which keeps the evaluation's state (so that it can go on) and the record; a finished
+            record there is reused. None: the record is only filed.
+        results_dir: where full records are filed; None: nowhere.
+        trials: configurations tried on a validation split before this run.
+        again: attack again although there is a record.
+
+    Raises:
+        RecordError: if the record in ``folder`` is damaged or another run's.
+    """
     if results_dir is not None:
         make_folder(results_dir)
-    path = folder / "record.json"
-    if path.exists():
-        record = read_record(path)
-        if record.run.key() != plan.run.key():
-            raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
-        progress.note(f"this run is already finished: reusing {path}")
+    if folder is None:
+        record = _evaluate(loaded, task, None, progress, trials)
     else:
-        result = train_plan(plan, folder, device, progress)
-        record = evaluate_run(load_model(result.model_path, device=str(device)), plan.task, folder, progress, trials)
-        write_record(record, path)
+        with locked(folder):
+            path, state = folder / "record.json", folder / "evaluation.npz"
+            if path.exists() and not again:
+                record = read_record(path)
+                if (record.run.key(), record.result.weights_sha256) != (loaded.run.key(), loaded.weights_sha256):
+                    raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
+                progress.note(f"already finished: reusing {path}")
+            else:
+                if path.exists():
+                    trials = read_record(path).status.trials
+                record = _evaluate(loaded, task, state, progress, trials)
+                write_record(record, path)
+                state.unlink(missing_ok=True)
     if results_dir is not None:
         file_record(record, results_dir, progress)
     return record
 
 
-def evaluate_run(
-    loaded: LoadedModel, task: Task, folder: Path | None, progress: Progress | None = None, trials: int = 0
-) -> Record:
-    """Attack a finished network with its protocol's whole suite and make its record.
-
-    Args:
-        loaded: the network.
-        task: its data set under its protocol.
-        folder: its run folder, where the evaluation's state is kept so that it can go on; None: nowhere.
-    """
-    identity = canonical_digest([loaded.weights_sha256, loaded.run.key()])
-    state = None if folder is None else folder / "evaluation.npz"
+def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int) -> Record:
+    """The record of one evaluation."""
+    identity = canonical_digest([loaded.weights_sha256, loaded.run.key(), __version__])
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     verdict = _attack(loaded.model, task, device, identity, state, progress)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
-    unsigned = Result(bits=bits, broken_by=broken_by, weights_sha256=loaded.weights_sha256, digest="")
+    digest = Result.digest_of(bits, broken_by)
     cost = loaded.cost
     return Record(
         schema_version=1,
         run=loaded.run,
-        result=unsigned.model_copy(update={"digest": unsigned.compute_digest()}),
+        result=Result(bits=bits, broken_by=broken_by, weights_sha256=loaded.weights_sha256, digest=digest),
         cost=Cost(
             training=Work(forwards=cost.forwards, backwards=cost.backwards, seconds=round(cost.seconds, 3)),
             evaluation=Work(forwards=verdict.forwards, backwards=verdict.backwards, seconds=round(verdict.seconds, 3)),
@@ -174,13 +200,14 @@ def file_record(record: Record, results_dir: Path, progress: Progress) -> Path |
     from ltrobust_bench.protocol import load_protocol
 
     if record.run.reduced or load_protocol(record.run.protocol).status == "smoke":
-        progress.note("a reduced or smoke run: its record stays in the run folder and joins no board")
+        progress.note("a reduced or smoke run: it joins no board, and its record is not filed")
         return None
     path = results_dir / "records" / record.run.record_path()
     if not path.exists():
         write_record(record, path)
     elif read_record(path).result.digest != record.result.digest:
         progress.note(f"{path} holds another result of the same run; records are append-only, so it stays")
+    progress.note(f"filed: {path}")
     return path
 
 
@@ -208,7 +235,7 @@ def evaluate(
         attacks: names of some of the suite's attacks; default: all.
         limit_test: first limit // C test images of each class.
         data_dir: folder of the data set.
-        device: where to compute.
+        device: where to compute; ``auto``: where the model is.
 
     Returns:
         One bit per image and attack, and the metrics derived from them.
@@ -217,7 +244,6 @@ def evaluate(
         UsageError: for unknown names or a network of another data set.
         CheckFailed: if the model does not return finite logits [B, C].
     """
-    where = choose_device(device)
     if isinstance(model, (str, Path)):
         loaded = load_model(Path(model), device=device)
         own = loaded.run
@@ -230,6 +256,8 @@ def evaluate(
         raise UnknownNameError("dataset", "", [], "evaluate(model, dataset) needs the name of a data set.")
     else:
         module = model if isinstance(model, nn.Module) else _Function(model)
+    own_device = next((p.device for p in module.parameters()), None)
+    where = own_device if device == "auto" and own_device is not None else choose_device(device)
     task = make_task(
         dataset,
         protocol=protocol,
@@ -267,15 +295,15 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     try:
         section = RunSection.model_validate(description["run"])
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
+        method, data = build_method(
+            section.method, section.options, section.train_counts, section.dataset, section.recipe.epochs, where
+        )
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
-    method, data = build_method(
-        section.method, section.options, section.train_counts, section.dataset, section.recipe.epochs, where
-    )
     channels = _channels(section.dataset)
     network = build_network(section.model, channels, len(section.train_counts), method).to(where)
     _load_weights(network, weights, path, section)
-    return LoadedModel(deployed(method, network, data), section, names, cost, weights_sha256(weights))
+    return LoadedModel(deployed(method, network, data), section, names, cost, description["weights_sha256"])
 
 
 def _load_weights(network: Network, weights: Mapping[str, Tensor], path: Path | str, section: RunSection) -> None:
@@ -288,17 +316,7 @@ def _load_weights(network: Network, weights: Mapping[str, Tensor], path: Path | 
         ) from None
 
 
-def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, types, shapes and bytes of tensors, in name order."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def task_of(section: RunSection, data_dir: Path | None = None, limit_test: int | None = None) -> Task:
+def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
     """The data set and split of a run, checked against what the run was made with.
 
     Raises:
@@ -310,16 +328,19 @@ def task_of(section: RunSection, data_dir: Path | None = None, limit_test: int |
         imbalance_ratio=section.imbalance_ratio,
         profile=section.profile,
         limit_train=section.limit_train,
-        limit_test=section.limit_test if limit_test is None else limit_test,
+        limit_test=section.limit_test,
         data_dir=data_dir,
     )
     if task.protocol.digest() != section.protocol_digest:
         raise CheckpointError(f"protocol {section.protocol} has changed since this network was trained under it.")
-    if task.split.train_sha256 != section.train_index_sha256:
-        raise CheckpointError(
-            f"this network was trained on another split of {section.dataset} (index SHA-256 "
-            f"{section.train_index_sha256[:12]}, now {task.split.train_sha256[:12]})."
-        )
+    for part, then, now in (
+        ("trained on another split", section.train_index_sha256, task.split.train_sha256),
+        ("to be tested on other images", section.test_index_sha256, task.split.test_sha256),
+    ):
+        if then != now:
+            raise CheckpointError(
+                f"this network was {part} of {section.dataset} (index SHA-256 {then[:12]}, now {now[:12]})."
+            )
     return task
 
 
@@ -383,12 +404,10 @@ __all__ = [
     "Evaluation",
     "LoadedModel",
     "evaluate",
-    "evaluate_run",
-    "file_record",
+    "finish_run",
     "load_model",
     "run",
     "run_plan",
     "task_of",
     "train",
-    "weights_sha256",
 ]

@@ -6,6 +6,7 @@ imported when a method is used, and ``ltbench check`` proves that the two agree.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -54,18 +55,20 @@ class Option(Strict):
         try:
             if self.type == "bool" and isinstance(value, str):
                 value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+            if isinstance(value, bool) != (self.type == "bool"):
+                raise TypeError
             parsed = _TYPES[self.type](value)
-            if self.type == "int" and float(value) != parsed:
+            if self.type in ("float", "int") and not (math.isfinite(parsed) and parsed == float(value)):
                 raise ValueError
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             raise UsageError(f"option {name} is a {self.type}, got {value!r}.") from None
         if self.choices is not None and parsed not in self.choices:
             raise UsageError(f"option {name} must be one of {', '.join(map(str, self.choices))}, got {value!r}.")
         if self.type in ("float", "int"):
-            low, high = self.minimum, self.maximum
-            if not (parsed == parsed and (low is None or parsed >= low) and (high is None or parsed <= high)):
-                span = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise UsageError(f"option {name} must be {span}, got {value!r}.")
+            if self.minimum is not None and parsed < self.minimum:
+                raise UsageError(f"option {name} must be at least {self.minimum:g}, got {value!r}.")
+            if self.maximum is not None and parsed > self.maximum:
+                raise UsageError(f"option {name} must be at most {self.maximum:g}, got {value!r}.")
         return parsed
 
 
@@ -115,7 +118,8 @@ class Card(Strict):
             UnknownNameError: for an option that the card does not have.
             UsageError: for a value that does not fit.
         """
-        resolved: dict[str, Value] = {name: getattr(option, track) for name, option in self.options.items()}
+        # Defaults are parsed too, so that a card's 6 and a user's 6.0 are the same value and the same run key.
+        resolved = {name: option.parse(name, getattr(option, track)) for name, option in self.options.items()}
         for name, value in given.items():
             if name not in self.options:
                 raise UnknownNameError(f"option of {self.slug}", name, self.options)
@@ -149,19 +153,13 @@ class Card(Strict):
             if not isinstance(branch, dict) or leaf not in branch:
                 raise UnknownNameError("recipe setting", name, list(_leaves(merged)))
             branch[leaf] = value
-        attack = merged["attack"]
+        attack = merged["attack"] = dict(merged["attack"])
         attack["epsilon"] = number(attack["epsilon"], epsilon)
         attack["step_size"] = number(attack["step_size"], attack["epsilon"])
         try:
             return Recipe.model_validate(merged)
         except ValidationError as error:
             raise UsageError(f"recipe: {first_problem(error)}") from None
-
-    def label(self, options: Mapping[str, Value], track: Track) -> str:
-        """The name on a board: the slug, and the options that differ from the track's defaults."""
-        changed = [f"{k}={v}" for k, v in options.items() if self.options[k].fixed != v and track == "fixed"]
-        changed += [f"{k}={v}" for k, v in options.items() if self.options[k].paper != v and track == "paper"]
-        return f"{self.slug} ({', '.join(changed)})" if changed else self.slug
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from ltrobust_bench.errors import UsageError
@@ -15,21 +16,31 @@ def number(text: str | float | int, epsilon: float | None = None) -> float:
         epsilon: value of the word ``epsilon``, on the [0, 1] pixel scale.
 
     Raises:
-        UsageError: if ``text`` is none of these.
+        UsageError: if ``text`` is none of these, or not finite.
     """
+    try:
+        value = _read(text, epsilon)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = None
+    if value is not None and math.isfinite(value):
+        return value
+    raise UsageError(f"{text!r} is not a number; write 0.03, 8/255, epsilon/4 or 2.5*epsilon.")
+
+
+def _read(text: str | float | int, epsilon: float | None) -> float | None:
+    if isinstance(text, bool):
+        return None
     if isinstance(text, (int, float)):
         return float(text)
     cleaned = text.strip().replace(" ", "")
-    try:
-        if "epsilon" not in cleaned:
-            return float(Fraction(cleaned))
-        if epsilon is not None:
-            if cleaned == "epsilon":
-                return epsilon
-            if cleaned.startswith("epsilon/"):
-                return epsilon / float(cleaned.removeprefix("epsilon/"))
-            if cleaned.endswith("*epsilon"):
-                return float(Fraction(cleaned.removesuffix("*epsilon"))) * epsilon
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise UsageError(f"{text!r} is not a number; write 0.03, 8/255, epsilon/4 or 2.5*epsilon.")
+    if "epsilon" not in cleaned:
+        return float(Fraction(cleaned))
+    if epsilon is None:
+        return None
+    if cleaned == "epsilon":
+        return epsilon
+    if cleaned.startswith("epsilon/"):
+        return epsilon / float(Fraction(cleaned.removeprefix("epsilon/")))
+    if cleaned.endswith("*epsilon"):
+        return float(Fraction(cleaned.removesuffix("*epsilon"))) * epsilon
+    return None

@@ -16,7 +16,7 @@ from ltrobust_bench.data.split import LongTailedSplit, make_split
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.numbers import number
-from ltrobust_bench.protocol import DatasetTerms, Protocol, Track, default_protocol, load_protocol
+from ltrobust_bench.protocol import AttackSpec, DatasetTerms, Protocol, Recipe, Track, default_protocol, load_protocol
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.records.schema import Augmentation, RunSection
 
@@ -54,9 +54,10 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps per epoch."""
+        """Optimiser steps per epoch: ceil(N / batch_size), or floor with ``drop_last``. A last batch of a single image
+        is always dropped: batch norm has no statistics of one value, and one image must not decide the last step."""
         whole, rest = divmod(self.train_size, self.run.recipe.batch_size)
-        return max(1, whole + (1 if rest and not self.run.recipe.drop_last else 0))
+        return max(1, whole + (rest > 1 and not self.run.recipe.drop_last))
 
     @property
     def budget(self) -> int:
@@ -156,6 +157,7 @@ def make_plan(
         data_dir=data_dir,
     )
     recipe = card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon, overrides)
+    overrides = _effective(overrides, recipe, card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon))
     if epochs is not None:
         recipe = recipe.model_copy(update={"epochs": epochs})
     if model is None:
@@ -206,10 +208,18 @@ def _sort_settings(card: Card, settings: Mapping[str, Any]) -> tuple[dict[str, A
     return options, overrides
 
 
+def _effective(overrides: Mapping[str, Any], recipe: Recipe, base: Recipe) -> dict[str, Any]:
+    """The overrides that change something, as the recipe's own values: writing out a default is no override."""
+
+    def value(of: Recipe, name: str) -> Any:
+        branch, _, leaf = name.rpartition(".")
+        return getattr(getattr(of, branch) if branch else of, leaf)
+
+    return {n: value(recipe, n) for n in overrides if value(recipe, n) != value(base, n)}
+
+
 def recipe_settings() -> list[str]:
     """Dotted names of the recipe's settings that can be given by hand."""
-    from ltrobust_bench.protocol.spec import AttackSpec, Recipe
-
     inner = [f"attack.{name}" for name in AttackSpec.model_fields]
     fixed = {"attack", "schedule", "epochs", "precision", "model", "bn_forwards", "bn_forwards_after"}
     return [name for name in Recipe.model_fields if name not in fixed] + inner

@@ -2,7 +2,7 @@
 
 An entry is light (name, one line of help, where it was declared); its target is imported when it is first
 used, so listing names never imports torch. Third parties add entries through the entry-point groups
-``ltrobust_bench.methods``, ``.datasets``, ``.models`` and ``.attacks``.
+``ltrobust_bench.methods``, ``.datasets`` and ``.models``.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class Registry(Generic[T]):
     def _fill(self) -> None:
         if self._complete:
             return
+        found = self.discover() if self.discover else []
         self._complete = True
-        for entry in self.discover() if self.discover else []:
+        for entry in found:
             self.add(entry)
         if self.entry_point_group:
             for point in entry_points(group=self.entry_point_group):

@@ -82,8 +82,10 @@ def stages(
 
     def isolated(attack: object) -> StageFunction:
         def run(x: Tensor, y: Tensor) -> Tensor:
-            # The official attacks seed torch's global generators; ours must not notice.
-            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
+            # The official attacks seed torch's global generators, on CUDA that of the current device; nobody
+            # else must notice.
+            devices = list(range(torch.cuda.device_count())) if x.is_cuda else []
+            with torch.random.fork_rng(devices=devices), torch.no_grad():
                 return attack.perturb(x, y).detach()  # type: ignore[attr-defined]
 
         return run

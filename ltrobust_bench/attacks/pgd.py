@@ -10,6 +10,7 @@ raise UsageError for wrong input.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -33,38 +34,34 @@ def _scaled(alpha: float, logits: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(alpha * logits, y)
 
 
+class Settings(TypedDict, total=False):
+    """Arguments that the attacks share; see the top of this module."""
+
+    epsilon: Required[float | Tensor]
+    step_size: Required[float | Tensor]
+    steps: Required[int]
+    start: Start | Tensor
+    restarts: int
+    generator: torch.Generator | None
+
+
 def _attack(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     objectives: list[PerImage],
     *,
-    epsilon: float | Tensor,
-    step_size: float | Tensor,
-    steps: int,
-    start: Start | Tensor,
-    restarts: int,
-    generator: torch.Generator | None,
+    restarts: int = 1,
     decay: float | None = None,
+    **settings: Any,
 ) -> Tensor:
     """Ascend each objective ``restarts`` times; an image keeps its first success, else the last iterate."""
-    check_input(x, y, epsilon)
+    check_input(x, y, settings["epsilon"])
     found, broken = None, torch.zeros_like(y, dtype=torch.bool)
     attempts = [o for o in objectives for _ in range(restarts)]
     with crafting_mode(model, "eval"):
         for objective in attempts:
-            candidate = ascend(
-                model,
-                x,
-                y,
-                objective=objective,
-                epsilon=epsilon,
-                step_size=step_size,
-                steps=steps,
-                start=start,
-                decay=decay,
-                generator=generator,
-            )
+            candidate = ascend(model, x, y, objective=objective, decay=decay, **settings)
             found = candidate if found is None else torch.where(broken[:, None, None, None], found, candidate)
             if len(attempts) > 1:
                 with torch.no_grad():
@@ -88,117 +85,25 @@ def fgsm(
     return pgd(model, x, y, epsilon=epsilon, step_size=step, steps=1, start=start, generator=generator)
 
 
-def pgd(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    epsilon: float | Tensor,
-    step_size: float | Tensor,
-    steps: int,
-    start: Start | Tensor = "uniform",
-    restarts: int = 1,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def pgd(model: nn.Module, x: Tensor, y: Tensor, **settings: Unpack[Settings]) -> Tensor:
     """Projected gradient ascent on cross-entropy (Madry et al., arXiv 1706.06083)."""
-    return _attack(
-        model,
-        x,
-        y,
-        [cross_entropy],
-        epsilon=epsilon,
-        step_size=step_size,
-        steps=steps,
-        start=start,
-        restarts=restarts,
-        generator=generator,
-    )
+    return _attack(model, x, y, [cross_entropy], **settings)
 
 
-def cw(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    epsilon: float | Tensor,
-    step_size: float | Tensor,
-    steps: int,
-    kappa: float = 0.0,
-    start: Start | Tensor = "uniform",
-    restarts: int = 1,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def cw(model: nn.Module, x: Tensor, y: Tensor, *, kappa: float = 0.0, **settings: Unpack[Settings]) -> Tensor:
     """Projected gradient ascent on :func:`margin` (arXiv 1608.04644, in its Linf form)."""
-    return _attack(
-        model,
-        x,
-        y,
-        [partial(margin, kappa=kappa)],
-        epsilon=epsilon,
-        step_size=step_size,
-        steps=steps,
-        start=start,
-        restarts=restarts,
-        generator=generator,
-    )
+    return _attack(model, x, y, [partial(margin, kappa=kappa)], **settings)
 
 
-def mim(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    epsilon: float | Tensor,
-    step_size: float | Tensor,
-    steps: int,
-    decay: float = 1.0,
-    start: Start | Tensor = "uniform",
-    restarts: int = 1,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def mim(model: nn.Module, x: Tensor, y: Tensor, *, decay: float = 1.0, **settings: Unpack[Settings]) -> Tensor:
     """Momentum iterative method on cross-entropy (arXiv 1710.06081); gradients are normalised per image."""
-    return _attack(
-        model,
-        x,
-        y,
-        [cross_entropy],
-        epsilon=epsilon,
-        step_size=step_size,
-        steps=steps,
-        start=start,
-        restarts=restarts,
-        generator=generator,
-        decay=decay,
-    )
+    return _attack(model, x, y, [cross_entropy], decay=decay, **settings)
 
 
-def scaled_pgd(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    epsilon: float | Tensor,
-    step_size: float | Tensor,
-    steps: int,
-    alphas: list[float],
-    start: Start | Tensor = "uniform",
-    restarts: int = 1,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def scaled_pgd(model: nn.Module, x: Tensor, y: Tensor, *, alphas: list[float], **settings: Unpack[Settings]) -> Tensor:
     """PGD on CE(alpha * z, y) for each alpha, worst per image (after Hitaj et al., arXiv 2103.01914).
 
     Undoes the saturation of the loss by very small or very large logits: report it for cosine heads, temperature
     and normalisation methods.
     """
-    return _attack(
-        model,
-        x,
-        y,
-        [partial(_scaled, alpha) for alpha in alphas],
-        epsilon=epsilon,
-        step_size=step_size,
-        steps=steps,
-        start=start,
-        restarts=restarts,
-        generator=generator,
-    )
+    return _attack(model, x, y, [partial(_scaled, alpha) for alpha in alphas], **settings)

@@ -41,4 +41,4 @@ def _built_in() -> list[Entry]:
     ]
 
 
-attacks: Registry[Callable] = Registry("attack", discover=_built_in, entry_point_group="ltrobust_bench.attacks")
+attacks: Registry[Callable] = Registry("attack", discover=_built_in)

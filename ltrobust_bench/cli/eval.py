@@ -27,6 +27,7 @@ from ltrobust_bench.cli.shared import (
 @click.option("--dataset", "-d", help="Refuse a network of another data set.")
 @click.option("--attack", "-a", "attacks", multiple=True, help="Only this attack of the suite; repeatable.")
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
+@click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
 @device_option
 @threads_option
@@ -36,6 +37,7 @@ def command(
     dataset: str | None,
     attacks: tuple[str, ...],
     limit_test: int | None,
+    again: bool,
     data_dir: Path | None,
     device: str,
     threads: int | None,
@@ -43,11 +45,8 @@ def command(
 ) -> None:
     """Attack a finished network of ours: a run folder, or its model.safetensors."""
     from ltrobust_bench import bench
-    from ltrobust_bench.cli.run import title
+    from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
-    from ltrobust_bench.evaluation.metrics import summary
-    from ltrobust_bench.files import make_folder
-    from ltrobust_bench.records.io import write_record
 
     set_threads(threads)
     out = console()
@@ -68,15 +67,10 @@ def command(
     loaded = bench.load_model(checkpoint, device=device)
     if dataset is not None and dataset != loaded.run.dataset:
         raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {dataset}.")
+    # A network outside its run folder has nowhere to keep state and record: its record is only filed.
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    make_folder(folder)
+    own = folder if folder.name == loaded.run.folder_name() else None
     task = bench.task_of(loaded.run, data_dir)
     with progress_on(out) as progress:
-        record = bench.evaluate_run(loaded, task, folder, progress)
-        write_record(record, folder / "record.json")
-        filed = bench.file_record(record, results_dir, progress)
-    rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
-    out.print(metrics_table(title(record), rows, sum(record.run.test_counts)))
-    out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
-    if filed:
-        out.print(f"filed:  {filed}", soft_wrap=True)
+        record = bench.finish_run(loaded, task, own, results_dir, progress, again=again)
+    print_record(out, record, own)

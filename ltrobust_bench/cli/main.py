@@ -74,14 +74,22 @@ def _run(arguments: list[str] | None) -> int:
         return _interrupted()
     except KeyboardInterrupt:
         return _interrupted()
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ltbench"
+        message = " ".join(error.format_message().split())
+        click.echo(f"Error: {message} `{where} --help` explains what it takes.", err=True)
         return error.exit_code
     except LTBenchError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:
         return 0
+    except OSError as error:  # a full disk, a vanished folder
+        click.echo(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        return 2
     return result if isinstance(result, int) else 0
 
 

@@ -54,7 +54,6 @@ def command(
 ) -> None:
     """Train a defense, attack it with the protocol's suite, and write its record."""
     from ltrobust_bench.bench import run_plan
-    from ltrobust_bench.evaluation.metrics import summary
     from ltrobust_bench.files import make_folder
     from ltrobust_bench.training.build import choose_device
 
@@ -77,11 +76,7 @@ def command(
                 progress=progress,
                 trials=trials,
             )
-        rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
-        out.print(metrics_table(title(record), rows, sum(record.run.test_counts)))
-        out.print(f"record: {runs_dir / plan.run.folder_name() / 'record.json'}", soft_wrap=True)
-        if not record.status.reduced:
-            out.print(f"filed:  {results_dir / 'records' / record.run.record_path()}", soft_wrap=True)
+        print_record(out, record, runs_dir / plan.run.folder_name())
 
 
 def make_plans(
@@ -94,11 +89,17 @@ def make_plans(
     return [make_plan(m, dataset, seed=s, settings=given, **request) for m in method_names for s in seeds]
 
 
-def title(record: Record) -> str:
-    """A run in one line."""
+def print_record(out: Console, record: Record, folder: Path | None) -> None:
+    """A run's result, and where its record is."""
+    from ltrobust_bench.evaluation.metrics import summary
+
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
-    return f"{run.method} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
+    title = f"{run.method} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
+    rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
+    out.print(metrics_table(title, rows, sum(run.test_counts)))
+    if folder is not None:
+        out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
 
 
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:
@@ -110,7 +111,7 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     run, recipe = plan.run, plan.run.recipe
     folder = runs_dir / run.folder_name()
     out.print(
-        f"[bold]{plan.card.title}[/bold] ({run.method}) on {run.dataset}, protocol {run.protocol}, track {run.track}"
+        f"{plan.card.title} ({run.method}) on {run.dataset}, protocol {run.protocol}, track {run.track}", style="bold"
     )
     out.print(
         f"  {plan.train_size} training images (IR {run.imbalance_ratio:g}: {max(run.train_counts)} to "
@@ -121,7 +122,7 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     if chosen:
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
     if run.reduced:
-        out.print("  [yellow]reduced run: its numbers join no board[/yellow]")
+        out.print("  reduced run: its numbers join no board", style="yellow")
     out.print(f"  run folder: {folder}", soft_wrap=True)
     if (folder / "record.json").exists():
         out.print("  finished already")
@@ -137,8 +138,8 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
         f"{duration(cost.evaluation_seconds)}"
     )
     if cost.seconds > LONG:
+        out.print(f"  This will take about {duration(cost.seconds)} on this machine.", style="bold yellow")
         out.print(
-            f"  [bold yellow]This will take about {duration(cost.seconds)} on this machine.[/bold yellow] It can be "
-            "interrupted at any moment; the same command goes on. A GPU is much faster; "
-            "--epochs, --limit-train and --limit-test make a reduced run."
+            "  It can be interrupted at any moment; the same command goes on. A GPU is much faster; --epochs, "
+            "--limit-train and --limit-test make a reduced run."
         )

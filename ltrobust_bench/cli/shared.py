@@ -102,7 +102,7 @@ def console() -> Console:
     """Where results are printed."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def set_threads(threads: int | None) -> None:
@@ -139,7 +139,7 @@ def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
         "accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only"
     ))  # fmt: skip
     for name in ("", "balanced", "interval", "head", "medium", "tail", "worst class", "worst 10 %"):
-        table.add_column(name, justify="left" if not name else "right")
+        table.add_column(name, justify="left" if not name else "right", no_wrap=not name)
     for name, m in rows.items():
         low, high = wilson(float(m.overall) * images, images)
         values = [m.head, m.medium, m.tail, m.worst_class, m.worst_tenth]

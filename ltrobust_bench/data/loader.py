@@ -55,29 +55,21 @@ class DeviceData:
         return len(self.labels)
 
 
-def crop_and_flip(x: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Random crops after zero padding, and horizontal flips with probability 1/2, each image on its own.
+def crop_and_flip(x: Tensor, offsets: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+    """Crops after zero padding, and horizontal flips, each image by its own draw.
 
     Args:
         x: shape [B, channels, height, width].
-        generator: on the CPU; its draws are the same for every device.
+        offsets: rows and columns of the crop's corner in the padded image, int64, shape [2, B].
+        mirrored: which images to flip, bool, shape [B].
         padding: pixels of zero padding on each side.
-        flip: whether to flip.
     """
     batch, channels, height, width = x.shape
-    rows = torch.arange(height).expand(batch, height)
-    columns = torch.arange(width).expand(batch, width)
-    if padding:
-        offset = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator)
-        rows, columns = rows + offset[0], columns + offset[1]
-    if flip:
-        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    if not padding and not flip:
-        return x
+    rows = torch.arange(height, device=x.device) + offsets[0, :, None]
+    columns = torch.arange(width, device=x.device) + offsets[1, :, None]
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     x = F.pad(x, (padding,) * 4)
-    index = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).reshape(batch, 1, -1)
-    index = index.to(x.device, non_blocking=True).expand(-1, channels, -1)
+    index = (rows[:, :, None] * x.shape[3] + columns[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
     return x.flatten(2).gather(2, index).view(batch, channels, height, width)
 
 
@@ -90,7 +82,8 @@ class TrainLoader:
         batch_size: images per batch.
         steps: batches per epoch.
         seed: training seed.
-        padding, flip: see :func:`crop_and_flip`.
+        padding: zero padding of random crops, pixels.
+        flip: whether to flip half of the images.
     """
 
     def __init__(
@@ -112,9 +105,14 @@ class TrainLoader:
         """Batches (images float32 in [0, 1], labels int64) of the 1-based ``epoch``."""
         generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
         order = self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
-        augment = seeded(self.seed, "augment", epoch)
-        index = torch.from_numpy(order).to(self.data.images.device)
+        draws = seeded(self.seed, "augment", epoch)
+        # An epoch's draws go to the device at once: no copy, and no waiting for one, between steps.
+        offsets = torch.randint(0, 2 * self.padding + 1, (2, len(order)), generator=draws)
+        mirrored = (torch.rand(len(order), generator=draws) < 0.5) & self.flip
+        device = self.data.images.device
+        index, offsets, mirrored = torch.from_numpy(order).to(device), offsets.to(device), mirrored.to(device)
         for step in range(self.steps):
-            chosen = index[step * self.batch_size : (step + 1) * self.batch_size]
-            images = crop_and_flip(self.data.images[chosen], augment, padding=self.padding, flip=self.flip)
+            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            chosen = index[part]
+            images = crop_and_flip(self.data.images[chosen], offsets[:, part], mirrored[part], self.padding)
             yield to_unit(images), self.data.labels[chosen]

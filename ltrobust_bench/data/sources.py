@@ -46,7 +46,7 @@ def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
     """
     module, _, function = spec.loader.partition(":")
     if not spec.folder:
-        return _loader(module, function)(None)
+        return _checked(spec, _loader(module, function)(None), "")
     folder = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
     remedy = (
         f"expected {spec.folder} there; `ltbench data prepare {spec.name} --data-dir DIR` downloads it, "
@@ -57,9 +57,31 @@ def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
     if not folder.is_dir():
         raise DataError(f"{spec.name}: there is no folder {folder}: {remedy}")
     try:
-        return _loader(module, function)(folder)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        source = _loader(module, function)(folder)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
         raise DataError(f"{spec.name} is missing or damaged in {folder} ({_line(error)}): {remedy}") from None
+    return _checked(spec, source, remedy)
+
+
+def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
+    """``source`` if it is what the registry says the data set is.
+
+    Raises:
+        DataError: saying what was found instead.
+    """
+    for part, images, labels in (
+        ("training", source.train_images, source.train_labels),
+        ("test", source.test_images, source.test_labels),
+    ):
+        present = sorted(set(labels.tolist()))
+        if images.shape[1:] != spec.shape or images.dtype != np.uint8 or len(images) != len(labels):
+            found = f"{len(labels)} labels for {images.dtype} images of shape {images.shape}"
+        elif present != list(range(spec.classes)):
+            found = f"labels {present[:3]} to {present[-1:]} instead of all of 0 to {spec.classes - 1}"
+        else:
+            continue
+        raise DataError(f"{spec.name} is not what it should be: the {part} set has {found}. {remedy}".strip())
+    return source
 
 
 def prepare(name: str, data_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from ltrobust_bench.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
-from ltrobust_bench.evaluation.suite import SuiteAttack, build_attack
+from ltrobust_bench.evaluation.suite import StageFunction, SuiteAttack, build_attack
 from ltrobust_bench.files import atomic_path
+from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Suite
 from ltrobust_bench.records.schema import AUTOATTACK
@@ -82,29 +84,27 @@ class _State:
                 plain: dict[str, Any] = json.loads(str(stored["meta"]))
                 broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
                 clean = stored["clean"] if "clean" in stored.files else None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
             return cls(of)
         return cls(clean=clean, broken=broken, **plain) if plain["of"] == of else cls(of)
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no parameter gradients, float32 convolutions and products without TF32; restored afterwards."""
+    """Eval mode, no parameter gradients, full float32; restored afterwards."""
     training = [(m, m.training) for m in model.modules()]
     learned = [p for p in model.parameters() if p.requires_grad]
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     model.eval()
     for parameter in learned:
         parameter.requires_grad_(False)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with full_float32():
+            yield
     finally:
         for module, was in training:
             module.training = was
         for parameter in learned:
             parameter.requires_grad_(True)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
 
 
 def evaluate_images(
@@ -254,7 +254,7 @@ class _Evaluation:
                 index = batches[state.batch]
                 with self._accounted():
                     x, y = self._images(index)
-                    adversarial = function(x, y, state.batch)
+                    adversarial = self._craft(label, function, x, y, state.batch)
                     self._check_ball(label, x, adversarial)
                     fooled = (self._predict(adversarial) != y).cpu().numpy()
                     broken[index[fooled]] = code
@@ -262,6 +262,16 @@ class _Evaluation:
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
             state.stage, state.batch = state.stage + 1, 0
         self.progress.note(f"{attack.name} accuracy {self._robust(broken):.1%}")
+
+    def _craft(self, name: str, function: StageFunction, x: Tensor, y: Tensor, position: int) -> Tensor:
+        try:
+            return function(x, y, position)
+        except RuntimeError as error:
+            if "does not require grad" in str(error):
+                raise CheckFailed(
+                    f"attack {name} got no gradient: the model's logits do not depend differentiably on the image."
+                ) from None
+            raise
 
     def _robust(self, broken: np.ndarray) -> float:
         assert self.state.clean is not None

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.attacks import auto, pgd
+from ltrobust_bench.attacks import attacks as registered
+from ltrobust_bench.attacks import auto
 from ltrobust_bench.data.loader import seeded
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import EvalAttack
@@ -70,18 +71,12 @@ def build_attack(
     else:
         extra = {k: v for k, v in (("decay", spec.decay), ("kappa", spec.kappa)) if v is not None}
         variants = {spec.kind: extra}
-    function = {
-        "fgsm": pgd.fgsm,
-        "pgd": pgd.pgd,
-        "mim": pgd.mim,
-        "cw": pgd.cw,
-        "scaled-pgd": pgd.scaled_pgd,
-    }[spec.kind]
+    function = registered.get(spec.kind)
 
     def stage(name: str, own: dict[str, Any]) -> StageFunction:
         def run(x: Tensor, y: Tensor, position: int) -> Tensor:
             generator = seeded(seed, f"{spec.name}/{name}", position, device)
-            return function(model, x, y, generator=generator, **settings, **own)  # type: ignore[operator]
+            return function(model, x, y, generator=generator, **settings, **own)
 
         return run
 

@@ -36,7 +36,8 @@ def kl_divergence(reference: Tensor, logits: Tensor, epsilon: float = 0.0) -> Te
         epsilon: added to softmax(logits) inside its logarithm (RoBal's released code uses 1e-12).
     """
     log_q = F.log_softmax(logits, dim=1) if epsilon == 0 else (F.softmax(logits, dim=1) + epsilon).log()
-    return F.kl_div(log_q, F.softmax(reference, dim=1), reduction="none").sum(dim=1)
+    # A log target keeps the gradient finite where the reference's softmax is exactly 0.
+    return F.kl_div(log_q, F.log_softmax(reference, dim=1), reduction="none", log_target=True).sum(dim=1)
 
 
 def margin_cross_entropy(

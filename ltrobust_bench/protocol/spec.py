@@ -20,9 +20,9 @@ Track = Literal["fixed", "paper"]
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused, so that a typing error in a TOML file cannot go unnoticed."""
+    """Unknown fields and values of another type are refused, so that a mistake in a file cannot go unnoticed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class AttackSpec(Strict):
@@ -30,7 +30,7 @@ class AttackSpec(Strict):
 
     epsilon: Number = Field(description="radius of the Linf ball, [0,1] pixel scale")
     step_size: Number = Field(description="length of one signed step, [0,1] pixel scale")
-    steps: int = Field(ge=0)
+    steps: int = Field(ge=0, le=100_000)
     start: Start
     clamp_start: bool = Field(description="clamp the noisy start to [0,1] before the first gradient")
     bn_mode: BNMode = Field(
@@ -64,8 +64,8 @@ class Schedule(Strict):
 class Recipe(Strict):
     """How a network is trained: the protocol's ``[training]`` section, or a card's over it (track ``paper``)."""
 
-    epochs: int = Field(ge=1, description="budget in epochs of ceil(N / batch_size) optimiser steps each")
-    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=100_000, description="budget in epochs of ceil(N / batch_size) optimiser steps each")
+    batch_size: int = Field(ge=2)
     drop_last: bool = Field(description="drop the last, incomplete batch of an epoch")
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
@@ -80,6 +80,12 @@ class Recipe(Strict):
     )
     bn_forwards_after: list[Forward] = Field(description="train-mode forwards after the update, without gradient")
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Recipe:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class DatasetTerms(Strict):

@@ -37,7 +37,7 @@ def read_record(path: Path) -> Record:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"{path} is no record: {str(error).splitlines()[0]}") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise RecordError(
             f"{path} is no record this version can read: schema_version is {version!r}, known: {SCHEMA_VERSION}."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,6 +18,8 @@ from ltrobust_bench.errors import RecordError
 from ltrobust_bench.protocol.spec import Recipe, Strict, Track, canonical_digest
 
 SCHEMA_VERSION = 1
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 AUTOATTACK = ("autoattack", "aa-small-c")
 """AutoAttack standard, and what stands in for it with 2 or 3 classes (the targeted DLR loss needs 4)."""
 BROKEN_BY = ("not broken", "apgd-ce", "apgd-t", "fab-t", "square")
@@ -26,38 +28,46 @@ BROKEN_BY = ("not broken", "apgd-ce", "apgd-t", "fab-t", "square")
 class Augmentation(Strict):
     """Training augmentation: zero padding for random crops (pixels) and horizontal flips."""
 
-    crop_padding: int
+    crop_padding: int = Field(ge=0)
     flip: bool
 
 
 class RunSection(Strict):
     """What was run. Its digest is the run key: same key, same run."""
 
-    protocol: str
-    protocol_digest: str
+    protocol: Name
+    protocol_digest: Sha256
     track: Track
-    dataset: str
-    imbalance_ratio: float
+    dataset: Name
+    imbalance_ratio: float = Field(ge=1)
     profile: Literal["exp", "step"]
-    train_counts: list[int] = Field(description="training images per label")
-    test_counts: list[int] = Field(description="test images per label")
-    train_index_sha256: str
-    test_index_sha256: str
-    method: str
-    card_version: int
+    train_counts: list[Annotated[int, Field(ge=1)]] = Field(description="training images per label")
+    test_counts: list[Annotated[int, Field(ge=1)]] = Field(description="test images per label")
+    train_index_sha256: Sha256
+    test_index_sha256: Sha256
+    method: Name
+    card_version: int = Field(ge=1)
     options: dict[str, bool | int | float | str | None]
-    plugins: list[str]
-    model: str
-    seed: int
-    epsilon: float = Field(description="evaluation radius, [0,1] pixel scale")
+    plugins: list[Name]
+    model: Name
+    seed: int = Field(ge=0, lt=2**31)
+    epsilon: float = Field(gt=0, le=1, description="evaluation radius, [0,1] pixel scale")
     recipe: Recipe
     augmentation: Augmentation
-    limit_train: int | None = None
-    limit_test: int | None = None
-    epochs: int | None = Field(default=None, description="budget given by hand instead of the recipe's")
+    limit_train: int | None = Field(default=None, ge=1)
+    limit_test: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, description="budget given by hand instead of the recipe's")
     overrides: dict[str, bool | int | float | str | None] = Field(
         default={}, description="recipe settings given by hand"
     )
+
+    @model_validator(mode="after")
+    def _resolved(self) -> RunSection:
+        if len(self.train_counts) != len(self.test_counts):
+            raise ValueError("train_counts and test_counts have different lengths")
+        if isinstance(self.recipe.attack.epsilon, str) or isinstance(self.recipe.attack.step_size, str):
+            raise ValueError("recipe.attack must hold numbers, not text")
+        return self
 
     @property
     def reduced(self) -> bool:
@@ -89,26 +99,27 @@ class Result(Strict):
         default=None,
         description="AutoAttack: which attack broke the image first (0 none, 1-4), 3 bits an image",
     )
-    weights_sha256: str
-    digest: str
+    weights_sha256: Sha256
+    digest: Sha256
 
-    def compute_digest(self) -> str:
+    @staticmethod
+    def digest_of(bits: dict[str, str], broken_by: str | None) -> str:
         """SHA-256 (hex) of bits and broken_by: two evaluations of the same weights give the same one."""
-        return canonical_digest({"bits": self.bits, "broken_by": self.broken_by})
+        return canonical_digest({"bits": bits, "broken_by": broken_by})
 
 
 class Work(Strict):
     """Computing done, in images passed forward and backward through the network, and in seconds."""
 
-    forwards: int
-    backwards: int
-    seconds: float
+    forwards: int = Field(ge=0)
+    backwards: int = Field(ge=0)
+    seconds: float = Field(ge=0)
 
 
 class Cost(Strict):
     training: Work
     evaluation: Work
-    optimizer_steps: int
+    optimizer_steps: int = Field(ge=0)
 
 
 class Environment(Strict):
@@ -121,10 +132,10 @@ class Environment(Strict):
     torch: str
     pyautoattack: str | None
     device: str
-    threads: int
+    threads: int = Field(ge=1)
     precision: str
     tf32: bool
-    created: str = Field(description="UTC, ISO 8601")
+    created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", description="UTC, ISO 8601")
 
 
 class Status(Strict):
@@ -185,10 +196,12 @@ class Record(Strict):
             robust = self.bits(auto[0])
             if (by > 4).any() or ((by == 0) & (clean == 1) != (robust == 1)).any() or (by[clean == 0] != 0).any():
                 raise ValueError("result.broken_by disagrees with the bits of autoattack")
-        if self.result.digest != self.result.compute_digest():
+        if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
             raise ValueError("result.digest is not the digest of the bits; was the record edited?")
         if self.status.reduced != self.run.reduced:
             raise ValueError("status.reduced disagrees with the run's limits")
+        if self.status.off_recipe != bool(self.run.overrides):
+            raise ValueError("status.off_recipe disagrees with the run's overrides")
         return self
 
 

@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, epoch: int, weights: Mapping[str, Tensor], sta
     make_folder(folder)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".checkpoint-", suffix=".tmp"))
     try:
-        save_file({k: v.contiguous() for k, v in weights.items()}, temporary / _FILES[0])
+        _save(weights, temporary / _FILES[0])
         torch.save(dict(state), temporary / _FILES[1])
         meta = {"epoch": epoch, "sha256": {name: file_sha256(temporary / name) for name in _FILES}}
         (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -56,12 +56,6 @@ def save_checkpoint(folder: Path, epoch: int, weights: Mapping[str, Tensor], sta
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-[0-9]*"))
-
-
-def latest_epoch(folder: Path) -> int:
-    """The last finished epoch with a checkpoint, 0 without one."""
-    found = _checkpoints(folder)
-    return int(found[-1].name.removeprefix("checkpoint-")) if found else 0
 
 
 def load_checkpoint(folder: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
@@ -86,6 +80,8 @@ def load_checkpoint(folder: Path, device: torch.device) -> tuple[int, dict[str, 
         OSError,
         ValueError,
         KeyError,
+        TypeError,
+        AttributeError,
         SafetensorError,
         RuntimeError,
         pickle.UnpicklingError,
@@ -103,10 +99,27 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a finished network with its description in the file's header."""
+    """Write a finished network; its description, with the digest of its weights, goes into the file's header."""
+    header = {**description, "weights_sha256": weights_sha256(weights)}
     with atomic_path(path) as temporary:
-        header = {"ltbench": json.dumps(description, sort_keys=True)}
-        save_file({k: v.contiguous() for k, v in weights.items()}, temporary, metadata=header)
+        _save(weights, temporary, {"ltbench": json.dumps(header, sort_keys=True)})
+
+
+def _save(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    try:
+        save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata=metadata)
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(f"cannot write weights ({error})") from None
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, types, shapes and bytes of tensors, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_model(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -125,6 +138,11 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str
         weights = load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no readable safetensors file ({str(error).splitlines()[0]}).") from None
-    if header is None:
-        raise CheckpointError(f"{path} was not written by ltbench: its header does not say what it is.")
-    return weights, json.loads(header)
+    try:
+        description = json.loads(header or "")
+        stored = description["weights_sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} was not written by ltbench: its header does not say what it is.") from None
+    if stored != weights_sha256(weights):
+        raise CheckpointError(f"{path} is damaged: its weights are not those that were written.")
+    return weights, description

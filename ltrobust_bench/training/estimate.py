@@ -10,6 +10,7 @@ import torch
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.plan import Plan
+from ltrobust_bench.precision import full_float32
 from ltrobust_bench.protocol import EvalAttack
 from ltrobust_bench.training.build import build_method, build_network
 from ltrobust_bench.training.step import Step, Trainee
@@ -74,12 +75,13 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         return time.monotonic() - began
 
     # Two images tell whether a whole batch can be afforded; the first call also warms up.
-    images = 2
-    step(images)
-    taken = step(images)
-    while taken < 0.5 and images < batch:
-        images = min(batch, images * 4)
+    images = min(2, batch)
+    with full_float32():
+        step(images)
         taken = step(images)
+        while taken < 0.5 and images < batch:
+            images = min(batch, images * 4)
+            taken = step(images)
     per_pass = taken / images / (attack_steps + 1)
     passes = run.recipe.attack.steps + 1
     training_images = plan.budget * min(run.recipe.batch_size, plan.train_size) * passes

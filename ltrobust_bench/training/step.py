@@ -47,8 +47,9 @@ class Step:
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached, computed once; [B, C]."""
         if self._natural is None:
-            with torch.no_grad():
-                self._natural = self.trainee.network(self.x)
+            network = self.trainee.network
+            with torch.no_grad(), crafting_mode(network, self.trainee.recipe.attack.bn_mode):
+                self._natural = network(self.x)
             self.trainee.counter.forwards += len(self.x)
         return self._natural
 
@@ -78,8 +79,12 @@ class Step:
         return self.x_adv
 
     def _forward(self, x: Tensor) -> Output:
-        self.trainee.counter.forwards += len(x)
-        return self.trainee.network.outputs(x)
+        counter = self.trainee.counter
+        counter.forwards += len(x)
+        output = self.trainee.network.outputs(x)
+        if output.logits.requires_grad:
+            output.logits.register_hook(lambda g: setattr(counter, "backwards", counter.backwards + len(g)))
+        return output
 
     @cached_property
     def clean(self) -> Output:
@@ -120,8 +125,6 @@ class Step:
         loss = self.trainee.method.loss(self, self.y, self)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        computed = [name for name in ("clean", "adversarial") if name in self.__dict__]
-        self.trainee.counter.backwards += len(computed) * len(self.x)
         optimizer.step()
         for name in self.trainee.recipe.bn_forwards_after:
             if name == "adv":

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.counting import Counter
@@ -20,7 +21,10 @@ from ltrobust_bench.data.loader import DeviceData, TrainLoader, derive_seed, see
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, write_text
 from ltrobust_bench.plan import Plan
+from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.records.schema import RunSection
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import build_method, build_network
 from ltrobust_bench.training.schedule import learning_rate
@@ -32,7 +36,7 @@ MONITOR_TIMES = 20
 
 @dataclass
 class TrainingCost:
-    """What training cost over all sessions of the run."""
+    """What training cost: finished epochs of all sessions. Work lost to an interruption is not counted."""
 
     forwards: int = 0
     backwards: int = 0
@@ -95,11 +99,25 @@ def train_plan(plan: Plan, folder: Path, device: torch.device, progress: Progres
     with locked(folder):
         finished = folder / "model.safetensors"
         if finished.exists():
-            _, description = ckpt.read_model(finished)
-            return TrainingResult(finished, TrainingCost(**description["cost"]), 0, description["history"])
+            return _finished(plan, finished)
         write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return _Training(plan, folder, device, progress).run()
+
+
+def _finished(plan: Plan, path: Path) -> TrainingResult:
+    """The result that lies in a run folder already.
+
+    Raises:
+        CheckpointError: if it is damaged, or another run's.
+    """
+    _, description = ckpt.read_model(path)
+    try:
+        if RunSection.model_validate(description["run"]).key() != plan.run.key():
+            raise CheckpointError(f"{path} belongs to another run; delete it to train again.")
+        return TrainingResult(path, TrainingCost(**description["cost"]), 0, description["history"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"{path} does not say what it is ({first_problem(error)}); delete it.") from None
 
 
 class _Training:
@@ -217,13 +235,18 @@ class _Training:
         if loaded is None:
             return 0
         epoch, weights, state = loaded
-        if state["key"] != self.plan.run.key():
-            raise CheckpointError(f"the checkpoint in {self.folder} belongs to another run; delete that folder.")
-        self.trainee.network.load_state_dict(weights)
-        self.trainee.optimizer.load_state_dict(state["optimizer"])
-        for name, memory in self.trainee.method.memory.items():
-            memory.load_state_dict(state["memory"][name])
-        self.cost, self.history = TrainingCost(**state["cost"]), state["history"]
+        try:
+            if state["key"] != self.plan.run.key():
+                raise CheckpointError(f"the checkpoint in {self.folder} belongs to another run; delete that folder.")
+            self.trainee.network.load_state_dict(weights)
+            self.trainee.optimizer.load_state_dict(state["optimizer"])
+            for name, memory in self.trainee.method.memory.items():
+                memory.load_state_dict(state["memory"][name])
+            self.cost, self.history = TrainingCost(**state["cost"]), state["history"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint in {self.folder} does not fit this run ({first_problem(error)}); delete that folder."
+            ) from None
         return epoch
 
     def _finish(self) -> TrainingResult:

@@ -21,7 +21,7 @@ def recipe(case, forwards, after=()):
     assert o["start"] in STARTS
     return Recipe(
         epochs=1,
-        batch_size=1,
+        batch_size=2,
         drop_last=False,
         lr=o["optimizer"]["lr"],
         momentum=o["optimizer"]["momentum"],

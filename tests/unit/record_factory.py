@@ -82,8 +82,8 @@ def synthetic_record(
     if auto is not None:
         broken = np.asarray(bits["clean"], dtype=bool) & ~np.asarray(bits[auto], dtype=bool)
         broken_by = pack(broken.astype(np.uint8), 3)
-    result = Result(bits=packed, broken_by=broken_by, weights_sha256="c" * 64, digest="")
-    result = result.model_copy(update={"digest": result.compute_digest()})
+    digest = Result.digest_of(packed, broken_by)
+    result = Result(bits=packed, broken_by=broken_by, weights_sha256="c" * 64, digest=digest)
     return Record(
         schema_version=1,
         run=section,

@@ -88,22 +88,50 @@ def test_missing_folder_says_what_to_do(tmp_path):
         load_source(datasets.get("cifar10-lt"), tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("classes", [9, 11])
+def test_a_folder_with_other_classes_is_refused(tmp_path, classes):
+    """Fashion-MNIST files of the right form with the wrong content."""
+    import struct
+
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    labels = np.arange(22, dtype=np.uint8) % classes
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 22, 28, 28) + bytes(22 * 784))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 22) + labels.tobytes())
+    with pytest.raises(DataError, match="instead of all of 0 to 9"):
+        load_source(datasets.get("fashion-mnist-lt"), tmp_path)
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"<html>")
+    tmp_path.rename(tmp_path.with_name(f"again{classes}"))
+    with pytest.raises(DataError, match="missing or damaged"):
+        load_source(datasets.get("fashion-mnist-lt"), tmp_path.with_name(f"again{classes}"))
+
+
 def test_crop_moves_each_image_by_its_own_offset():
     x = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).expand(200, 1, 8, 8)
-    moved = crop_and_flip(x, torch.Generator().manual_seed(0), padding=1, flip=False)
+    offsets = torch.randint(0, 3, (2, 200), generator=torch.Generator().manual_seed(0))
+    moved = crop_and_flip(x, offsets, torch.zeros(200, dtype=torch.bool), padding=1)
     padded = torch.nn.functional.pad(x[:1], (1, 1, 1, 1))
     windows = {padded[0, 0, i : i + 8, j : j + 8].numpy().tobytes() for i in range(3) for j in range(3)}
     seen = {image[0].numpy().tobytes() for image in moved}
     assert seen == windows
+    for image, row, column in zip(moved, *offsets.tolist(), strict=True):
+        assert torch.equal(image[0], padded[0, 0, row : row + 8, column : column + 8])
 
 
-def test_flip_mirrors_about_half_of_the_images():
-    x = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(400, 1, 8, 8)
-    moved = crop_and_flip(x, torch.Generator().manual_seed(0), padding=0, flip=True)
-    mirrored = (moved == x.flip(3)).flatten(1).all(1)
-    kept = (moved == x).flatten(1).all(1)
-    assert (mirrored ^ kept).all()
-    assert 140 < mirrored.sum() < 260
+def test_only_the_drawn_images_are_mirrored():
+    x = torch.arange(3 * 2 * 64, dtype=torch.uint8).view(3, 2, 8, 8)
+    moved = crop_and_flip(x, torch.zeros(2, 3, dtype=torch.int64), torch.tensor([True, False, True]), padding=0)
+    assert torch.equal(moved, torch.stack([x[0].flip(2), x[1], x[2].flip(2)]))
+
+
+@pytest.mark.parametrize(("flip", "low", "high"), [(True, 140, 260), (False, 0, 0)])
+def test_loader_flips_about_half_of_the_images_if_it_should(flip, low, high):
+    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(400, 1, 8, 8)
+    data = DeviceData(images, torch.zeros(400, dtype=torch.int64))
+    ((x, _),) = TrainLoader(data, shuffle, batch_size=400, steps=1, seed=0, padding=0, flip=flip).epoch(1)
+    kept = ((x * 255).round() == images).flatten(1).all(1)
+    assert low <= 400 - kept.sum() <= high
 
 
 def loader(n=10, batch=4, steps=3, seed=0):

@@ -200,6 +200,7 @@ class Bad(nn.Module):
         (lambda x: x[:, :3], r"returned \(32, 3\) for 32 images; logits of shape \(32, 10\)"),
         (lambda x: x[:, :10] / 0 * 0, "NaN or infinite"),
         (lambda x: (x, x), "returned tuple"),
+        (lambda x: x[:, :10].detach(), "got no gradient"),
     ],
 )
 def test_impossible_models_are_one_line(trained, f, says):

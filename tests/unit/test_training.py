@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from ltrobust_bench.bench import load_model, weights_sha256
+from ltrobust_bench.bench import load_model
 from ltrobust_bench.counting import Counter, CountingModel
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.plan import make_plan
@@ -35,20 +35,32 @@ def plan(method="reat", **request):
     return make_plan(method, "digits-lt", **settings)
 
 
+def latest(folder):
+    """Last finished epoch with a checkpoint, 0 without one."""
+    return max((int(p.name.removeprefix("checkpoint-")) for p in folder.glob("checkpoint-*")), default=0)
+
+
 def digest(result):
-    return weights_sha256(ckpt.read_model(result.model_path)[0])
+    return ckpt.weights_sha256(ckpt.read_model(result.model_path)[0])
 
 
 def test_budget_is_epochs_times_steps_whatever_the_last_batch(tmp_path):
     p = plan(epochs=3)
-    assert p.train_size == 94 and p.steps_per_epoch == 3
+    assert p.train_size == 94 and p.steps_per_epoch == 2
     result = train_plan(p, tmp_path, CPU)
-    assert result.cost.steps == p.budget == 9
+    assert result.cost.steps == p.budget == 6
     # Each step: 2 attack steps and one outer forward and backward.
     assert result.cost.forwards == result.cost.backwards == result.forwards_here == 3 * 94 * 3
     dropping = plan(settings={"drop_last": "true"})
-    assert dropping.steps_per_epoch == 2
+    assert dropping.steps_per_epoch == 1
     assert train_plan(dropping, tmp_path / "drop", CPU).cost.forwards == 4 * 64 * 3
+
+
+def test_a_last_batch_of_one_image_is_dropped(tmp_path):
+    """Batch norm has no statistics of one value (ResNet-18 ends in 1x1 maps on 8x8 images)."""
+    p = plan("at", model="resnet18", epochs=1, limit_train=70, settings={"batch_size": 17, "attack.steps": 1})
+    assert p.train_size == 69 == 4 * 17 + 1 and p.steps_per_epoch == 4
+    assert train_plan(p, tmp_path, CPU).cost.steps == 4
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -58,13 +70,13 @@ def test_interrupted_at_random_moments_equals_uninterrupted(tmp_path, seed):
     folder, interruptions = tmp_path / "parts", 0
     per_epoch = whole.forwards_here // 4
     while True:
-        before = ckpt.latest_epoch(folder)
+        before = latest(folder)
         try:
             result = train_plan(p, folder, CPU, StopAfter(rng.randint(1, 8)))
             break
         except KeyboardInterrupt:
             interruptions += 1
-            assert ckpt.latest_epoch(folder) >= before
+            assert latest(folder) >= before
             assert interruptions < 30
     assert interruptions
     assert digest(result) == digest(whole)
@@ -78,7 +90,7 @@ def test_resumed_process_repeats_at_most_one_epoch(tmp_path):
     p = plan()
     per_epoch = train_plan(p, tmp_path / "whole", CPU).forwards_here // 4
     with pytest.raises(KeyboardInterrupt):
-        train_plan(p, tmp_path / "parts", CPU, StopAfter(3 * 3 + 1))  # in the fourth epoch
+        train_plan(p, tmp_path / "parts", CPU, StopAfter(3 * p.steps_per_epoch + 1))  # in the fourth epoch
     resumed = train_plan(p, tmp_path / "parts", CPU)
     assert resumed.forwards_here == per_epoch
 
@@ -157,6 +169,11 @@ def test_damaged_or_foreign_model_is_one_line(tmp_path):
             load_model(broken)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_model(tmp_path / "missing.safetensors")
+    flipped = bytearray(raw)
+    flipped[-1] ^= 1
+    broken.write_bytes(flipped)
+    with pytest.raises(CheckpointError, match="its weights are not those that were written"):
+        load_model(broken)
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, broken)
@@ -167,6 +184,27 @@ def test_damaged_or_foreign_model_is_one_line(tmp_path):
     ckpt.save_model(broken, weights, description)
     with pytest.raises(CheckpointError, match="are not those of resnet18"):
         load_model(broken)
+
+
+def test_a_network_of_another_run_is_not_taken_for_this_one(tmp_path):
+    result = train_plan(plan("at", imbalance_ratio=5), tmp_path / "a", CPU)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.safetensors").write_bytes(result.model_path.read_bytes())
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        train_plan(plan(), tmp_path / "b", CPU)
+
+
+def test_natural_logits_never_move_the_running_statistics(tmp_path):
+    from ltrobust_bench.training.step import Step, Trainee
+    from ltrobust_bench.training.trainer import _Training
+
+    p = plan("trades")
+    training = _Training(p, tmp_path, CPU, Silent())
+    trainee: Trainee = training.trainee
+    x, y = next(training.loader.epoch(1))
+    trainee.network.train()
+    Step(trainee, x, y, epoch=1, epochs=1).natural_logits()
+    assert trainee.network.backbone.norms[0].num_batches_tracked == 0 and trainee.network.training
 
 
 def test_diverged_loss_is_reported_and_keeps_the_last_checkpoint(tmp_path):
@@ -184,9 +222,9 @@ def test_a_run_folder_is_held_by_one_process(tmp_path):
 def test_batch_norm_statistics_move_once_per_step(tmp_path):
     """Minimal forwards: only what the loss needs is passed in train mode (methods.md 0.6)."""
     weights, _ = ckpt.read_model(train_plan(plan("at"), tmp_path / "at", CPU).model_path)
-    assert weights["backbone.norms.0.num_batches_tracked"] == 4 * 3
+    assert weights["backbone.norms.0.num_batches_tracked"] == 4 * 2
     weights, _ = ckpt.read_model(train_plan(plan("trades"), tmp_path / "trades", CPU).model_path)
-    assert weights["backbone.norms.0.num_batches_tracked"] == 2 * 4 * 3
+    assert weights["backbone.norms.0.num_batches_tracked"] == 2 * 4 * 2
 
 
 def test_paper_track_runs_the_official_forwards(tmp_path):

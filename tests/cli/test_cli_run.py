@@ -29,7 +29,7 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(capsys, here):
         "REAT (reat) on digits-lt",
         "protocol digits-v0",
         "417 training images",
-        "560 steps",
+        "420 steps",
         "cost:",
         "time on",
     ):

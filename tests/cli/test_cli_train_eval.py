@@ -32,6 +32,19 @@ def test_eval_writes_the_record_that_run_would_have_written(capsys, folder):
     assert read_record(path).result == evaluated.result
 
 
+def test_a_finished_evaluation_is_kept_unless_asked_for_again(capsys, folder):
+    assert call(capsys, "eval", folder, "--device", "cpu")[0] == 0
+    path = folder / "record.json"
+    changed = path.read_text().replace('"trials": 0', '"trials": 3')
+    path.write_text(changed)
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu")
+    assert code == 0 and "already finished" in out and path.read_text() == changed
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--again")
+    assert code == 0 and "already finished" not in out
+    assert read_record(path).status.trials == 3 and path.read_text() != changed
+    assert not (folder / "evaluation.npz").exists()
+
+
 def test_part_of_the_suite_is_printed_only(capsys, folder):
     code, out, _ = call(capsys, "eval", folder / "model.safetensors", "--attack", "pgd-5", "--limit-test", 20)
     assert code == 0 and "pgd-5" in out and "fgsm" not in out and "no record" in out
