@@ -152,7 +152,12 @@ class Protocol(Strict):
     title: str
     status: Literal["frozen", "disposable", "smoke"]
     threat_model: Literal["Linf"]
-    tail_thirds: Literal["rank"]
+    tail_thirds: Literal["rank"] = Field(description="head, medium, tail: thirds of the classes by training count")
+    subset: Literal["ldam-0"] = Field(
+        default="ldam-0", description="which images are kept: the literature's draw, see ltrobust_bench.data.split"
+    )
+    class_order: Literal["label"] = Field(default="label", description="class 0 is the largest")
+    checkpoint: Literal["last"] = Field(default="last", description="the network that is attacked")
     test_images_per_class: int | None = Field(
         default=None, description="first images of each class of the test set; none: all of them"
     )

@@ -97,6 +97,14 @@ def test_settings_reach_the_run_and_its_key(capsys, here):
     assert len({r.run.key() for r in records}) == 2
 
 
+def test_real_cifar10_reduced_run(capsys, here, cifar10_folder):
+    arguments = ["--limit-train", 60, "--limit-test", 20, "--epochs", 1, "--data-dir", cifar10_folder]
+    code, out, _ = call(capsys, "run", "--method", "robal", "--dataset", "cifar10-lt", *FAST, *arguments)
+    assert code == 0
+    (path,) = here.glob("runs/robal-cifar10-lt-ir50-small-s0-*/record.json")
+    assert read_record(path).run.epsilon == 8 / 255
+
+
 def program(*arguments, cwd):
     command = [sys.executable, "-c", "from ltrobust_bench.cli.main import main; main()", *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,121 @@
+"""README and CONTRIBUTING do what they say: their commands are run, their example is followed literally."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(text, word):
+    lines = [line.split("#")[0].strip() for block in blocks(text, "bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(word)]
+
+
+def run(command, cwd, timeout=500, **environment):
+    program = f"{sys.executable} -c 'from ltrobust_bench.cli.main import main; main()'"
+    return subprocess.run(
+        ["bash", "-c", f'ltbench() {{ {program} "$@"; }}; {command}'],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """The README's reader's folder, shared by its commands, which build on one another."""
+    return tmp_path_factory.mktemp("reader")
+
+
+FULL = [c for c in commands(README, "ltbench") if "cifar" not in c]
+CIFAR = [c for c in commands(README, "ltbench") if "cifar" in c]
+
+
+def test_the_readme_has_commands_to_run():
+    assert "ltbench run --method reat --dataset digits-lt" in FULL
+    assert len(FULL) >= 8 and len(CIFAR) >= 2
+
+
+@pytest.mark.parametrize("command", FULL)
+def test_readme_command(command, workplace):
+    done = run(command, workplace)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", CIFAR)
+def test_readme_command_on_real_cifar10(command, workplace, cifar10_folder):
+    """``data`` is the folder that the README's `data prepare` fills; here it is there already."""
+    if not (workplace / "data").exists():
+        (workplace / "data").symlink_to(cifar10_folder)
+    done = run(command, workplace)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_readme_python(workplace):
+    (code,) = blocks(README, "python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_example(script, workplace):
+    done = subprocess.run([sys.executable, str(script)], cwd=workplace, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "union" in done.stdout
+
+
+def test_readme_table_is_the_committed_one():
+    """The result table at the top is a copy of results/leaderboard.md, not typed."""
+    rows = [line for line in (ROOT / "results" / "leaderboard.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) >= 7
+    assert "\n".join(rows) in README
+
+
+def test_make_targets_and_files_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for text in (README, CONTRIBUTING):
+        named = set(re.findall(r"\bmake ([a-z-]+)", text))
+        assert named <= targets
+        for path in re.findall(r"\]\(([\w./-]+)\)", text):
+            assert (ROOT / path).exists(), path
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_contributing_example_is_followed_literally(tmp_path):
+    """Only what CONTRIBUTING shows is written; then its command passes, and the method runs."""
+    for name in ("ltrobust_bench", "baselines"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    written = 0
+    for language in ("toml", "python"):
+        for block in blocks(CONTRIBUTING, language):
+            place = re.match(r"# (baselines/\S+)\n", block)
+            assert place is not None
+            path = tmp_path / place[1]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block, encoding="utf-8")
+            written += 1
+    assert written == 2
+    (check,) = commands(CONTRIBUTING, "ltbench check")
+    done = run(check, tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0 and "passes all" in done.stdout, done.stdout + done.stderr
+    (command,) = commands(CONTRIBUTING, "ltbench run")
+    reduced = f"{command} --protocol smoke"
+    assert run(reduced, tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
+    assert list(tmp_path.glob("runs/sqrt-balanced-digits-lt-*/record.json"))
