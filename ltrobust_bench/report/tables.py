@@ -110,30 +110,38 @@ LEGEND = (
 
 
 def terminal_table(board: Board, width: int = 130) -> Table:
-    """A board for the terminal; below 130 columns the groups, the gap and the cost are left to the files."""
+    """A board for the terminal; below 130 columns groups are whole numbers, and gap, seeds and cost are left to the
+    files."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    header, rows = _readable(board)
-    shown = [i for i, name in enumerate(header) if width >= 130 or name not in WIDE_ONLY]
+    wide = width >= 130
+    header, rows = _readable(board, group_decimals=1 if wide else 0)
+    shown = [i for i, name in enumerate(header) if wide or name not in WIDE_ONLY]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i in shown:
         if header[i] in ("Method", "Flags"):
-            table.add_column(header[i], min_width=10, overflow="fold")
+            table.add_column(header[i], min_width=8, overflow="fold")
         else:
-            table.add_column(Text(header[i].replace(" ", "\n")), justify="right", no_wrap=True)
+            name = header[i].replace(" ", "\n").replace("AutoAttack", "Auto\nAttack")
+            table.add_column(Text(name), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(row[i]) for i in shown))
     return table
 
 
-WIDE_ONLY = ("Clean h/m/t", "Worst case h/m/t", "Gap", "Cost")
+WIDE_ONLY = ("Tail", "Gap", "Seeds", "Cost")
 
 
-def _readable(board: Board) -> tuple[list[str], list[list[str]]]:
+def _readable(board: Board, group_decimals: int = 1) -> tuple[list[str], list[list[str]]]:
     """Header and rows for people: one decimal, groups in one cell."""
-    auto = board.autoattack if board.autoattack not in ("autoattack", None) else "Auto Attack"
+    auto = board.autoattack if board.autoattack not in ("autoattack", None) else "AutoAttack"
+
+    def groups(row: dict[str, Any], attack: str) -> str:
+        values = (row[f"{attack}_{g}"] for g in ("head", "medium", "tail"))
+        return "/".join("-" if v is None else f"{v:.{group_decimals}f}" for v in values)
+
     header = ["#", "Method", "Worst case", "Interval", auto, "Tail", "Worst 10%", "Clean", "Clean h/m/t"]
     header += ["Worst case h/m/t", "Gap", "Seeds", "Cost", "Flags"]
     rows = []
@@ -151,8 +159,8 @@ def _readable(board: Board) -> tuple[list[str], list[list[str]]]:
                 _short(row["union_tail"]),
                 _short(row["union_worst_tenth"]),
                 _short(row["clean_balanced"]),
-                "/".join(_short(row[f"clean_{g}"]) for g in ("head", "medium", "tail")),
-                "/".join(_short(row[f"union_{g}"]) for g in ("head", "medium", "tail")),
+                groups(row, "clean"),
+                groups(row, "union"),
                 _short(row["union_head_tail_gap"]),
                 str(len(e.runs)),
                 f"{passes / 1e6:.3g} M, {row['training_seconds']:.0f} s",
