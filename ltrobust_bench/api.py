@@ -7,7 +7,8 @@ A method is *composed of parts*; each has a default, and most methods replace on
 
 How the trainer uses the parts, for each batch (x, y):
 
-1. craft ``x_adv``: projected gradient ascent on ``objective`` (recipe: radius, steps, start, batch-norm mode);
+1. craft ``x_adv``: projected gradient ascent on ``objective`` (recipe: radius, steps, start, batch-norm mode), in
+   the epochs in which the method ``crafts``;
 2. ``loss(outputs, y, ctx)`` on the network in train mode; ``outputs.clean`` and ``outputs.adversarial`` are
    computed when first asked for, so a loss pays only for the forwards it uses;
 3. one optimiser step; every ``memory`` sees the step.
@@ -101,6 +102,10 @@ Sampler = Callable[[np.ndarray, int, int, np.random.Generator], np.ndarray]
 """(labels [N], draws, epoch, generator) -> indices; at most the first ``draws`` of them make the epoch."""
 
 
+Crafts = Callable[[int, int], bool]
+"""(epoch from 1, epochs) -> whether adversarial examples are crafted in that epoch."""
+
+
 class Network(nn.Module):
     """A backbone that gives features and a head that gives logits."""
 
@@ -161,6 +166,25 @@ def shuffle(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Gen
     return generator.permutation(len(labels))
 
 
+def always(epoch: int, epochs: int) -> bool:
+    """Craft in every epoch."""
+    return True
+
+
+def never(epoch: int, epochs: int) -> bool:
+    """Train on clean images only."""
+    return False
+
+
+def clean(criterion: Criterion) -> OuterLoss:
+    """The outer loss that applies ``criterion`` to the clean logits."""
+
+    def loss(outputs: Outputs, y: Tensor, ctx: StepContext) -> Tensor:
+        return criterion(outputs.clean.logits, y)
+
+    return loss
+
+
 def identity(network: Network, data: TrainInfo) -> nn.Module:
     """Deploy the network as it was trained."""
     return network
@@ -174,11 +198,13 @@ class Method:
     loss: OuterLoss = adversarial(F.cross_entropy)
     head: Head = linear
     sampler: Sampler = shuffle
+    crafts: Crafts = always
     deploy: Deploy = identity
     memory: Mapping[str, Memory] = field(default_factory=dict)
 
 
 __all__ = [
+    "Crafts",
     "Criterion",
     "Deploy",
     "Head",
@@ -193,8 +219,11 @@ __all__ = [
     "StepContext",
     "TrainInfo",
     "adversarial",
+    "always",
+    "clean",
     "cross_entropy",
     "identity",
     "linear",
+    "never",
     "shuffle",
 ]

@@ -97,6 +97,9 @@ class Card(Strict):
     paper: Paper
     options: dict[str, Option] = {}
     recipe: dict[str, Any] = Field(default={}, description="the authors' recipe over the protocol's (track paper)")
+    recipe_from: str | None = Field(
+        default=None, description="slug of the method whose recipe this one's is, with `recipe` laid over it"
+    )
     recipe_source: str
     deviations: list[str] = []
     quirks: list[str] = []
@@ -126,6 +129,12 @@ class Card(Strict):
             resolved[name] = self.options[name].parse(name, value)
         return resolved
 
+    def paper_recipe(self) -> dict[str, Any]:
+        """The authors' recipe over the protocol's, with what is taken from another card."""
+        if self.recipe_from is None:
+            return self.recipe
+        return _merge(methods.get(self.recipe_from).card.paper_recipe(), self.recipe)
+
     def resolve_recipe(
         self, protocol: Protocol, track: Track, epsilon: float, overrides: Mapping[str, Any] | None = None
     ) -> Recipe:
@@ -143,8 +152,7 @@ class Card(Strict):
         """
         merged = protocol.training.model_dump()
         if track == "paper":
-            paper = _scaled(self.recipe, epsilon)
-            merged = _merge(merged, paper)
+            merged = _merge(merged, _scaled(self.paper_recipe(), epsilon))
         for name, value in (overrides or {}).items():
             branch: Any = merged
             *path, leaf = name.split(".")

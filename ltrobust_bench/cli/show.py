@@ -31,7 +31,7 @@ def command(method: str) -> None:
         click.echo(f"      fixed: {_value(option.fixed)}   paper: {_value(option.paper)}")
     click.echo(f"Recipe settings that --set also takes: {', '.join(recipe_settings())}")
     click.echo(f"\nThe authors' recipe (--track paper), over the protocol's: {card.recipe_source}")
-    for name, value in _flat(card.recipe):
+    for name, value in _flat(card.paper_recipe()):
         click.echo(f"  {name} = {value}")
     for heading, lines in (("Deviations", card.deviations), ("Quirks of the official code", card.quirks)):
         click.echo(f"\n{heading}:")

@@ -1,15 +1,32 @@
 """Pieces that long-tailed methods share, each written once."""
 
 from ltrobust_bench.longtail.cosine import AffineLogits, CosineHead
-from ltrobust_bench.longtail.effective_number import effective_number, normalised_inverse
-from ltrobust_bench.longtail.losses import balanced_softmax, kl_divergence, margin_cross_entropy
+from ltrobust_bench.longtail.effective_number import effective_number, effective_weights, normalised_inverse
+from ltrobust_bench.longtail.losses import (
+    balanced_softmax,
+    class_means,
+    class_temperatures,
+    kl_divergence,
+    ldam_margins,
+    margin_cross_entropy,
+    sigmoid_focal,
+)
+from ltrobust_bench.longtail.samplers import ClassAware, class_frequencies, weighted_draws
 
 __all__ = [
     "AffineLogits",
+    "ClassAware",
     "CosineHead",
     "balanced_softmax",
+    "class_frequencies",
+    "class_means",
+    "class_temperatures",
     "effective_number",
+    "effective_weights",
     "kl_divergence",
+    "ldam_margins",
     "margin_cross_entropy",
     "normalised_inverse",
+    "sigmoid_focal",
+    "weighted_draws",
 ]

@@ -19,3 +19,8 @@ def normalised_inverse(effective: Tensor, epsilon: float = 0.0) -> Tensor:
     """Class weights C * v / sum(v) with v = 1 / (E + epsilon); their mean is 1."""
     inverse = 1 / (effective + epsilon)
     return len(effective) * inverse / inverse.sum()
+
+
+def effective_weights(counts: Tensor, beta: float) -> Tensor:
+    """Class weights by the inverse effective number, mean 1 (class-balanced loss, deferred re-weighting); [C]."""
+    return normalised_inverse(effective_number(counts, beta))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,7 +42,12 @@ def kl_divergence(reference: Tensor, logits: Tensor, epsilon: float = 0.0) -> Te
 
 
 def margin_cross_entropy(
-    logits: Tensor, y: Tensor, margins: Tensor, scale: float = 1.0, bias: Tensor | None = None
+    logits: Tensor,
+    y: Tensor,
+    margins: Tensor,
+    scale: float = 1.0,
+    bias: Tensor | None = None,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy of scale * (z - m_y 1_y) + b (LDAM, RoBal).
 
@@ -50,7 +56,47 @@ def margin_cross_entropy(
         margins: margin of each class, shape [C].
         scale: factor on the shifted logits.
         bias: added after scaling, shape [C].
+        class_weight: weight of each class, shape [C]; the mean is divided by the sum of the labels' weights.
     """
     own = margins.to(logits.dtype)[y].unsqueeze(1)
     shifted = scale * logits.scatter_add(1, y.unsqueeze(1), -own)
-    return F.cross_entropy(shifted if bias is None else shifted + bias.to(logits.dtype), y)
+    if bias is not None:
+        shifted = shifted + bias.to(logits.dtype)
+    return F.cross_entropy(shifted, y, weight=None if class_weight is None else class_weight.to(logits.dtype))
+
+
+def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
+    """m_c = n_c**(-1/4), scaled so that the rarest class gets ``largest`` (Cao et al., NeurIPS 2019); [C]."""
+    margins = counts**-0.25
+    return margins * (largest / margins.max())
+
+
+def sigmoid_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor | None = None) -> Tensor:
+    """Focal loss in its sigmoid form: (1/B) sum_i w_{y_i} sum_k (1 - p_k)**gamma (-ln p_k), p_k = sigmoid(t_k z_k).
+
+    t_k is +1 for the label and -1 otherwise; the weight of the *true* class multiplies all C terms (Lin et al.,
+    ICCV 2017, arXiv 1708.02002; Cui et al., CVPR 2019, arXiv 1901.05555).
+
+    Args:
+        logits: shape [B, C].
+        gamma: focusing exponent.
+        class_weight: shape [C]; none: 1.
+    """
+    sign = 2 * F.one_hot(y, logits.shape[1]).to(logits.dtype) - 1
+    log_p = F.logsigmoid(sign * logits)
+    per_image = (-((1 - log_p.exp()) ** gamma) * log_p).sum(dim=1)
+    if class_weight is not None:
+        per_image = class_weight.to(logits.dtype)[y] * per_image
+    return per_image.mean()
+
+
+def class_temperatures(counts: Tensor, tau: float) -> Tensor:
+    """a_c = (n_max / n_c)**tau (CDT; Ye et al. 2020, arXiv 2001.01385); [C]."""
+    return (counts.max() / counts) ** tau
+
+
+def class_means(values: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Mean of per-image ``values`` [B] in each class; 0 for a class that is absent from the batch; [C]."""
+    total = torch.zeros(classes, dtype=values.dtype, device=values.device).scatter_add(0, y, values)
+    count = torch.zeros_like(total).scatter_add(0, y, torch.ones_like(values))
+    return total / (count + 1e-10)

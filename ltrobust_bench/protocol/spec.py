@@ -79,6 +79,9 @@ class Recipe(Strict):
         "only what the loss needs"
     )
     bn_forwards_after: list[Forward] = Field(description="train-mode forwards after the update, without gradient")
+    clean_forward_before: bool = Field(
+        default=False, description="a train-mode forward of the clean batch, discarded, before crafting"
+    )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from torch import Tensor
 from ltrobust_bench.api import Method, Network, Output
 from ltrobust_bench.attacks.engine import ascend, crafting_mode
 from ltrobust_bench.counting import Counter
-from ltrobust_bench.protocol.spec import Recipe, Start
+from ltrobust_bench.protocol.spec import Forward, Recipe, Start
 
 
 @dataclass
@@ -54,13 +54,20 @@ class Step:
         return self._natural
 
     def craft(self, start: Start | Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Adversarial images: projected gradient ascent on the method's objective.
+        """Adversarial images: projected gradient ascent on the method's objective; the clean ones in an epoch in which
+        the method does not craft.
 
         Args:
             start: the first iterate or its kind; default: the recipe's.
             generator: on the device of the images.
         """
         network, spec = self.trainee.network, self.trainee.recipe.attack
+        if not self.trainee.method.crafts(self.epoch, self.epochs):
+            return self.x_adv
+        if self.trainee.recipe.clean_forward_before:
+            network.train()
+            with torch.no_grad():
+                self._forward(self.x)
         with crafting_mode(network, spec.bn_mode):
             self.x_adv = ascend(
                 network,
@@ -105,10 +112,15 @@ class Step:
         """Train-mode forward of the adversarial batch after the update, without gradient, computed once."""
         return self._after
 
+    def _listed(self, forwards: list[Forward]) -> list[Forward]:
+        """The recipe's forwards without those of an adversarial batch that this epoch does not have."""
+        crafts = self.trainee.method.crafts(self.epoch, self.epochs)
+        return [name for name in forwards if crafts or name != "adv"]
+
     def _run_forwards(self) -> None:
         """Train-mode forwards in the recipe's order; repeated ones only move the running statistics."""
         seen = set()
-        for name in self.trainee.recipe.bn_forwards:
+        for name in self._listed(self.trainee.recipe.bn_forwards):
             attribute = "adversarial" if name == "adv" else "clean"
             if attribute not in seen:
                 getattr(self, attribute)
@@ -126,7 +138,7 @@ class Step:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        for name in self.trainee.recipe.bn_forwards_after:
+        for name in self._listed(self.trainee.recipe.bn_forwards_after):
             if name == "adv":
                 self.after_update()
             else:

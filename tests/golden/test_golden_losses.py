@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from ltrobust_bench.baselines.cdt import method as cdt
+from ltrobust_bench.baselines.focal import method as focal
+from ltrobust_bench.baselines.mart import method as mart
 from ltrobust_bench.baselines.reat import method as reat
 from ltrobust_bench.baselines.robal import method as robal
+from ltrobust_bench.baselines.taet import method as taet
+from ltrobust_bench.baselines.tde import method as tde
 from ltrobust_bench.baselines.trades import method as trades
 from tiny import cases, close, tensor
 
 from ltrobust_bench.api import Output, TrainInfo
-from ltrobust_bench.longtail import CosineHead, balanced_softmax, margin_cross_entropy
+from ltrobust_bench.longtail import (
+    ClassAware,
+    CosineHead,
+    balanced_softmax,
+    class_temperatures,
+    effective_weights,
+    ldam_margins,
+    margin_cross_entropy,
+    sigmoid_focal,
+)
 
 
 def labels(case):
@@ -133,3 +150,152 @@ def test_cosine_head(case):
     close(case, "grad_features", gradients[0])
     close(case, "grad_weight", gradients[1])
     assert set(expected) == {"logits", "grad_features", "grad_weight"}
+
+
+@pytest.mark.parametrize("case", cases("logit_adjust", where="outer"))
+def test_logit_adjustment(case):
+    """Outer logit adjustment is balanced softmax: the constant ln N on all logits changes nothing."""
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = balanced_softmax(counts(case), case["options"]["tau"])(logits, labels(case))
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", [c for f in ("robal.LDAMLoss", "ldam.LDAMLoss") for c in cases("ldam", function=f)])
+def test_ldam(case):
+    margins = ldam_margins(counts(case), case["options"]["max_m"])
+    close(case, "margins", margins)
+    weight = case["inputs"].get("class_weight")
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = margin_cross_entropy(
+        logits,
+        labels(case),
+        margins,
+        scale=case["options"]["s"],
+        class_weight=None if weight is None else tensor(case, weight),
+    )
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("ldam", function="ldam.normalised_head"))
+def test_ldam_with_a_normalised_head(case):
+    features = tensor(case, case["inputs"]["features"], grad=True)
+    weight = tensor(case, case["inputs"]["weight"])
+    head = CosineHead(weight.shape[1], weight.shape[0]).double()
+    head.load_state_dict({"weight": weight})
+    cosines = head(features)
+    close(case, "cosines", cosines)
+    margins = ldam_margins(counts(case), case["options"]["max_m"])
+    loss = margin_cross_entropy(cosines, labels(case), margins, scale=case["options"]["s"])
+    close(case, "loss", loss)
+    gradients = torch.autograd.grad(loss, [features, head.weight])
+    close(case, "grad_features", gradients[0])
+    close(case, "grad_weight", gradients[1])
+
+
+@pytest.mark.parametrize("case", cases("drw_weights"))
+def test_deferred_weights(case):
+    o = case["options"]
+    # RoBal counts epochs from 1 and switches at >=; LDAM's code counts from 0 and switches at 160.
+    beta = o["betas"][-1] if "betas" in o else 0.9999
+    on = o["epoch"] >= o["epoch_devides"][-1] if "epoch_devides" in o else o["epoch"] >= 160
+    weights = effective_weights(counts(case), beta) if on else torch.ones(len(counts(case)), dtype=torch.float64)
+    close(case, "weights", weights)
+    if "logits" in case["inputs"]:
+        logits = tensor(case, case["inputs"]["logits"], grad=True)
+        loss = F.cross_entropy(logits, labels(case), weight=weights)
+        close(case, "loss", loss)
+        close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("cb_focal"))
+def test_class_balanced_focal(case):
+    weights = effective_weights(counts(case), case["options"]["beta"])
+    close(case, "weights", weights)
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = sigmoid_focal(logits, labels(case), case["options"]["gamma"], weights)
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("focal", function="robal.FocalLoss", use_sigmoid=True))
+def test_focal(case):
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = sigmoid_focal(logits, labels(case), case["options"]["gamma"])
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("focal", function="robal.focal_init"))
+def test_focal_starting_bias(case):
+    close(case, "bias", focal.starting_bias(counts(case)))
+
+
+@pytest.mark.parametrize("case", cases("cdt", function="robal.CDTLoss"))
+def test_class_dependent_temperatures(case):
+    temperatures = class_temperatures(counts(case), case["options"]["tau"])
+    close(case, "temperatures", temperatures)
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = cdt.temperature_cross_entropy(temperatures)(logits, labels(case))
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("harl"))
+def test_harl(case):
+    o = case["options"]
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = taet.harl(logits, labels(case), o["alpha"], o["beta"], o["gamma"])
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("mart_loss"))
+def test_mart_loss(case):
+    clean = tensor(case, case["inputs"]["logits_nat"], grad=True)
+    adversarial = tensor(case, case["inputs"]["logits_adv"], grad=True)
+    outputs = SimpleNamespace(clean=Output(clean, clean), adversarial=Output(adversarial, adversarial))
+    loss = mart.mart_loss(case["options"]["beta"])(outputs, labels(case), None)
+    close(case, "loss", loss)
+    gradients = torch.autograd.grad(loss, [adversarial, clean])
+    close(case, "grad_logits_adv", gradients[0])
+    close(case, "grad_logits_nat", gradients[1])
+
+
+@pytest.mark.parametrize("case", cases("class_aware_sampler"))
+def test_class_aware_sampler(case):
+    labels_of = np.array(case["inputs"]["targets"])
+    sampler = ClassAware()
+    sampler._prepare(labels_of)
+    if "shuffle_results" in case["inputs"]:
+        results = iter(case["inputs"]["shuffle_results"])
+
+        def shuffle(items):
+            given = next(results)
+            assert sorted(given) == sorted(items)
+            items[:] = given
+    else:
+        shuffle = random.Random(case["options"]["seed"]).shuffle
+    length = len(np.bincount(labels_of)) * int(np.bincount(labels_of).max())
+    assert length == case["expected"]["length"]
+    orders = [sampler.draw(length, shuffle) for _ in range(case["options"]["epochs"])]
+    assert orders == case["expected"]["orders"]
+
+
+@pytest.mark.parametrize("case", cases("tde"))
+def test_tde(case):
+    o = case["options"]
+    weight = tensor(case, case["inputs"]["weight"])
+    head = tde.TDEHead(weight.shape[1], weight.shape[0], o["scale"], o["gamma"], o["mu"], o["alpha"]).double()
+    head.load_state_dict({"weight": weight, "direction": torch.zeros(weight.shape[1], dtype=torch.float64)})
+    head.train()
+    for k, batch in enumerate(case["inputs"]["train_features"]):
+        close(case, "train_logits", head(tensor(case, batch)), case["expected"]["train_logits"][k])
+        close(case, "state_after", head.direction, case["expected"]["state_after"][k])
+    head.eval()
+    features = tensor(case, case["inputs"]["eval_features"])
+    state = head.direction.clone()
+    close(case, "eval_logits", head.inference(features) if o["posthoc"] else head(features))
+    # Ours learns the direction from train-mode forwards only; the official code also from that one.
+    assert torch.equal(head.direction, state)

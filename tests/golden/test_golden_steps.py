@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny import cases, close, dtype_of, network, ours, tensor
 
+from ltrobust_bench.api import linear
 from ltrobust_bench.cards import methods
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.protocol import AttackSpec, Recipe, Schedule
@@ -16,7 +19,7 @@ from ltrobust_bench.training.step import Step, Trainee
 STARTS = {"one_sided", "gauss", "uniform", "uniform with the base epsilon, clamped to [0,1]"}
 
 
-def recipe(case, forwards, after=()):
+def recipe(case, forwards, after=(), before=False):
     o = case["options"]
     assert o["start"] in STARTS
     return Recipe(
@@ -39,6 +42,7 @@ def recipe(case, forwards, after=()):
         ),
         bn_forwards=list(forwards),
         bn_forwards_after=list(after),
+        clean_forward_before=before,
     )
 
 
@@ -50,11 +54,11 @@ def build(slug, case, **options):
     return method
 
 
-def run(case, method, forwards, after=(), minimal=False):
+def run(case, method, forwards, after=(), minimal=False, before=False, epoch=1, epochs=1):
     """Play a case through; with ``minimal`` forwards only what must then agree is compared."""
     model = network(case)
     o = case["options"]["optimizer"]
-    settings = recipe(case, [] if minimal else forwards, [] if minimal else after)
+    settings = recipe(case, [] if minimal else forwards, [] if minimal else after, before)
     optimizer = torch.optim.SGD(model.parameters(), **o)
     trainee = Trainee(model, method, settings, optimizer, Counter())
     if "predicted" in method.memory and "predicted_counts_last_epoch" in case["inputs"]:
@@ -63,11 +67,14 @@ def run(case, method, forwards, after=(), minimal=False):
     x, y = tensor(case, case["inputs"]["x"]), torch.tensor(case["inputs"]["labels"])
     model.train()
     counted_before = 0
+    crafts = method.crafts(epoch, epochs)
     for k, expected in enumerate(case["expected"]["steps"]):
         if not minimal:
-            assert [*forwards, *after] == expected["bn_forwards"]
-        step = Step(trainee, x, y, epoch=case["options"].get("epoch", 1), epochs=1)
-        close(case, "x_adv", step.craft(start=tensor(case, case["inputs"]["x_start"][k])), expected["x_adv"])
+            official = [f for f in [*forwards, *after] if crafts or f == "nat"] or ["nat"]
+            assert ["nat"] * (before and crafts) + official == expected["bn_forwards"]
+        step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
+        start = case["inputs"].get("x_start")
+        close(case, "x_adv", step.craft(start=None if start is None else tensor(case, start[k])), expected["x_adv"])
         close(case, "loss", step.update(), expected["loss"])
         parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         for name, value in expected["grads"].items():
@@ -114,6 +121,48 @@ def test_robustlt_repository_at_step(case):
     run(case, build("at", case), ["adv"], ["adv", "nat"])
 
 
+LOSS_STEPS = {  # official loss of at_step.json -> method and options
+    "LogitAdjust": ("logit-adjust", {}),
+    "LDAM": ("ldam", {}),
+    None: ("ldam", {"max_margin": 0.0, "drw_start": 0.5}),
+}
+
+
+OTHER_LOSSES = [c for c in cases("at_step") if c.values[0]["options"].get("loss") or "deferred" in c.id]
+
+
+@pytest.mark.parametrize("case", OTHER_LOSSES)
+def test_long_tailed_loss_step(case):
+    """PGD-AT with another outer loss; the deferred case (epoch 40 of 80) is LDAM-DRW without its margins."""
+    name = next(iter(case["options"]["loss"] or {}), None)
+    slug, options = LOSS_STEPS[name]
+    method = replace(build(slug, case, **options), head=linear)
+    run(case, method, ["adv"], epoch=case["options"].get("epoch", 1), epochs=80)
+
+
+@pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
+@pytest.mark.parametrize("case", cases("mart_step"))
+def test_mart_step(case, minimal):
+    assert methods.get("mart").card.recipe["bn_forwards"] == ["nat", "adv"]
+    run(case, build("mart", case, beta=case["options"]["beta"]), ["nat", "adv"], minimal=minimal)
+
+
+@pytest.mark.parametrize("case", cases("alp_step"))
+def test_alp_step(case):
+    pair = {"ALP_2": "logits", "ALP": "probabilities"}[case["options"]["regulariser"]]
+    run(case, build("alp", case, beta=case["options"]["beta"], pair=pair), ["adv", "nat", "nat", "adv"])
+
+
+@pytest.mark.parametrize("case", cases("taet_step"))
+def test_taet_step(case):
+    o = case["options"]
+    values = {k: o[k] for k in ("alpha", "beta", "gamma")}
+    card = methods.get("taet").card
+    assert card.recipe["clean_forward_before"] and card.recipe["bn_forwards"] == ["adv"]
+    forwards = ["nat", "nat"] if o["notebook_stage1_second_forward"] else ["adv"]
+    run(case, build("taet", case, **values), forwards, before=True, epoch=41 if o["stage"] == 2 else 40, epochs=100)
+
+
 MUTANTS = [
     # (method, options that remove its distinguishing term, forwards, golden file)
     ("trades", {"beta": 0.0}, ["nat", "adv", "nat"], "trades_step"),
@@ -137,6 +186,34 @@ def test_mutant_is_caught(slug, options, forwards, file):
     run(case, build(slug, case, **faithful), forwards)
     with pytest.raises(AssertionError):
         run(case, build(slug, case, **{**faithful, **options}), forwards)
+
+
+LOSS_MUTANTS = [
+    ("mart", {"beta": 0.0}, "mart_step", "original", {}),
+    ("alp", {"beta": 0.0}, "alp_step", "logits", {}),
+    ("alp", {"pair": "probabilities"}, "alp_step", "logits", {}),
+    ("ldam", {"max_margin": 0.0}, "at_step", "ldam", {}),
+    ("ldam", {"max_margin": 0.0, "drw_start": None}, "at_step", "deferred_reweighting_on", {"epoch": 40, "epochs": 80}),
+    ("logit-adjust", {"tau": 0.0}, "at_step", "logit_adjust_c10", {}),
+    ("taet", {"gamma": 0.0}, "taet_step", "stage2_class_absent", {"epoch": 41, "epochs": 100, "before": True}),
+    ("taet", {"absent": "skip"}, "taet_step", "stage2_class_absent", {"epoch": 41, "epochs": 100, "before": True}),
+    (
+        "taet",
+        {"first_harl_epoch": 42},
+        "taet_step",
+        "stage2_class_absent",
+        {"epoch": 41, "epochs": 100, "before": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(("slug", "options", "file", "name", "when"), LOSS_MUTANTS, ids=lambda v: str(v)[:40])
+def test_loss_mutant_is_caught(slug, options, file, name, when):
+    """As above, for the methods of the long-tail study; the faithful ones pass in the tests above."""
+    (case,) = [c.values[0] for c in cases(file) if c.id == name]
+    method = replace(build(slug, case, **options), head=linear)
+    with pytest.raises(AssertionError):
+        run(case, method, [], minimal=True, **when)
 
 
 def test_mutant_at_without_attack_is_caught():

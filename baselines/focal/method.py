@@ -1,0 +1,31 @@
+"""Focal loss under adversarial training (Lin et al., ICCV 2017; RoBal's study): sigmoid form, and a classifier
+bias that starts at the log-odds of the class prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltrobust_bench.api import Method, TrainInfo, adversarial
+from ltrobust_bench.longtail import sigmoid_focal
+
+
+def starting_bias(counts: Tensor) -> Tensor:
+    """-ln((1 - pi_c) / pi_c), [C]."""
+    prior = counts / counts.sum()
+    return -((1 - prior) / prior).log()
+
+
+def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
+    """Focal loss with exponent ``gamma``."""
+
+    def head(features: int, classes: int) -> nn.Module:
+        layer = nn.Linear(features, classes)
+        with torch.no_grad():
+            layer.bias.copy_(starting_bias(data.counts))
+        return layer
+
+    return Method(loss=adversarial(lambda z, y: sigmoid_focal(z, y, options["gamma"])), head=head)
