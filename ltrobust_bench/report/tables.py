@@ -119,6 +119,7 @@ def terminal_table(board: Board, width: int = 130) -> Table:
     wide = width >= 130
     header, rows = _readable(board, group_decimals=1 if wide else 0)
     shown = [i for i, name in enumerate(header) if wide or name not in WIDE_ONLY]
+    shown = [i for i in shown if header[i] != "Flags" or any(row[i] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i in shown:
         if header[i] in ("Method", "Flags"):
