@@ -91,7 +91,7 @@ def test_readme_table_is_the_committed_one():
 def test_make_targets_and_files_that_are_named_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for text in (README, CONTRIBUTING):
-        named = set(re.findall(r"\bmake ([a-z-]+)", text))
+        named = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE))
         assert named <= targets
         for path in re.findall(r"\]\(([\w./-]+)\)", text):
             assert (ROOT / path).exists(), path
