@@ -190,6 +190,46 @@ def identity(network: Network, data: TrainInfo) -> nn.Module:
     return network
 
 
+class AttackBudget(NamedTuple):
+    """Radius, step length and amplitude of the random start of the inner attack, [0, 1] pixel scale; each one value,
+    or one per image [B]."""
+
+    epsilon: float | Tensor
+    step_size: float | Tensor
+    start: float | Tensor
+
+
+class PluginStep(StepContext, Protocol):
+    """The step that a plug-in wraps."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def network(self) -> Network: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    def fresh_loss(self) -> Tensor:
+        """The host's outer loss on this batch through the network as it is now; scalar with gradient."""
+        ...
+
+
+class Plugin:
+    """Wraps any method. Every hook does nothing unless overridden; plug-ins apply in their cards' declared order."""
+
+    def attack_budget(self, budget: AttackBudget, y: Tensor, ctx: StepContext) -> AttackBudget:
+        """Another budget for the inner attack on images of labels ``y``."""
+        return budget
+
+    def before_loss(self, step: PluginStep) -> None:
+        """After crafting, before the outer loss."""
+
+    def after_update(self, step: PluginStep) -> None:
+        """After the optimiser's step."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A defense as the composition of its parts."""
@@ -204,6 +244,7 @@ class Method:
 
 
 __all__ = [
+    "AttackBudget",
     "Crafts",
     "Criterion",
     "Deploy",
@@ -215,6 +256,8 @@ __all__ = [
     "OuterLoss",
     "Output",
     "Outputs",
+    "Plugin",
+    "PluginStep",
     "Sampler",
     "StepContext",
     "TrainInfo",

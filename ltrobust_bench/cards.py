@@ -92,6 +92,10 @@ class Card(Strict):
     title: str
     summary: str
     group: str
+    kind: Literal["method", "plugin"] = "method"
+    order: int = Field(default=0, description="plug-ins apply in this order, whatever the command line says")
+    conflicts: list[str] = Field(default=[], description="slugs of plug-ins and methods it cannot be combined with")
+    raises_epsilon: bool = Field(default=False, description="trains with radii above the evaluation's")
     version: int = Field(ge=1)
     licence_note: str
     paper: Paper
@@ -214,17 +218,18 @@ def read_card(path: Path | Traversable) -> Card:
 
 
 class MethodEntry:
-    """A method in the registry: its card now, its parts when asked for."""
+    """A method or plug-in in its registry: its card now, its parts when asked for."""
 
     def __init__(self, card: Card, module: str, origin: str) -> None:
         self.card, self.module, self.origin = card, module, origin
 
     def factory(self) -> Callable[..., Any]:
-        """The function ``method(options, data) -> Method`` of the method's ``method.py`` (imports torch)."""
-        return import_module(self.module).method
+        """The function ``method(options, data) -> Method``, or ``plugin(options, data) -> Plugin``, of its
+        ``method.py`` (imports torch)."""
+        return getattr(import_module(self.module), self.card.kind)
 
 
-def _scan() -> list[Entry]:
+def _scan(kind: str) -> list[Entry]:
     from ltrobust_bench import baselines
 
     entries = []
@@ -232,6 +237,8 @@ def _scan() -> list[Entry]:
         if not (folder / "card.toml").is_file():
             continue
         card = read_card(folder / "card.toml")
+        if card.kind != kind:
+            continue
         if card.slug.replace("-", "_") != folder.name:
             raise UsageError(f"{folder / 'card.toml'} says slug {card.slug!r} but lies in folder {folder.name!r}.")
         module = f"ltrobust_bench.baselines.{folder.name}.method"
@@ -240,4 +247,16 @@ def _scan() -> list[Entry]:
     return entries
 
 
-methods: Registry[MethodEntry] = Registry("method", discover=_scan, entry_point_group="ltrobust_bench.methods")
+methods: Registry[MethodEntry] = Registry(
+    "method", discover=lambda: _scan("method"), entry_point_group="ltrobust_bench.methods"
+)
+plugins: Registry[MethodEntry] = Registry("plug-in", discover=lambda: _scan("plugin"))
+
+
+def card_of(slug: str) -> Card:
+    """The card of a method or plug-in.
+
+    Raises:
+        UnknownNameError: with the nearest methods.
+    """
+    return (plugins if slug in plugins else methods).get(slug).card

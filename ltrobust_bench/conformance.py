@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from ltrobust_bench.api import Method, TrainInfo
+from ltrobust_bench.api import Method, Plugin, TrainInfo
 from ltrobust_bench.bench import load_model
-from ltrobust_bench.cards import Card, methods
+from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan import Plan, make_plan
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.training.build import build_network
+from ltrobust_bench.training.build import build_method, build_network, build_plugins
 from ltrobust_bench.training.step import Step, Trainee
 from ltrobust_bench.training.trainer import TrainingResult, train_plan
 
@@ -45,17 +45,19 @@ class Subject:
     """A method under examination; trainings are done once and shared by the checks."""
 
     def __init__(self, slug: str) -> None:
-        self.slug, self.entry = slug, methods.get(slug)
+        self.slug, self.entry = slug, (plugins if slug in plugins else methods).get(slug)
         self.card: Card = self.entry.card
         self.folder = tempfile.TemporaryDirectory(prefix="ltbench-check-")
 
     @cached_property
     def plan(self) -> Plan:
-        """Two epochs on the embedded data set."""
+        """Two epochs on the embedded data set; a plug-in around plain adversarial training."""
+        if self.card.kind == "plugin":
+            return make_plan("at", DATASET, protocol=PROTOCOL, plugin_names=[self.slug])
         return make_plan(self.slug, DATASET, protocol=PROTOCOL)
 
-    def build(self, options: Mapping[str, Any]) -> Method:
-        """The method's parts for the embedded data set."""
+    def build(self, options: Mapping[str, Any]) -> Method | Plugin:
+        """The method's parts, or the plug-in, for the embedded data set."""
         counts = torch.tensor(self.plan.run.train_counts, dtype=torch.float64)
         return self.entry.factory()(options, TrainInfo(counts, DATASET, 2))
 
@@ -125,8 +127,10 @@ def check_options(subject: Subject) -> list[str]:
         except LTBenchError as error:
             problems.append(f"track {track}: {error}")
             continue
-        if not isinstance(built, Method):
-            problems.append(f"track {track}: method() returned {type(built).__name__}, not Method")
+        wanted = Plugin if subject.card.kind == "plugin" else Method
+        if not isinstance(built, wanted):
+            returned = type(built).__name__
+            problems.append(f"track {track}: {subject.card.kind}() returned {returned}, not {wanted.__name__}")
     # Some options are read only for some values of others, or inside a loss: it is enough that the code names them.
     named = {getattr(n, "value", getattr(n, "id", None)) for n in ast.walk(_syntax_tree(subject))}
     problems += [f"method.py never reads option {n} of card.toml" for n in subject.card.options if n not in named]
@@ -137,9 +141,11 @@ def check_training(subject: Subject) -> list[str]:
     """Two epochs train, the loss stays finite, and its gradient reaches the weights."""
     run, task = subject.plan.run, subject.plan.task
     torch.manual_seed(0)
-    method = subject.build(run.options)
+    method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, CPU)
     network = build_network(run.model, task.spec.shape[0], task.spec.classes, method)
-    trainee = Trainee(network, method, run.recipe, torch.optim.SGD(network.parameters(), lr=0.0), Counter())
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    plugged = build_plugins(run.plugins, run.options, info)
+    trainee = Trainee(network, method, run.recipe, optimizer, Counter(), plugged)
     chosen = task.split.train[:: max(1, len(task.split.train) // 32)]
     x, y = (torch.from_numpy(a[chosen]) for a in (task.source.train_images, task.source.train_labels))
     step = Step(trainee, to_unit(x), y, epoch=1, epochs=2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ltrobust_bench.cards import Card, methods
+from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.data.registry import DatasetSpec, datasets
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
@@ -112,6 +112,7 @@ def make_plan(
     imbalance_ratio: float | None = None,
     profile: str | None = None,
     model: str | None = None,
+    plugin_names: Sequence[str] = (),
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     epochs: int | None = None,
@@ -126,6 +127,7 @@ def make_plan(
         track: ``fixed`` (one budget for all) or ``paper`` (the authors' recipe).
         imbalance_ratio: largest over smallest class.
         profile: ``exp`` or ``step``.
+        plugin_names: plug-ins around the method; they apply in the order of their cards.
         seed: of training; split and evaluation do not depend on it.
         settings: method options (``tail=off``) and recipe settings (``attack.steps=5``) by name.
         epochs: a budget other than the recipe's; makes a reduced run.
@@ -136,6 +138,8 @@ def make_plan(
         UsageError: for anything unknown or impossible.
         DataError: for missing or damaged data.
     """
+    if method in plugins:
+        raise UsageError(f"{method} is a plug-in: write --method at --plugin {method}, or another host.")
     card = methods.get(method).card
     if track not in ("fixed", "paper"):
         raise UnknownNameError("track", track, ["fixed", "paper"])
@@ -143,8 +147,12 @@ def make_plan(
         raise UsageError(f"a budget of {epochs} epochs trains nothing; use 1 or more.")
     if not 0 <= seed < 2**31:
         raise UsageError(f"seed must be between 0 and {2**31 - 1}, got {seed}.")
-    given_options, overrides = _sort_settings(card, settings or {})
-    options = card.resolve_options(cast(Track, track), given_options)
+    wrapped = _plugin_cards(method, plugin_names)
+    given, overrides = _sort_settings(card, wrapped, settings or {})
+    options = card.resolve_options(cast(Track, track), given[""])
+    for wrapper in wrapped:
+        resolved = wrapper.resolve_options(cast(Track, track), given[wrapper.slug])
+        options |= {f"{wrapper.slug}.{name}": value for name, value in resolved.items()}
     if model is not None:
         models.entry(model)
     task = make_task(
@@ -179,7 +187,7 @@ def make_plan(
             method=method,
             card_version=card.version,
             options=options,
-            plugins=[],
+            plugins=[wrapper.slug for wrapper in wrapped],
             model=model,
             seed=seed,
             epsilon=task.epsilon,
@@ -195,16 +203,41 @@ def make_plan(
     return Plan(run, card, task)
 
 
-def _sort_settings(card: Card, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of the method, and settings of the recipe (typed as Python literals)."""
-    options = {k: v for k, v in settings.items() if k in card.options}
-    overrides = {k: _literal(v) for k, v in settings.items() if k not in card.options}
-    recipe_names = recipe_settings()
-    for name in overrides:
-        if name not in recipe_names:
-            raise UnknownNameError(
-                "setting", name, [*card.options, *recipe_names], f"`ltbench show {card.slug}` lists them."
-            )
+def _plugin_cards(method: str, names: Sequence[str]) -> list[Card]:
+    """The cards of plug-ins in their declared order.
+
+    Raises:
+        UnknownNameError: for an unknown plug-in.
+        UsageError: for one named twice, or a combination that a card rules out.
+    """
+    found = [plugins.get(name).card for name in names]
+    if len(set(names)) < len(names):
+        raise UsageError(f"a plug-in is named twice: {', '.join(names)}.")
+    for card in found:
+        for other in (method, *names):
+            if other in card.conflicts:
+                raise UsageError(f"plug-in {card.slug} cannot be combined with {other}, as its card says.")
+    return sorted(found, key=lambda card: (card.order, card.slug))
+
+
+def _sort_settings(
+    card: Card, wrapped: Sequence[Card], settings: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Settings of the method (under "") and of each plug-in, and of the recipe (typed as Python literals)."""
+    owners = {name: ("", name) for name in card.options}
+    for wrapper in wrapped:
+        owners |= {f"{wrapper.slug}.{name}": (wrapper.slug, name) for name in wrapper.options}
+    options: dict[str, dict[str, Any]] = {"": {}, **{wrapper.slug: {} for wrapper in wrapped}}
+    overrides, recipe_names = {}, recipe_settings()
+    for name, value in settings.items():
+        if name in owners:
+            owner, own_name = owners[name]
+            options[owner][own_name] = value
+        elif name in recipe_names:
+            overrides[name] = _literal(value)
+        else:
+            hint = f"`ltbench show {card.slug}` lists them."
+            raise UnknownNameError("setting", name, [*owners, *recipe_names], hint)
     return options, overrides
 
 

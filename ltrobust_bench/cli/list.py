@@ -22,9 +22,9 @@ def command(kind: str) -> None:
 def _lines(kind: str) -> list[tuple[str, str, str]]:
     """(group, name, help) of each entry; loads cards and protocols, never torch."""
     if kind == "methods":
-        from ltrobust_bench.cards import methods
+        from ltrobust_bench.cards import methods, plugins
 
-        return [(e.group, e.name, f"{e.help} ({_venue(e.name)})") for e in methods]
+        return [(e.group, e.name, f"{e.help} ({_venue(e.name)})") for e in (*methods, *plugins)]
     if kind == "datasets":
         from ltrobust_bench.data.registry import datasets
 
@@ -43,7 +43,7 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
 
 
 def _venue(name: str) -> str:
-    from ltrobust_bench.cards import methods
+    from ltrobust_bench.cards import card_of
 
-    paper = methods.get(name).card.paper
+    paper = card_of(name).paper
     return f"{paper.venue} {paper.year}"

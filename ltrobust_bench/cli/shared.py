@@ -62,6 +62,7 @@ split_options = options(
 
 plan_options = options(
     click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
+    click.option("--plugin", "plugin_names", multiple=True, help="Plug-in, e.g. awp or robustlt; repeatable."),
     click.option("--dataset", "-d", required=True, help="Data set, e.g. digits-lt or cifar10-lt."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
                  help="fixed: one budget for all; paper: the authors' recipe."),

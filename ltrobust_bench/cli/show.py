@@ -11,10 +11,10 @@ import click
 @click.argument("method")
 def command(method: str) -> None:
     """A method's paper, options in both tracks, official recipe, deviations and quirks."""
-    from ltrobust_bench.cards import methods
+    from ltrobust_bench.cards import card_of
     from ltrobust_bench.plan import recipe_settings
 
-    card = methods.get(method).card
+    card = card_of(method)
     paper = card.paper
     click.echo(f"{card.title} ({card.slug}, card version {card.version}) - {card.group}")
     click.echo(card.summary)

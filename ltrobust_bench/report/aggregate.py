@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ltrobust_bench.cards import methods
+from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UnknownNameError
 from ltrobust_bench.evaluation.groups import by_size
 from ltrobust_bench.evaluation.intervals import t_interval, wilson
@@ -191,7 +191,10 @@ def method_label(run: RunSection) -> str:
 
     Of a method whose card is not installed all options are named.
     """
-    options = methods.get(run.method).card.options if run.method in methods else {}
+    options = dict(methods.get(run.method).card.options) if run.method in methods else {}
+    for slug in run.plugins:
+        if slug in plugins:
+            options |= {f"{slug}.{name}": option for name, option in plugins.get(slug).card.options.items()}
     changed = [
         f"{name}={value}"
         for name, value in sorted(run.options.items())
@@ -262,7 +265,8 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         "off-recipe": any(record.status.off_recipe for record in seeds),
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,
-        "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9,
+        "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9
+        or any(plugins.get(p).card.raises_epsilon for p in run.plugins if p in plugins),
         "unknown protocol": status == "unknown",
     }
     return Entry(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ltrobust_bench.api import Method, Network, TrainInfo
-from ltrobust_bench.cards import methods
+from ltrobust_bench.api import Method, Network, Plugin, TrainInfo
+from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models.registry import models
 
@@ -39,9 +39,19 @@ def choose_device(name: str = "auto") -> torch.device:
 def build_method(
     slug: str, options: Mapping[str, Any], counts: list[int], dataset: str, epochs: int, device: torch.device
 ) -> tuple[Method, TrainInfo]:
-    """A method's parts for one training set."""
+    """A method's parts for one training set; ``options`` may hold those of plug-ins too."""
     data = TrainInfo(torch.tensor(counts, dtype=torch.float64, device=device), dataset, epochs)
     return methods.get(slug).factory()(options, data), data
+
+
+def build_plugins(slugs: list[str], options: Mapping[str, Any], data: TrainInfo) -> tuple[Plugin, ...]:
+    """Plug-ins in the given order; their options are named ``<slug>.<option>``."""
+    return tuple(
+        plugins.get(slug).factory()(
+            {k.removeprefix(f"{slug}."): v for k, v in options.items() if k.startswith(f"{slug}.")}, data
+        )
+        for slug in slugs
+    )
 
 
 def build_network(model: str, channels: int, classes: int, method: Method) -> Network:

@@ -12,7 +12,7 @@ from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.protocol import EvalAttack
-from ltrobust_bench.training.build import build_method, build_network
+from ltrobust_bench.training.build import build_method, build_network, build_plugins
 from ltrobust_bench.training.step import Step, Trainee
 
 ASSUMED_ROBUST = 0.4
@@ -56,12 +56,19 @@ def attack_passes(attack: EvalAttack, classes: int) -> float:
 def estimate(plan: Plan, device: torch.device) -> Estimate:
     """Time a training step on a few images, with one attack step instead of all, and scale it up."""
     run, task = plan.run, plan.task
-    method, _ = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
+    method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = build_network(run.model, task.spec.shape[0], task.spec.classes, method).to(device)
     attack_steps = min(run.recipe.attack.steps, 1)
     short = run.recipe.model_copy(update={"attack": run.recipe.attack.model_copy(update={"steps": attack_steps})})
-    trainee = Trainee(network, method, short, torch.optim.SGD(network.parameters(), lr=0.0), Counter())
+    trainee = Trainee(
+        network,
+        method,
+        short,
+        torch.optim.SGD(network.parameters(), lr=0.0),
+        Counter(),
+        build_plugins(run.plugins, run.options, info),
+    )
     batch = min(run.recipe.batch_size, plan.train_size)
 
     def step(images: int) -> float:

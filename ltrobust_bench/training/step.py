@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ltrobust_bench.api import Method, Network, Output
+from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
 from ltrobust_bench.attacks.engine import ascend, crafting_mode
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.protocol.spec import Forward, Recipe, Start
@@ -26,6 +26,7 @@ class Trainee:
     recipe: Recipe
     optimizer: torch.optim.Optimizer
     counter: Counter
+    plugins: tuple[Plugin, ...] = ()
 
 
 class Step:
@@ -43,6 +44,22 @@ class Step:
         self.trainee, self.x, self.y, self.epoch, self.epochs = trainee, x, y, epoch, epochs
         self.x_adv = x
         self._natural: Tensor | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network that is trained."""
+        return self.trainee.network
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its optimiser."""
+        return self.trainee.optimizer
+
+    def fresh_loss(self) -> Tensor:
+        """The outer loss on this batch through the network as it is now; scalar with gradient."""
+        again = Step(self.trainee, self.x, self.y, epoch=self.epoch, epochs=self.epochs)
+        again.x_adv, again._natural = self.x_adv, self._natural
+        return self.trainee.method.loss(again, self.y, again)
 
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached, computed once; [B, C]."""
@@ -68,14 +85,18 @@ class Step:
             network.train()
             with torch.no_grad():
                 self._forward(self.x)
+        budget = AttackBudget(float(spec.epsilon), float(spec.step_size), float(spec.epsilon))
+        for plugin in self.trainee.plugins:
+            budget = plugin.attack_budget(budget, self.y, self)
         with crafting_mode(network, spec.bn_mode):
             self.x_adv = ascend(
                 network,
                 self.x,
                 self.y,
                 objective=lambda logits, y: self.trainee.method.objective(logits, y, self),
-                epsilon=float(spec.epsilon),
-                step_size=float(spec.step_size),
+                epsilon=budget.epsilon,
+                step_size=budget.step_size,
+                start_radius=budget.start,
                 steps=spec.steps,
                 start=spec.start if start is None else start,
                 clamp_start=spec.clamp_start,
@@ -133,11 +154,15 @@ class Step:
         """Outer loss, backward, optimiser step, and what follows it. Returns the loss, detached, scalar."""
         network, optimizer = self.trainee.network, self.trainee.optimizer
         network.train()
+        for plugin in self.trainee.plugins:
+            plugin.before_loss(self)
         self._run_forwards()
         loss = self.trainee.method.loss(self, self.y, self)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        for plugin in reversed(self.trainee.plugins):
+            plugin.after_update(self)
         for name in self._listed(self.trainee.recipe.bn_forwards_after):
             if name == "adv":
                 self.after_update()

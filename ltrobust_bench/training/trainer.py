@@ -26,7 +26,7 @@ from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.records.schema import RunSection
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.build import build_method, build_network
+from ltrobust_bench.training.build import build_method, build_network, build_plugins
 from ltrobust_bench.training.schedule import learning_rate
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -126,7 +126,7 @@ class _Training:
     def __init__(self, plan: Plan, folder: Path, device: torch.device, progress: Progress) -> None:
         run, task = plan.run, plan.task
         self.plan, self.folder, self.device, self.progress = plan, folder, device, progress
-        method, _ = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
+        method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
         network = build_network(run.model, task.spec.shape[0], task.spec.classes, method).to(device)
         recipe = run.recipe
@@ -137,7 +137,9 @@ class _Training:
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
-        self.trainee = Trainee(network, method, recipe, optimizer, Counter())
+        self.trainee = Trainee(
+            network, method, recipe, optimizer, Counter(), build_plugins(run.plugins, run.options, info)
+        )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_images[chosen], task.source.train_labels[chosen], device)
         self.loader = TrainLoader(

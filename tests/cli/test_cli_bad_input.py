@@ -43,6 +43,11 @@ WRONG = [
     (["run", "--method", "reat", "--dataset", "digits-lt", "--set", "tial=off"], "did you mean 'tail'"),
     (["run", "--method", "trades", "--dataset", "digits-lt", "--set", "beta=nan"], "is a float"),
     (["run", "--method", "trades", "--dataset", "digits-lt", "--set", "beta=none"], "cannot be none"),
+    ([*RUN, "--plugin", "robustl"], "did you mean 'robustlt'"),
+    ([*RUN, "--plugin", "awp", "--plugin", "awp"], "named twice"),
+    ([*RUN, "--set", "awp.gamma=0.1"], "unknown setting"),
+    ([*RUN, "--plugin", "awp", "--set", "awp.gama=0.1"], "did you mean 'awp.gamma'"),
+    (["run", "--method", "awp", "--dataset", "digits-lt"], "--plugin awp"),
     ([*RUN, "--device", "tpu"], "use auto, cpu, cuda"),
     ([*RUN, "--device", "gpu0"], "use auto, cpu, cuda"),
     ([*RUN, "--threads", "0"], "0"),
@@ -53,7 +58,7 @@ WRONG = [
     (["report", "leaderboard"], "ltbench run --method reat --dataset digits-lt"),
     (["report", "leaderboard", "--records", "nowhere"], "nowhere"),
     (["eval", "nowhere"], "no checkpoint"),
-    (["check", "raet"], "did you mean 'reat'"),
+    (["check", "raet"], "'reat'"),
     (["data", "info", "digits-lt", "--imbalance-ratio", "0"], "at least 1"),
 ]
 

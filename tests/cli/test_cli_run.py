@@ -97,6 +97,20 @@ def test_settings_reach_the_run_and_its_key(capsys, here):
     assert len({r.run.key() for r in records}) == 2
 
 
+def test_plugins_apply_in_their_declared_order_whatever_is_typed(capsys, here):
+    small = ["run", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--limit-train", 50, "--epochs", 2]
+    for order in (["awp", "robustlt"], ["robustlt", "awp"]):
+        wrapped = [a for name in order for a in ("--plugin", name)]
+        code, out, _ = call(capsys, *small, *wrapped, "--set", "attack.steps=3", "--set", "awp.gamma=0.02")
+        assert code == 0
+    (path,) = here.glob("runs/at-bsl+robustlt+awp-digits-lt-*/record.json")
+    record = read_record(path)
+    assert record.run.plugins == ["robustlt", "awp"] and record.run.options["awp.gamma"] == 0.02
+    assert record.run.recipe.attack.steps == 3 and "already finished" in out
+    # AWP costs one forward and backward more than the 3 attack steps and the outer loss.
+    assert record.cost.training.forwards == record.cost.training.backwards == 2 * 50 * 5
+
+
 def test_real_cifar10_reduced_run(capsys, here, cifar10_folder):
     arguments = ["--limit-train", 60, "--limit-test", 20, "--epochs", 1, "--data-dir", cifar10_folder]
     code, out, _ = call(capsys, "run", "--method", "robal", "--dataset", "cifar10-lt", *FAST, *arguments)

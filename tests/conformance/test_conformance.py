@@ -7,11 +7,11 @@ import textwrap
 import pytest
 
 from ltrobust_bench import baselines, conformance
-from ltrobust_bench.cards import methods
+from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.registry import Entry
 
 
-@pytest.mark.parametrize("slug", methods.names())
+@pytest.mark.parametrize("slug", [*methods.names(), *plugins.names()])
 def test_method_conforms(slug):
     assert conformance.problems(slug) == []
 

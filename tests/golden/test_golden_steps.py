@@ -54,13 +54,13 @@ def build(slug, case, **options):
     return method
 
 
-def run(case, method, forwards, after=(), minimal=False, before=False, epoch=1, epochs=1):
+def run(case, method, forwards, after=(), minimal=False, before=False, plugins=(), proxied=(), epoch=1, epochs=1):
     """Play a case through; with ``minimal`` forwards only what must then agree is compared."""
     model = network(case)
     o = case["options"]["optimizer"]
     settings = recipe(case, [] if minimal else forwards, [] if minimal else after, before)
     optimizer = torch.optim.SGD(model.parameters(), **o)
-    trainee = Trainee(model, method, settings, optimizer, Counter())
+    trainee = Trainee(model, method, settings, optimizer, Counter(), plugins)
     if "predicted" in method.memory and "predicted_counts_last_epoch" in case["inputs"]:
         last = torch.tensor(case["inputs"]["predicted_counts_last_epoch"], dtype=torch.float64)
         method.memory["predicted"].load_state_dict({"last": last, "current": torch.zeros_like(last)})
@@ -71,7 +71,7 @@ def run(case, method, forwards, after=(), minimal=False, before=False, epoch=1, 
     for k, expected in enumerate(case["expected"]["steps"]):
         if not minimal:
             official = [f for f in [*forwards, *after] if crafts or f == "nat"] or ["nat"]
-            assert ["nat"] * (before and crafts) + official == expected["bn_forwards"]
+            assert ["nat"] * (before and crafts) + [*proxied, *official] == expected["bn_forwards"]
         step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
         start = case["inputs"].get("x_start")
         close(case, "x_adv", step.craft(start=None if start is None else tensor(case, start[k])), expected["x_adv"])

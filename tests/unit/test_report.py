@@ -190,6 +190,12 @@ def test_flags():
     assert "'gone'" in board.messages[0]
 
 
+def test_a_plugin_that_raises_the_training_radius_is_flagged():
+    options = {"robustlt.alpha": 0.3, "robustlt.beta": 0.8, "robustlt.start": "base"}
+    (board,) = boards([synthetic_record(method="at", plugins=["robustlt"], options=options)])
+    assert board.entries[0].label == "at+robustlt" and "train-eps>eval-eps" in board.entries[0].flags
+
+
 def test_another_protocol_of_a_known_name():
     (board,) = boards([synthetic_record(protocol_digest="f" * 64)])
     assert board.status == "unknown" and "another protocol of the same name" in board.messages[0]

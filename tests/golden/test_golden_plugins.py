@@ -1,0 +1,115 @@
+"""Plug-ins agree with the official code: AWP on AT and TRADES, RobustLT on six hosts, and RobustLT with AWP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from ltrobust_bench.baselines.robustlt import method as robustlt
+from test_golden_steps import build, run
+from tiny import cases, close
+
+from ltrobust_bench.api import TrainInfo, linear
+from ltrobust_bench.cards import plugins
+from ltrobust_bench.training.build import build_plugins
+
+
+def plugged(case, **options):
+    """Plug-ins named by their options, e.g. ``awp={"gamma": 0.01}``."""
+    counts = torch.tensor(case["inputs"].get("counts", [1.0]), dtype=torch.float64)
+    resolved = {
+        f"{slug}.{name}": value
+        for slug, given in options.items()
+        for name, value in plugins.get(slug).card.resolve_options("paper", given).items()
+    }
+    return build_plugins(list(options), resolved, TrainInfo(counts, "cifar10-lt", 100))
+
+
+@pytest.mark.parametrize("case", cases("robustlt_budgets"))
+def test_robustlt_budgets(case):
+    o = case["options"]
+    factors = robustlt.radius_factors(torch.tensor(case["inputs"]["counts"], dtype=torch.float64), o["alpha"])
+    close(case, "epsilon_max", o["epsilon"] * factors)
+    by_epoch = torch.stack([factors * robustlt.ramp(e, o["num_epochs"], o["beta"]) for e in o["epochs"]])
+    close(case, "epsilon", o["epsilon"] * by_epoch)
+    close(case, "step_size", o["step_size"] * by_epoch)
+
+
+def test_robustlt_on_balanced_data_changes_nothing():
+    assert robustlt.radius_factors(torch.full((5,), 7.0), 0.3).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("case", cases("awp_step"))
+def test_awp_step(case):
+    o = case["options"]
+    awp = plugged(case, awp={"gamma": o["gamma"]})
+    if o["bn_mode"] == "none":
+        case = {**case, "options": {**o, "bn_mode": "eval", "start": "uniform"}}
+    case["options"]["start"] = "uniform"
+    if o["clean_metric_forward"]:
+        # The official attack's forwards in train mode are left out, so only the first step is compared.
+        run(case, build("at", case), [], minimal=True, plugins=awp)
+    else:
+        run(case, build("at", case), ["adv"], plugins=awp)
+
+
+@pytest.mark.parametrize("case", cases("trades_awp_step"))
+def test_trades_awp_step(case):
+    awp = plugged(case, awp={"gamma": case["options"]["gamma"]})
+    run(case, build("trades", case, beta=case["options"]["beta"]), ["adv", "nat", "nat"], plugins=awp)
+
+
+HOSTS = {
+    # official name: (method, its options, forwards before and after the update)
+    "robustlt_pgdat": ("at", {}, ["adv"], ["adv", "nat"]),
+    "robustlt_atbsl": ("at-bsl", {}, ["adv", "nat"], ["adv", "nat"]),
+    "robustlt_reat": ("reat", {"count_at": "after"}, ["adv"], ["adv", "nat"]),
+    "robustlt_robal": ("robal", {"variant": "R"}, ["adv", "nat"], ["adv", "nat"]),
+    "robustlt_taet": ("taet", {"first_harl_epoch": 40}, ["adv", "nat"], ["nat", "adv"]),
+    "robustlt_awp": ("at", {}, ["adv"], ["adv", "nat"]),
+}
+
+
+def play(case, **robustlt_options):
+    o = case["options"]
+    slug, options, forwards, after = HOSTS[o["official_name"]]
+    given = {"alpha": o["official_options"]["robustlt_alpha"], "beta": o["official_options"]["robustlt_beta"]}
+    chosen = {"robustlt": {**given, **robustlt_options}}
+    proxied = []
+    if o["official_name"] == "robustlt_awp":
+        chosen["awp"] = {"gamma": o["official_options"]["awp_gamma"], "proxy": "main_optimizer"}
+        proxied = ["adv"]  # its direction is taken on the model itself, whose running statistics move
+    method = build(slug, case, **options)
+    run(
+        case,
+        method,
+        forwards,
+        after,
+        plugins=plugged(case, **chosen),
+        proxied=proxied,
+        epoch=o["epoch"],
+        epochs=o["num_epochs"],
+    )
+
+
+@pytest.mark.parametrize("case", [c for name in HOSTS for c in cases("robustlt_step", official_name=name)])
+def test_robustlt_step(case):
+    play(case)
+
+
+MUTANTS = [{"alpha": 0.0}, {"beta": 0.0}]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_robustlt_mutant_is_caught(mutant):
+    (case,) = cases("robustlt_step", official_name="robustlt_atbsl")[0].values
+    with pytest.raises(AssertionError):
+        play(case, **mutant)
+
+
+def test_awp_mutant_is_caught():
+    (case,) = cases("trades_awp_step")[0].values
+    method = replace(build("trades", case, beta=6.0), head=linear)
+    with pytest.raises(AssertionError):
+        run(case, method, [], minimal=True, plugins=plugged(case, awp={"gamma": 0.0}))
