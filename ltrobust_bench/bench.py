@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from ltrobust_bench._version import __version__
 from ltrobust_bench.api import Network
 from ltrobust_bench.data.loader import DeviceData
-from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError
+from ltrobust_bench.data.registry import datasets
+from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan import Plan, Task, make_plan, make_task
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.protocol import EvalAttack, Protocol
+from ltrobust_bench.protocol import EvalAttack, Protocol, load_protocol
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records.io import read_record, write_record
@@ -196,17 +197,17 @@ def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Pro
 
 
 def file_record(record: Record, results_dir: Path, progress: Progress) -> Path | None:
-    """Put a full record in its place below ``results_dir``; what lies there already is never changed."""
-    from ltrobust_bench.protocol import load_protocol
-
+    """Put a full record in its place below ``results_dir``; what lies there already is never changed. Returns the
+    place, or None if it was not filed."""
     if record.run.reduced or load_protocol(record.run.protocol).status == "smoke":
         progress.note("a reduced or smoke run: it joins no board, and its record is not filed")
         return None
     path = results_dir / "records" / record.run.record_path()
+    if path.exists() and read_record(path).result.digest != record.result.digest:
+        progress.note(f"{path} holds another result of the same run; records are append-only, so it stays")
+        return None
     if not path.exists():
         write_record(record, path)
-    elif read_record(path).result.digest != record.result.digest:
-        progress.note(f"{path} holds another result of the same run; records are append-only, so it stays")
     progress.note(f"filed: {path}")
     return path
 
@@ -253,7 +254,7 @@ def evaluate(
         imbalance_ratio, profile = imbalance_ratio or own.imbalance_ratio, profile or own.profile
         module: nn.Module = loaded.model
     elif dataset is None:
-        raise UnknownNameError("dataset", "", [], "evaluate(model, dataset) needs the name of a data set.")
+        raise UsageError("evaluate(model, dataset) needs the name of a data set; `ltbench list datasets` shows them.")
     else:
         module = model if isinstance(model, nn.Module) else _Function(model)
     own_device = next((p.device for p in module.parameters()), None)
@@ -300,7 +301,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
-    channels = _channels(section.dataset)
+    channels = datasets.get(section.dataset).shape[0]
     network = build_network(section.model, channels, len(section.train_counts), method).to(where)
     _load_weights(network, weights, path, section)
     return LoadedModel(deployed(method, network, data), section, names, cost, description["weights_sha256"])
@@ -368,12 +369,6 @@ class _Function(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
-
-
-def _channels(dataset: str) -> int:
-    from ltrobust_bench.data.registry import datasets
-
-    return datasets.get(dataset).shape[0]
 
 
 def _attack(

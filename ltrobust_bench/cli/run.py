@@ -95,7 +95,8 @@ def print_record(out: Console, record: Record, folder: Path | None) -> None:
 
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
-    title = f"{run.method} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
+    label = "+".join([run.method, *run.plugins])
+    title = f"{label} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
     rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
     if folder is not None:
@@ -110,9 +111,8 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
 
     run, recipe = plan.run, plan.run.recipe
     folder = runs_dir / run.folder_name()
-    out.print(
-        f"{plan.card.title} ({run.method}) on {run.dataset}, protocol {run.protocol}, track {run.track}", style="bold"
-    )
+    label = "+".join([run.method, *run.plugins])
+    out.print(f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}", style="bold")
     out.print(
         f"  {plan.train_size} training images (IR {run.imbalance_ratio:g}: {max(run.train_counts)} to "
         f"{min(run.train_counts)} a class), {sum(run.test_counts)} test images, {run.model}, seed {run.seed}, "

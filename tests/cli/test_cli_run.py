@@ -124,7 +124,7 @@ def program(*arguments, cwd):
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-BRIEF = [*SMALL, "--epochs", 15, "--limit-test", 50, "--threads", 1]
+BRIEF = [*SMALL, "--epochs", 60, "--limit-test", 50, "--threads", 1]
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_stopped_from_outside_and_continued_equals_uninterrupted(here, uninterru
     deadline = time.monotonic() + 60
     while not list(here.glob("again/*/checkpoint-*")):
         assert time.monotonic() < deadline and stopped.poll() is None
-        time.sleep(0.02)
+        time.sleep(0.005)
     stopped.send_signal(how)
     _, err = stopped.communicate(timeout=60)
     if how != signal.SIGKILL:
