@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from command_line import FAST, call
@@ -121,7 +122,11 @@ def test_real_cifar10_reduced_run(capsys, here, cifar10_folder):
 
 def program(*arguments, cwd):
     command = [sys.executable, "-c", "from ltrobust_bench.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A background job's children inherit an ignored SIGINT; a person's terminal does not.
+    attended = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=attended
+    )
 
 
 BRIEF = [*SMALL, "--epochs", 60, "--limit-test", 50, "--threads", 1]
