@@ -100,7 +100,7 @@ class RichProgress:
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text)
+        self.console.print(text, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -132,15 +132,16 @@ def progress_on(out: Console) -> Iterator[Progress]:
 
 def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
     """Accuracies under each attack: balanced with its Wilson interval, by group, worst classes."""
+    from rich import box
     from rich.table import Table
 
     from ltrobust_bench.evaluation.intervals import wilson
 
-    table = Table(title=title, title_justify="left", caption_justify="left", caption=(
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left", caption_justify="left", caption=(
         "accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only"
     ))  # fmt: skip
     for name in ("", "balanced", "interval", "head", "medium", "tail", "worst class", "worst 10 %"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=not name)
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name, m in rows.items():
         low, high = wilson(float(m.overall) * images, images)
         values = [m.head, m.medium, m.tail, m.worst_class, m.worst_tenth]

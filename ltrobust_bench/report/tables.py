@@ -110,8 +110,8 @@ LEGEND = (
 
 
 def terminal_table(board: Board, width: int = 130) -> Table:
-    """A board for the terminal; below 130 columns groups are whole numbers, and gap, seeds and cost are left to the
-    files."""
+    """A board for the terminal; below 130 columns groups are whole numbers, flags stand below the table, and gap,
+    seeds and cost are left to the files."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -119,8 +119,10 @@ def terminal_table(board: Board, width: int = 130) -> Table:
     wide = width >= 130
     header, rows = _readable(board, group_decimals=1 if wide else 0)
     shown = [i for i, name in enumerate(header) if wide or name not in WIDE_ONLY]
-    shown = [i for i in shown if header[i] != "Flags" or any(row[i] for row in rows)]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    flagged = [f"{entry.label}: {', '.join(entry.flags)}" for entry in board.entries if entry.flags]
+    if flagged and not wide:
+        table.caption = f"flags: {'; '.join(flagged)}"
     for i in shown:
         if header[i] in ("Method", "Flags"):
             table.add_column(header[i], min_width=8, overflow="fold")
@@ -132,7 +134,7 @@ def terminal_table(board: Board, width: int = 130) -> Table:
     return table
 
 
-WIDE_ONLY = ("Tail", "Gap", "Seeds", "Cost")
+WIDE_ONLY = ("Tail", "Gap", "Seeds", "Cost", "Flags")
 
 
 def _readable(board: Board, group_decimals: int = 1) -> tuple[list[str], list[list[str]]]:
