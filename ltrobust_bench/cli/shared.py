@@ -137,10 +137,15 @@ def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
 
     from ltrobust_bench.evaluation.intervals import wilson
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left", caption_justify="left", caption=(
-        "accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only"
-    ))  # fmt: skip
-    for name in ("", "balanced", "interval", "head", "medium", "tail", "worst class", "worst 10 %"):
+    table = Table(
+        title=title,
+        caption="accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("", "balanced", "interval", "head", "medium", "tail", "worst\nclass", "worst\n10 %"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name, m in rows.items():
         low, high = wilson(float(m.overall) * images, images)
