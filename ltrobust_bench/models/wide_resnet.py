@@ -6,20 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-
-class WideBlock(nn.Module):
-    """norm - ReLU - conv, twice, plus the input (the activated input, projected, where the width changes)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        active = self.bn1(x).relu()
-        shortcut = x if self.shortcut is None else self.shortcut(active)
-        return self.conv2(self.bn2(self.conv1(active)).relu()) + shortcut
+from ltrobust_bench.models.resnet import PreActBlock
 
 
 class WideResNet(nn.Module):
@@ -39,7 +26,7 @@ class WideResNet(nn.Module):
         layers, inputs = [], 16
         for width, stride in ((16 * widen, 1), (32 * widen, 2), (64 * widen, 2)):
             for index in range(blocks):
-                layers.append(WideBlock(inputs, width, stride if index == 0 else 1))
+                layers.append(PreActBlock(inputs, width, stride if index == 0 else 1))
                 inputs = width
         self.blocks = nn.Sequential(*layers)
         self.bn1 = nn.BatchNorm2d(self.features)
