@@ -21,7 +21,7 @@ Shapes: B images, C classes, D features. x is [B, channels, height, width] in [0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -89,6 +89,10 @@ class StepContext(Protocol):
         """Logits of the clean batch in the batch-norm mode of crafting, detached; [B, C]."""
         ...
 
+    def teacher_logits(self) -> Tensor:
+        """The teacher's logits of the adversarial batch (the card's ``base``), eval mode, detached; [B, C]."""
+        ...
+
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, C], y [B]) -> scalar."""
@@ -123,6 +127,8 @@ class Network(nn.Module):
         return self.head(self.backbone(x))
 
 
+Trains = Callable[[Network], Iterable[nn.Parameter]]
+"""network -> the parameters that the optimiser moves; the others keep their values."""
 Deploy = Callable[[Network, TrainInfo], nn.Module]
 """(trained network, data) -> module from pixels in [0, 1] to logits, nothing else."""
 
@@ -190,6 +196,16 @@ def identity(network: Network, data: TrainInfo) -> nn.Module:
     return network
 
 
+def everything(network: Network) -> Iterable[nn.Parameter]:
+    """Every parameter is trained."""
+    return network.parameters()
+
+
+def head_only(network: Network) -> Iterable[nn.Parameter]:
+    """The head is trained, the backbone's weights stay; its batch-norm statistics still move."""
+    return network.head.parameters()
+
+
 class AttackBudget(NamedTuple):
     """Radius, step length and amplitude of the random start of the inner attack, [0, 1] pixel scale; each one value,
     or one per image [B]."""
@@ -232,13 +248,19 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Method:
-    """A defense as the composition of its parts."""
+    """A defense as the composition of its parts.
+
+    ``inherits`` says which parts of the network take the weights of the run that the card's ``base`` starts from;
+    a head's tensors are taken where name and shape agree.
+    """
 
     objective: Objective = cross_entropy
     loss: OuterLoss = adversarial(F.cross_entropy)
     head: Head = linear
     sampler: Sampler = shuffle
     crafts: Crafts = always
+    trains: Trains = everything
+    inherits: tuple[str, ...] = ("backbone", "head")
     deploy: Deploy = identity
     memory: Mapping[str, Memory] = field(default_factory=dict)
 
@@ -261,10 +283,13 @@ __all__ = [
     "Sampler",
     "StepContext",
     "TrainInfo",
+    "Trains",
     "adversarial",
     "always",
     "clean",
     "cross_entropy",
+    "everything",
+    "head_only",
     "identity",
     "linear",
     "never",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ltrobust_bench._version import __version__
-from ltrobust_bench.api import Network
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
@@ -29,7 +28,7 @@ from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Cost, Record, Result, RunSection, Status, Work, pack
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.build import build_method, build_network, choose_device, deployed
+from ltrobust_bench.training.build import choose_device, load_deployed
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 
 RUNS, RESULTS = Path("runs"), Path("results")
@@ -43,7 +42,8 @@ class LoadedModel:
         model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
         run: what it is a result of.
         class_names: one per label.
-        cost: of its training.
+        cost: of its training, and of the run it builds on.
+        base_cost: of the run it builds on, if there is one.
         weights_sha256: digest of its tensors.
     """
 
@@ -51,6 +51,7 @@ class LoadedModel:
     run: RunSection
     class_names: tuple[str, ...]
     cost: TrainingCost
+    base_cost: TrainingCost | None
     weights_sha256: str
 
 
@@ -182,18 +183,24 @@ def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Pro
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
     digest = Result.digest_of(bits, broken_by)
     cost = loaded.cost
+    evaluating = Work(forwards=verdict.forwards, backwards=verdict.backwards, seconds=round(verdict.seconds, 3))
     return Record(
         schema_version=1,
         run=loaded.run,
         result=Result(bits=bits, broken_by=broken_by, weights_sha256=loaded.weights_sha256, digest=digest),
         cost=Cost(
-            training=Work(forwards=cost.forwards, backwards=cost.backwards, seconds=round(cost.seconds, 3)),
-            evaluation=Work(forwards=verdict.forwards, backwards=verdict.backwards, seconds=round(verdict.seconds, 3)),
+            training=_work(cost),
+            evaluation=evaluating,
             optimizer_steps=cost.steps,
+            base=_work(loaded.base_cost) if loaded.base_cost else None,
         ),
         environment=environment(device_name(str(device)), torch.get_num_threads(), loaded.run.recipe.precision),
         status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
     )
+
+
+def _work(cost: TrainingCost) -> Work:
+    return Work(forwards=cost.forwards, backwards=cost.backwards, seconds=round(cost.seconds, 3))
 
 
 def file_record(record: Record, results_dir: Path, progress: Progress) -> Path | None:
@@ -296,25 +303,18 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     try:
         section = RunSection.model_validate(description["run"])
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
-        method, data = build_method(
-            section.method, section.options, section.train_counts, section.dataset, section.recipe.epochs, where
-        )
+        spent = description.get("base_cost")
+        base_cost = TrainingCost(**spent) if spent else None
+        channels = datasets.get(section.dataset).shape[0]
+        model = load_deployed(section, channels, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
-    channels = datasets.get(section.dataset).shape[0]
-    network = build_network(section.model, channels, len(section.train_counts), method).to(where)
-    _load_weights(network, weights, path, section)
-    return LoadedModel(deployed(method, network, data), section, names, cost, description["weights_sha256"])
-
-
-def _load_weights(network: Network, weights: Mapping[str, Tensor], path: Path | str, section: RunSection) -> None:
-    try:
-        network.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
             f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
+    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"])
 
 
 def task_of(section: RunSection, data_dir: Path | None = None) -> Task:

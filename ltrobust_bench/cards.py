@@ -85,6 +85,21 @@ class Paper(Strict):
     bibtex: str
 
 
+class Base(Strict):
+    """The finished run that a method builds on: of another method, with the same data, network, seed and plug-ins.
+
+    ``start``: training begins with its weights. ``teacher``: it stays as it is and the loss may ask for its logits.
+    """
+
+    method: str
+    role: Literal["start", "teacher"]
+    budget: float = Field(default=1.0, gt=0, le=1, description="share of the protocol's budget it is trained for")
+
+
+MOST_EXTRA = 0.1
+"""What a fine-tuning may spend on top of the run it starts from, as a share of the budget."""
+
+
 class Card(Strict):
     """Everything about a method that can be said without running it."""
 
@@ -97,6 +112,14 @@ class Card(Strict):
     conflicts: list[str] = Field(default=[], description="slugs of plug-ins and methods it cannot be combined with")
     raises_epsilon: bool = Field(default=False, description="trains with radii above the evaluation's")
     version: int = Field(ge=1)
+    base: Base | None = Field(default=None, description="the finished run it builds on")
+    budget: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the protocol's budget (track fixed); 0: nothing is trained",
+    )
+    ranked: bool = Field(default=True, description="whether it takes part in the ranking")
     licence_note: str
     paper: Paper
     options: dict[str, Option] = {}
@@ -116,6 +139,16 @@ class Card(Strict):
                     option.parse(name, getattr(option, track))
                 except UsageError as error:
                     raise ValueError(f"{track} default: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_fair(self) -> Card:
+        most = 1.0 if self.base is None or self.base.role == "teacher" else 1.0 + MOST_EXTRA
+        spent = self.budget + (self.base.budget if self.base else 0.0)
+        if spent > most + 1e-9:
+            raise ValueError(f"budget and base.budget are {spent:g} of the protocol's together; at most {most:g}")
+        if self.budget == 0 and self.base is None:
+            raise ValueError("budget 0 needs a base: nothing would be trained")
         return self
 
     def resolve_options(self, track: Track, given: Mapping[str, Any]) -> dict[str, Value]:
@@ -144,8 +177,8 @@ class Card(Strict):
     ) -> Recipe:
         """The recipe a run follows, every number a float.
 
-        Track ``fixed`` is the protocol's. Track ``paper`` lays the card's recipe over it; its pixel-scale
-        numbers are meant for epsilon 8/255 and are scaled to the data set's.
+        Track ``fixed`` is the protocol's, with the card's share of its budget. Track ``paper`` lays the card's recipe
+        over it; its pixel-scale numbers are meant for epsilon 8/255 and are scaled to the data set's.
 
         Args:
             epsilon: the data set's radius, [0,1] pixel scale.
@@ -157,6 +190,8 @@ class Card(Strict):
         merged = protocol.training.model_dump()
         if track == "paper":
             merged = _merge(merged, _scaled(self.paper_recipe(), epsilon))
+        else:
+            merged["epochs"] = share_of(self.budget, merged["epochs"])
         for name, value in (overrides or {}).items():
             branch: Any = merged
             *path, leaf = name.split(".")
@@ -172,6 +207,11 @@ class Card(Strict):
             return Recipe.model_validate(merged)
         except ValidationError as error:
             raise UsageError(f"recipe: {first_problem(error)}") from None
+
+
+def share_of(budget: float, epochs: int) -> int:
+    """``budget`` of ``epochs``, in whole epochs; at least one unless it is nothing."""
+    return max(1, round(budget * epochs)) if budget else 0
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

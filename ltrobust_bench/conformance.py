@@ -15,14 +15,12 @@ import torch
 from ltrobust_bench.api import Method, Plugin, TrainInfo
 from ltrobust_bench.bench import load_model
 from ltrobust_bench.cards import Card, methods, plugins
-from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan import Plan, make_plan
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.training.build import build_method, build_network, build_plugins
-from ltrobust_bench.training.step import Step, Trainee
-from ltrobust_bench.training.trainer import TrainingResult, train_plan
+from ltrobust_bench.training.step import Step
+from ltrobust_bench.training.trainer import Session, TrainingResult, train_plan
 
 DATASET, PROTOCOL = "digits-lt", "smoke"
 ALLOWED_IMPORTS = ("ltrobust_bench.api", "ltrobust_bench.longtail")
@@ -61,9 +59,13 @@ class Subject:
         counts = torch.tensor(self.plan.run.train_counts, dtype=torch.float64)
         return self.entry.factory()(options, TrainInfo(counts, DATASET, 2))
 
+    def run_folder(self, name: str) -> Path:
+        """A run folder in a folder of its own, where what it builds on comes to lie too."""
+        return Path(self.folder.name) / name / self.plan.run.folder_name()
+
     def train(self, name: str, progress: Silent | None = None) -> TrainingResult:
         """Train in a folder of its own; the same name goes on with the same run."""
-        return train_plan(self.plan, Path(self.folder.name) / name, CPU, progress)
+        return train_plan(self.plan, self.run_folder(name), CPU, progress)
 
     @cached_property
     def trained(self) -> TrainingResult:
@@ -138,23 +140,25 @@ def check_options(subject: Subject) -> list[str]:
 
 
 def check_training(subject: Subject) -> list[str]:
-    """Two epochs train, the loss stays finite, and its gradient reaches the weights."""
-    run, task = subject.plan.run, subject.plan.task
-    torch.manual_seed(0)
-    method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, CPU)
-    network = build_network(run.model, task.spec.shape[0], task.spec.classes, method)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    plugged = build_plugins(run.plugins, run.options, info)
-    trainee = Trainee(network, method, run.recipe, optimizer, Counter(), plugged)
-    chosen = task.split.train[:: max(1, len(task.split.train) // 32)]
-    x, y = (torch.from_numpy(a[chosen]) for a in (task.source.train_images, task.source.train_labels))
-    step = Step(trainee, to_unit(x), y, epoch=1, epochs=2)
+    """The whole budget is trained, the loss stays finite, and its gradient reaches what is trained."""
+    plan, trained = subject.plan, subject.trained
+    if len(trained.history) != plan.run.recipe.epochs:
+        return [f"{len(trained.history)} epochs were trained, {plan.run.recipe.epochs} were asked for"]
+    if not trained.history:
+        return []
+    # The base is finished by now, so it is only looked up.
+    folder = subject.run_folder("whole")
+    base = train_plan(plan.base, folder.parent / plan.base.run.folder_name(), CPU) if plan.base else None
+    with torch.random.fork_rng(devices=[]):
+        trainee = Session(plan, folder, CPU, Silent(), base).trainee
+    chosen = plan.task.split.train[:: max(1, plan.train_size // 32)]
+    x, y = (torch.from_numpy(a[chosen]) for a in (plan.task.source.train_images, plan.task.source.train_labels))
+    step = Step(trainee, to_unit(x), y, epoch=1, epochs=plan.run.recipe.epochs)
     step.craft()
     step.update()
-    if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters()):
+    if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in trainee.network.parameters()):
         return ["the loss has no gradient: nothing would be learned"]
-    history = subject.trained.history
-    return [] if len(history) == 2 else [f"{len(history)} epochs were trained, 2 were asked for"]
+    return []
 
 
 def check_determinism(subject: Subject) -> list[str]:
@@ -164,10 +168,11 @@ def check_determinism(subject: Subject) -> list[str]:
 
 
 def check_resume(subject: Subject) -> list[str]:
-    """Interrupted in the second epoch and resumed equals uninterrupted, and only that epoch is repeated."""
+    """Interrupted in the last epoch and resumed equals uninterrupted, and only that epoch is repeated."""
+    steps = subject.plan.budget + (subject.plan.base.budget if subject.plan.base else 0)
     try:
-        subject.train("resumed", _StopAfter(subject.plan.steps_per_epoch + 2))
-        return ["training could not be interrupted in its second epoch"]
+        subject.train("resumed", _StopAfter(steps - 2))
+        return ["training could not be interrupted in its last epoch"]
     except KeyboardInterrupt:
         resumed = subject.train("resumed")
     problems = []

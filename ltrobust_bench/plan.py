@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ltrobust_bench.cards import Card, methods, plugins
+from ltrobust_bench.cards import Card, methods, plugins, share_of
 from ltrobust_bench.data.registry import DatasetSpec, datasets
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
@@ -46,6 +46,8 @@ class Plan:
     run: RunSection
     card: Card
     task: Task
+    base: Plan | None = None
+    """The run it builds on; it is finished first."""
 
     @property
     def train_size(self) -> int:
@@ -119,6 +121,7 @@ def make_plan(
     limit_train: int | None = None,
     limit_test: int | None = None,
     data_dir: Path | None = None,
+    budget: float | None = None,
 ) -> Plan:
     """Everything a run fixes, with the protocol's and the card's values where nothing is given.
 
@@ -133,6 +136,7 @@ def make_plan(
         epochs: a budget other than the recipe's; makes a reduced run.
         limit_train, limit_test: first limit // C images of each class; makes a reduced run.
         data_dir: folder of the data set.
+        budget: share of the protocol's budget instead of the card's, for a run that another builds on.
 
     Raises:
         UsageError: for anything unknown or impossible.
@@ -141,6 +145,8 @@ def make_plan(
     if method in plugins:
         raise UsageError(f"{method} is a plug-in: write --method at --plugin {method}, or another host.")
     card = methods.get(method).card
+    if budget is not None:
+        card = card.model_copy(update={"budget": budget})
     if track not in ("fixed", "paper"):
         raise UnknownNameError("track", track, ["fixed", "paper"])
     if epochs is not None and epochs < 1:
@@ -166,8 +172,31 @@ def make_plan(
     )
     recipe = card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon, overrides)
     overrides = _effective(overrides, recipe, card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon))
-    if epochs is not None:
-        recipe = recipe.model_copy(update={"epochs": epochs})
+    if recipe.epochs == 0 and overrides:
+        raise UsageError(f"{method} trains nothing, so {', '.join(overrides)} would change nothing; leave it out.")
+    if epochs is not None and recipe.epochs:
+        recipe = recipe.model_copy(update={"epochs": share_of(card.budget, epochs)})
+    base = None
+    if card.base is not None:
+        # What it builds on is the same for every method: its own recipe and options, with the same plug-ins.
+        base = make_plan(
+            card.base.method,
+            dataset,
+            protocol=protocol,
+            track=track,
+            imbalance_ratio=imbalance_ratio,
+            profile=profile,
+            model=model,
+            plugin_names=plugin_names,
+            seed=seed,
+            settings={f"{slug}.{k}": v for slug, own in given.items() if slug for k, v in own.items()},
+            epochs=epochs,
+            limit_train=limit_train,
+            limit_test=limit_test,
+            data_dir=data_dir,
+            budget=card.base.budget,
+        )
+        model = base.run.model
     if model is None:
         # The authors' networks are for 32x32 images; smaller ones keep the protocol's network in both tracks.
         theirs = recipe.model if task.spec.shape[-1] >= LARGE_IMAGE else None
@@ -197,10 +226,11 @@ def make_plan(
             limit_test=limit_test,
             epochs=epochs,
             overrides=overrides,
+            base_key=base.run.key() if base else None,
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None
-    return Plan(run, card, task)
+    return Plan(run, card, task, base)
 
 
 def _plugin_cards(method: str, names: Sequence[str]) -> list[Card]:

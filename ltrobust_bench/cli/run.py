@@ -127,6 +127,17 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     if (folder / "record.json").exists():
         out.print("  finished already")
         return
+    if plan.base is not None and not (folder / "model.safetensors").exists():
+        beside = runs_dir / plan.base.run.folder_name()
+        if (beside / "model.safetensors").exists():
+            out.print(f"  builds on: {beside}", soft_wrap=True)
+        else:
+            first = estimate(plan.base, device)
+            out.print(
+                f"  builds on: {beside}, which is trained first: {first.steps} steps, about "
+                f"{duration(first.training_seconds)}",
+                soft_wrap=True,
+            )
     cost = estimate(plan, device)
     out.print(
         f"  cost: {cost.steps} steps ({recipe.epochs} epochs of {plan.steps_per_epoch}), {cost.training_images:,} "

@@ -34,9 +34,10 @@ def command(
         print_plan(out, plan, where, runs_dir)
         with progress_on(out) as progress:
             result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress)
-        last = result.history[-1]
-        out.print(
-            f"loss {last['loss']:.4f}; on training images: clean {last['train_clean']:.1%}, "
-            f"robust {last['train_robust']:.1%}"
-        )
+        if result.history:
+            last = result.history[-1]
+            out.print(
+                f"loss {last['loss']:.4f}; on training images: clean {last['train_clean']:.1%}, "
+                f"robust {last['train_robust']:.1%}"
+            )
         out.print(f"network: {result.model_path}", soft_wrap=True)

@@ -39,16 +39,17 @@ class AffineLogits(nn.Module):
 
     Args:
         model: pixels to logits.
-        scale: factor on the logits.
+        scale: factor on the logits, one or one per class [C].
         shift: added to them, shape [C].
     """
 
-    def __init__(self, model: nn.Module, scale: float, shift: Tensor) -> None:
+    def __init__(self, model: nn.Module, scale: float | Tensor, shift: Tensor) -> None:
         super().__init__()
-        self.model, self.scale = model, scale
+        self.model = model
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=shift.dtype, device=shift.device))
         self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
         """Adjusted logits of pixels ``x`` [B, channels, height, width] in [0, 1]."""
         logits = self.model(x)
-        return self.scale * logits + self.shift.to(logits.dtype)
+        return self.scale.to(logits.dtype) * logits + self.shift.to(logits.dtype)

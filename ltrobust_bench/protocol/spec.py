@@ -64,7 +64,9 @@ class Schedule(Strict):
 class Recipe(Strict):
     """How a network is trained: the protocol's ``[training]`` section, or a card's over it (track ``paper``)."""
 
-    epochs: int = Field(ge=1, le=100_000, description="budget in epochs of ceil(N / batch_size) optimiser steps each")
+    epochs: int = Field(
+        ge=0, le=100_000, description="budget in epochs of ceil(N / batch_size) optimiser steps each; 0: post-hoc"
+    )
     batch_size: int = Field(ge=2)
     drop_last: bool = Field(description="drop the last, incomplete batch of an epoch")
     lr: float = Field(gt=0)

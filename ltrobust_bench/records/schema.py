@@ -60,6 +60,7 @@ class RunSection(Strict):
     overrides: dict[str, bool | int | float | str | None] = Field(
         default={}, description="recipe settings given by hand"
     )
+    base_key: Sha256 | None = Field(default=None, description="run key of the finished run it builds on")
 
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
@@ -117,9 +118,12 @@ class Work(Strict):
 
 
 class Cost(Strict):
+    """What the result cost; training and optimiser steps include the run it builds on."""
+
     training: Work
     evaluation: Work
     optimizer_steps: int = Field(ge=0)
+    base: Work | None = Field(default=None, description="the part of training that the run it builds on took")
 
 
 class Environment(Strict):

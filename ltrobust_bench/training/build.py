@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltrobust_bench.api import Method, Network, Plugin, TrainInfo
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models.registry import models
+from ltrobust_bench.records.schema import RunSection
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -58,6 +59,47 @@ def build_network(model: str, channels: int, classes: int, method: Method) -> Ne
     """A freshly initialised network (torch's global generator) with the method's head."""
     backbone = models.get(model)(channels)
     return Network(backbone, method.head(backbone.features, classes))
+
+
+def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
+    """Give ``network`` the weights of a finished one: the backbone's all, a head's where name and shape agree.
+
+    Args:
+        parts: ``backbone``, ``head``; the others keep their fresh start.
+
+    Raises:
+        UsageError: if nothing agrees in a part, or something is missing in the backbone.
+    """
+    own = network.state_dict()
+    for part in parts:
+        names = [n for n in own if n.startswith(f"{part}.")]
+        fitting = [n for n in names if n in weights and weights[n].shape == own[n].shape]
+        if not fitting or (part == "backbone" and len(fitting) < len(names)):
+            raise UsageError(f"the {part} of the run it starts from does not fit this network.")
+        own |= {n: weights[n] for n in fitting}
+    network.load_state_dict(own)
+
+
+def trained_parameters(network: Network, method: Method) -> list[nn.Parameter]:
+    """What the optimiser moves; the rest is told that it needs no gradient."""
+    chosen = list(method.trains(network))
+    kept = {id(p) for p in chosen}
+    for parameter in network.parameters():
+        if id(parameter) not in kept:
+            parameter.requires_grad_(False)
+    return chosen
+
+
+def load_deployed(run: RunSection, channels: int, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
+    """The deployed model of a finished run.
+
+    Raises:
+        RuntimeError: if the weights are not those of its network.
+    """
+    method, data = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
+    network = build_network(run.model, channels, len(run.train_counts), method).to(device)
+    network.load_state_dict(weights)
+    return deployed(method, network, data)
 
 
 def deployed(method: Method, network: Network, data: TrainInfo) -> nn.Module:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
 from ltrobust_bench.attacks.engine import ascend, crafting_mode
@@ -27,6 +27,7 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     counter: Counter
     plugins: tuple[Plugin, ...] = ()
+    teacher: nn.Module | None = None
 
 
 class Step:
@@ -69,6 +70,13 @@ class Step:
                 self._natural = network(self.x)
             self.trainee.counter.forwards += len(self.x)
         return self._natural
+
+    def teacher_logits(self) -> Tensor:
+        """Logits of the adversarial batch by the teacher, detached; [B, C]."""
+        assert self.trainee.teacher is not None, "the card names no teacher"
+        self.trainee.counter.forwards += len(self.x)
+        with torch.no_grad():
+            return self.trainee.teacher(self.x_adv)
 
     def craft(self, start: Start | Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Adversarial images: projected gradient ascent on the method's objective; the clean ones in an epoch in which

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
+from torch import nn
 
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.counting import Counter
@@ -26,7 +27,14 @@ from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.records.schema import RunSection
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.build import build_method, build_network, build_plugins
+from ltrobust_bench.training.build import (
+    build_method,
+    build_network,
+    build_plugins,
+    inherit,
+    load_deployed,
+    trained_parameters,
+)
 from ltrobust_bench.training.schedule import learning_rate
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -43,6 +51,10 @@ class TrainingCost:
     seconds: float = 0.0
     steps: int = 0
 
+    def __add__(self, other: TrainingCost) -> TrainingCost:
+        mine, theirs = asdict(self), asdict(other)
+        return TrainingCost(**{name: mine[name] + theirs[name] for name in mine})
+
 
 @dataclass
 class TrainingResult:
@@ -50,7 +62,7 @@ class TrainingResult:
 
     Attributes:
         model_path: ``model.safetensors``, self-describing.
-        cost: of all sessions together.
+        cost: of all sessions together, and of the run it builds on.
         forwards_here: images passed forward by this call (0 if the run was already finished).
         history: one row per epoch.
     """
@@ -62,8 +74,11 @@ class TrainingResult:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
     """Hold a run folder alone.
+
+    Args:
+        waiting: wait while another process works in it, and say so there; None: do not wait.
 
     Raises:
         UsageError: if another process works in it.
@@ -73,15 +88,22 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
+        if waiting is None:
+            raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
+        waiting.note(f"waiting for another process that works in {folder}")
+        lock.acquire()
     try:
         yield
     finally:
         lock.release()
 
 
-def train_plan(plan: Plan, folder: Path, device: torch.device, progress: Progress | None = None) -> TrainingResult:
+def train_plan(
+    plan: Plan, folder: Path, device: torch.device, progress: Progress | None = None, *, wait: bool = False
+) -> TrainingResult:
     """Train a plan in its run folder, going on from its newest checkpoint.
+
+    A run that it builds on is finished first, in its own folder beside this one, where later runs find it.
 
     Interrupting it at any moment loses at most the epoch in hand. On a CPU with the same number of threads the
     result is the same bit for bit, however often it was interrupted.
@@ -90,19 +112,24 @@ def train_plan(plan: Plan, folder: Path, device: torch.device, progress: Progres
         folder: the run's own folder.
         device: where to compute.
         progress: what to report to.
+        wait: while another process works in the folder, instead of refusing.
 
     Raises:
         CheckpointError: for a damaged checkpoint.
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
-    with locked(folder):
+    with locked(folder, progress if wait else None):
         finished = folder / "model.safetensors"
         if finished.exists():
             return _finished(plan, finished)
+        base = None
+        if plan.base is not None:
+            beside = folder.parent / plan.base.run.folder_name()
+            base = train_plan(plan.base, beside, device, progress, wait=True)
         write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return _Training(plan, folder, device, progress).run()
+            return Session(plan, folder, device, progress, base).run()
 
 
 def _finished(plan: Plan, path: Path) -> TrainingResult:
@@ -120,25 +147,31 @@ def _finished(plan: Plan, path: Path) -> TrainingResult:
         raise CheckpointError(f"{path} does not say what it is ({first_problem(error)}); delete it.") from None
 
 
-class _Training:
+class Session:
     """One session of training a run."""
 
-    def __init__(self, plan: Plan, folder: Path, device: torch.device, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, device: torch.device, progress: Progress, base: TrainingResult | None
+    ) -> None:
         run, task = plan.run, plan.task
-        self.plan, self.folder, self.device, self.progress = plan, folder, device, progress
+        self.plan, self.folder, self.device, self.progress, self.base = plan, folder, device, progress, base
+        channels = task.spec.shape[0]
+        teacher = self._teacher(channels)
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, task.spec.shape[0], task.spec.classes, method).to(device)
+        network = build_network(run.model, channels, task.spec.classes, method).to(device)
+        if base is not None and teacher is None:
+            inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         recipe = run.recipe
         optimizer = torch.optim.SGD(
-            network.parameters(),
+            trained_parameters(network, method),
             lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
         self.trainee = Trainee(
-            network, method, recipe, optimizer, Counter(), build_plugins(run.plugins, run.options, info)
+            network, method, recipe, optimizer, Counter(), build_plugins(run.plugins, run.options, info), teacher
         )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_images[chosen], task.source.train_labels[chosen], device)
@@ -154,6 +187,14 @@ class _Training:
         self.cost = TrainingCost()
         self.history: list[dict[str, Any]] = []
         self.monitored = ""
+
+    def _teacher(self, channels: int) -> nn.Module | None:
+        """The deployed network of the run it builds on, if that is its teacher."""
+        card = self.plan.card
+        if self.plan.base is None or self.base is None or card.base is None or card.base.role != "teacher":
+            return None
+        weights, _ = ckpt.read_model(self.base.model_path, self.device)
+        return load_deployed(self.plan.base.run, channels, weights, self.device).requires_grad_(False)
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
@@ -253,16 +294,19 @@ class _Training:
 
     def _finish(self) -> TrainingResult:
         path = self.folder / "model.safetensors"
+        cost = self.cost + self.base.cost if self.base else self.cost
         description = {
             "run": self.plan.run.model_dump(mode="json"),
             "class_names": list(self.plan.task.source.class_names),
-            "cost": asdict(self.cost),
+            "cost": asdict(cost),
+            "base_cost": asdict(self.base.cost) if self.base else None,
             "history": self.history,
         }
         write_text(self.folder / "training.csv", _csv(self.history))
         ckpt.save_model(path, self.trainee.network.state_dict(), description)
         ckpt.remove_checkpoints(self.folder)
-        return TrainingResult(path, self.cost, self.trainee.counter.forwards, self.history)
+        here = self.trainee.counter.forwards + (self.base.forwards_here if self.base else 0)
+        return TrainingResult(path, cost, here, self.history)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -11,15 +11,18 @@ import torch
 import torch.nn.functional as F
 from ltrobust_bench.baselines.cdt import method as cdt
 from ltrobust_bench.baselines.focal import method as focal
+from ltrobust_bench.baselines.lws import method as lws
 from ltrobust_bench.baselines.mart import method as mart
 from ltrobust_bench.baselines.reat import method as reat
 from ltrobust_bench.baselines.robal import method as robal
 from ltrobust_bench.baselines.taet import method as taet
+from ltrobust_bench.baselines.tau_norm import method as tau_norm
 from ltrobust_bench.baselines.tde import method as tde
 from ltrobust_bench.baselines.trades import method as trades
 from tiny import cases, close, tensor
 
-from ltrobust_bench.api import Output, TrainInfo
+from ltrobust_bench.api import Method, Network, Output, TrainInfo
+from ltrobust_bench.cards import methods
 from ltrobust_bench.longtail import (
     ClassAware,
     CosineHead,
@@ -30,6 +33,7 @@ from ltrobust_bench.longtail import (
     margin_cross_entropy,
     sigmoid_focal,
 )
+from ltrobust_bench.training.build import inherit, trained_parameters
 
 
 def labels(case):
@@ -299,3 +303,78 @@ def test_tde(case):
     close(case, "eval_logits", head.inference(features) if o["posthoc"] else head(features))
     # Ours learns the direction from train-mode forwards only; the official code also from that one.
     assert torch.equal(head.direction, state)
+
+
+@pytest.mark.parametrize("case", cases("tau_norm"))
+def test_tau_norm(case):
+    head = tau_norm.TauNormalised(tensor(case, case["inputs"]["weight"]), case["options"]["tau"])
+    if "weight" in case["expected"]:
+        close(case, "weight", head.weight)
+    close(case, "logits", head(tensor(case, case["inputs"]["features"])))
+
+
+def scaled_head(case, with_bias):
+    classes, features = np.shape(case["inputs"]["weight"])
+    head = lws.ScaledHead(features, classes, with_bias).double()
+    finished = torch.nn.Linear(features, classes).double()
+    finished.load_state_dict({k: tensor(case, case["inputs"][k]) for k in ("weight", "bias")})
+    network = Network(torch.nn.Sequential(torch.nn.Linear(1, 1)), head)
+    inherit(network, {f"head.{k}": v for k, v in finished.state_dict().items()}, ("head",))
+    with torch.no_grad():
+        head.scales.copy_(tensor(case, case["inputs"]["scales"]))
+    return network, head
+
+
+@pytest.mark.parametrize("case", cases("lws", function="robal.PostNorm_Classifier"))
+def test_lws_steps(case):
+    """The factors alone learn, by SGD with weight decay on them."""
+    network, head = scaled_head(case, with_bias=False)
+    chosen = trained_parameters(network, Method(trains=lws.scales_only))
+    optimizer = torch.optim.SGD(chosen, **case["options"]["optimizer"])
+    before = head.weight.clone()
+    for expected in case["expected"]["steps"]:
+        logits = head(tensor(case, case["inputs"]["features"]))
+        loss = F.cross_entropy(logits, labels(case))
+        optimizer.zero_grad()
+        loss.backward()
+        for key, value in expected.items():
+            if key in ("logits", "loss"):
+                close(case, key, {"logits": logits, "loss": loss}[key], value)
+            elif key.startswith("grad"):
+                close(case, key, head.scales.grad, value)
+        optimizer.step()
+        close(case, "scales", head.scales, expected["scales"])
+    assert case["expected"]["weight_unchanged"] is torch.equal(head.weight, before)
+
+
+@pytest.mark.parametrize("case", cases("lws", function="classifier_balancing.DotProduct_Classifier"))
+def test_lws_original_form(case):
+    _, head = scaled_head(case, with_bias=True)
+    logits = head(tensor(case, case["inputs"]["features"]))
+    loss = F.cross_entropy(logits, labels(case))
+    close(case, "logits", logits)
+    close(case, "loss", loss)
+    close(case, "grad_scales", torch.autograd.grad(loss, head.scales)[0])
+
+
+def post_hoc(slug, case):
+    """Logits of a finished linear head as the method deploys them."""
+    classes, features = np.shape(case["inputs"]["weight"])
+    head = torch.nn.Linear(features, classes).double()
+    head.load_state_dict({k: tensor(case, case["inputs"][k]) for k in ("weight", "bias")})
+    data = TrainInfo(counts(case), "golden", 0)
+    method = methods.get(slug).factory()({"tau": case["options"]["tau"]}, data)
+    network = Network(torch.nn.Identity(), head)
+    return method.deploy(network, data)(tensor(case, case["inputs"]["features"]))
+
+
+@pytest.mark.parametrize("case", cases("logit_adjust", where="posthoc"))
+def test_post_hoc_logit_adjustment(case):
+    close(case, "logits", post_hoc("logit-adjust-posthoc", case))
+
+
+@pytest.mark.parametrize("case", cases("cdt", function="robal.CDT_Classifier", posthoc=True))
+def test_post_hoc_rescaling(case):
+    """The official divisors are rounded to float32."""
+    close(case, "logits", post_hoc("cdt-posthoc", case))
+    close(case, "divisors", counts(case) ** case["options"]["tau"])

@@ -130,7 +130,7 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(trainer, "build_network", counting)
-    monkeypatch.setattr(trainer._Training, "_monitor", lambda self: (0.0, 0.0))
+    monkeypatch.setattr(trainer.Session, "_monitor", lambda self: (0.0, 0.0))
     result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
     assert result.cost.forwards == counter.forwards == 94 * 5
     assert result.cost.backwards == counter.backwards == 94 * 4
@@ -196,10 +196,10 @@ def test_a_network_of_another_run_is_not_taken_for_this_one(tmp_path):
 
 def test_natural_logits_never_move_the_running_statistics(tmp_path):
     from ltrobust_bench.training.step import Step, Trainee
-    from ltrobust_bench.training.trainer import _Training
+    from ltrobust_bench.training.trainer import Session
 
     p = plan("trades")
-    training = _Training(p, tmp_path, CPU, Silent())
+    training = Session(p, tmp_path, CPU, Silent(), None)
     trainee: Trainee = training.trainee
     x, y = next(training.loader.epoch(1))
     trainee.network.train()
