@@ -138,7 +138,7 @@ class Memory(Protocol):
 
     def on_step_end(self, outputs: Outputs, y: Tensor) -> None: ...
 
-    def on_epoch_end(self, epoch: int) -> None: ...
+    def on_epoch_end(self, epoch: int, network: Network) -> None: ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -246,6 +246,15 @@ class Plugin:
         """After the optimiser's step."""
 
 
+BudgetRule = Callable[[AttackBudget, Tensor, StepContext], AttackBudget]
+"""(the recipe's budget, y [B], ctx) -> the budget of the inner attack on these images."""
+
+
+def as_given(budget: AttackBudget, y: Tensor, ctx: StepContext) -> AttackBudget:
+    """The recipe's budget for every image."""
+    return budget
+
+
 @dataclass(frozen=True)
 class Method:
     """A defense as the composition of its parts.
@@ -255,6 +264,7 @@ class Method:
     """
 
     objective: Objective = cross_entropy
+    attack_budget: BudgetRule = as_given
     loss: OuterLoss = adversarial(F.cross_entropy)
     head: Head = linear
     sampler: Sampler = shuffle
@@ -267,6 +277,7 @@ class Method:
 
 __all__ = [
     "AttackBudget",
+    "BudgetRule",
     "Crafts",
     "Criterion",
     "Deploy",
@@ -286,6 +297,7 @@ __all__ = [
     "Trains",
     "adversarial",
     "always",
+    "as_given",
     "clean",
     "cross_entropy",
     "everything",

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltrobust_bench.api import Method, Objective, OuterLoss, Outputs, StepContext, TrainInfo
+from ltrobust_bench.api import Method, Network, Objective, OuterLoss, Outputs, StepContext, TrainInfo
 from ltrobust_bench.longtail import balanced_softmax, effective_number, normalised_inverse
 
 
@@ -46,7 +46,7 @@ class PredictedCounts:
         predicted = logits.detach().argmax(dim=1)
         self.current.scatter_add_(0, predicted, torch.ones_like(predicted, dtype=self.current.dtype))
 
-    def on_epoch_end(self, epoch: int) -> None:
+    def on_epoch_end(self, epoch: int, network: Network) -> None:
         self.load_state_dict({"last": self.current, "current": torch.zeros_like(self.current)})
 
     def state_dict(self) -> dict[str, Tensor]:

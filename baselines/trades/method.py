@@ -9,12 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltrobust_bench.api import Method, OuterLoss, Outputs, StepContext, TrainInfo
-from ltrobust_bench.longtail import kl_divergence
-
-
-def divergence(logits: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
-    """The inner objective: KL from the clean prediction, which carries no gradient; [B]."""
-    return kl_divergence(ctx.natural_logits(), logits)
+from ltrobust_bench.longtail import kl_divergence, natural_divergence
 
 
 def trades_loss(beta: float) -> OuterLoss:
@@ -29,4 +24,4 @@ def trades_loss(beta: float) -> OuterLoss:
 
 def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
     """TRADES with weight ``beta``."""
-    return Method(objective=divergence, loss=trades_loss(options["beta"]))
+    return Method(objective=natural_divergence, loss=trades_loss(options["beta"]))

@@ -9,15 +9,17 @@ from ltrobust_bench.longtail.losses import (
     kl_divergence,
     ldam_margins,
     margin_cross_entropy,
+    natural_divergence,
     sigmoid_focal,
 )
-from ltrobust_bench.longtail.samplers import ClassAware, class_frequencies, weighted_draws
+from ltrobust_bench.longtail.samplers import ClassAware, balanced_subset, class_frequencies, weighted_draws
 
 __all__ = [
     "AffineLogits",
     "ClassAware",
     "CosineHead",
     "balanced_softmax",
+    "balanced_subset",
     "class_frequencies",
     "class_means",
     "class_temperatures",
@@ -26,6 +28,7 @@ __all__ = [
     "kl_divergence",
     "ldam_margins",
     "margin_cross_entropy",
+    "natural_divergence",
     "normalised_inverse",
     "sigmoid_focal",
     "weighted_draws",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltrobust_bench.api import Criterion
+from ltrobust_bench.api import Criterion, StepContext
 
 
 def balanced_softmax(counts: Tensor, tau: float = 1.0) -> Criterion:
@@ -39,6 +39,11 @@ def kl_divergence(reference: Tensor, logits: Tensor, epsilon: float = 0.0) -> Te
     log_q = F.log_softmax(logits, dim=1) if epsilon == 0 else (F.softmax(logits, dim=1) + epsilon).log()
     # A log target keeps the gradient finite where the reference's softmax is exactly 0.
     return F.kl_div(log_q, F.log_softmax(reference, dim=1), reduction="none", log_target=True).sum(dim=1)
+
+
+def natural_divergence(logits: Tensor, y: Tensor, ctx: StepContext) -> Tensor:
+    """TRADES' inner objective: KL from the clean prediction, which carries no gradient; [B]."""
+    return kl_divergence(ctx.natural_logits(), logits)
 
 
 def margin_cross_entropy(

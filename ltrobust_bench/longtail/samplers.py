@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltrobust_bench.api import Outputs
+from ltrobust_bench.api import Network, Outputs
 
 Shuffle = Callable[[list[int]], Any]
 """Shuffles a list in place."""
@@ -58,7 +58,7 @@ class ClassAware:
     def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
         """Nothing is learned from a step."""
 
-    def on_epoch_end(self, epoch: int) -> None:
+    def on_epoch_end(self, epoch: int, network: Network) -> None:
         """The cycles go on."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -90,3 +90,15 @@ def weighted_draws(
     """``draws`` indices with replacement: the class by ``frequencies`` [C], the image uniformly within it."""
     per_image = (frequencies / np.bincount(labels, minlength=len(frequencies)))[labels]
     return generator.choice(len(labels), size=draws, p=per_image / per_image.sum())
+
+
+def balanced_subset(labels: np.ndarray, per_class: int) -> np.ndarray:
+    """Indices with ``per_class`` images of every class: of a larger class its first ones, of a smaller one all of
+    them over and over and, to fill up, a fixed random choice; int64, shape [C * per_class]."""
+    generator, chosen = np.random.default_rng(0), []
+    for label in range(int(labels.max()) + 1):
+        own = np.flatnonzero(labels == label)
+        rounds, rest = divmod(per_class, len(own))
+        fill = own[:rest] if rounds == 0 else generator.permutation(own)[:rest]
+        chosen += [np.tile(own, rounds), fill]
+    return np.concatenate(chosen)

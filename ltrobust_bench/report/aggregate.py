@@ -27,6 +27,10 @@ DECIMALS = 2
 """Decimals of every percentage; entries that agree after rounding share a rank."""
 
 
+UNRANKED = "unranked"
+"""Flag of an entry whose card asks for no rank."""
+
+
 class BoardKey(NamedTuple):
     """Runs are compared only if all of this agrees: the terms, the images and the attacks."""
 
@@ -82,7 +86,7 @@ class Entry:
         interval: 95 % interval of the balanced worst-case accuracy, fractions.
         interval_kind: how it was made.
         flags: what a reader must know before comparing.
-        rank: 1 is best; equal accuracies share a rank; None if the board is not ranked.
+        rank: 1 is best; equal accuracies share a rank; None if the board or the entry is not ranked.
     """
 
     label: str
@@ -268,6 +272,7 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9
         or any(plugins.get(p).card.raises_epsilon for p in run.plugins if p in plugins),
         "unknown protocol": status == "unknown",
+        UNRANKED: run.method in methods and not methods.get(run.method).card.ranked,
     }
     return Entry(
         label=label,
@@ -281,11 +286,16 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
 
 
 def _ranked(entries: list[Entry]) -> list[Entry]:
-    """Best first, by rounded balanced worst-case accuracy; the label only settles the order of equals."""
+    """Best first, by rounded balanced worst-case accuracy; the label only settles the order of equals. Entries whose
+    card asks for no rank stand where their accuracy puts them, and take no rank from others."""
     accuracy = {e.label: round(float(e.percent("union", "balanced")), DECIMALS) for e in entries}
     ordered = sorted(entries, key=lambda e: (-accuracy[e.label], e.label))
+    taking_part = [e for e in ordered if UNRANKED not in e.flags]
+    rank: dict[str, int] = {}
     best: dict[float, int] = {}
-    return [replace(e, rank=best.setdefault(accuracy[e.label], i)) for i, e in enumerate(ordered, start=1)]
+    for place, entry in enumerate(taking_part, start=1):
+        rank[entry.label] = best.setdefault(accuracy[entry.label], place)
+    return [replace(e, rank=rank.get(e.label)) for e in ordered]
 
 
 def _slug(key: BoardKey, status: str) -> str:

@@ -94,6 +94,7 @@ class Step:
             with torch.no_grad():
                 self._forward(self.x)
         budget = AttackBudget(float(spec.epsilon), float(spec.step_size), float(spec.epsilon))
+        budget = self.trainee.method.attack_budget(budget, self.y, self)
         for plugin in self.trainee.plugins:
             budget = plugin.attack_budget(budget, self.y, self)
         with crafting_mode(network, spec.bn_mode):

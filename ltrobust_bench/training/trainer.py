@@ -232,7 +232,7 @@ class Session:
                 f"{self.folder}. Lower the learning rate with --set lr=..., or report it if the recipe is the card's."
             )
         for memory in trainee.method.memory.values():
-            memory.on_epoch_end(epoch)
+            memory.on_epoch_end(epoch, trainee.network)
         row: dict[str, Any] = {"epoch": epoch, "lr": rate, "loss": loss}
         self.cost.forwards += trainee.counter.forwards - before[0]
         self.cost.backwards += trainee.counter.backwards - before[1]

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ltrobust_bench.baselines.cdt import method as cdt
+from ltrobust_bench.baselines.cfa import method as cfa
+from ltrobust_bench.baselines.dafa import method as dafa
 from ltrobust_bench.baselines.focal import method as focal
 from ltrobust_bench.baselines.lws import method as lws
 from ltrobust_bench.baselines.mart import method as mart
@@ -378,3 +380,22 @@ def test_post_hoc_rescaling(case):
     """The official divisors are rounded to float32."""
     close(case, "logits", post_hoc("cdt-posthoc", case))
     close(case, "divisors", counts(case) ** case["options"]["tau"])
+
+
+@pytest.mark.parametrize("case", cases("cfa", what="schedule"))
+def test_cfa_schedule(case):
+    o, accuracy = case["options"], tensor(case, case["inputs"]["robust_accuracy"])
+    close(case, "epsilon", cfa.class_radius(o["epsilon"], accuracy, o["lambda_1"]))
+    close(case, "beta", cfa.class_weight(o["beta"], accuracy, o["lambda_2"]))
+
+
+@pytest.mark.parametrize("case", cases("dafa", what="weights"))
+def test_dafa_weights(case):
+    given = tensor(case, case["inputs"]["adversarial_probabilities"])  # rounded, so not quite of sum 1
+    similarity = torch.stack([given[labels(case) == c].mean(dim=0) for c in range(given.shape[1])])
+    weights = dafa.class_weights(similarity, case["options"]["lambda"])
+    close(case, "weights", weights)
+    memory = dafa.Similarity(given.shape[1], 1, case["options"]["lambda"], given)
+    memory.on_step_end(SimpleNamespace(adversarial=Output(given.log(), given)), labels(case))
+    memory.on_epoch_end(1, None)
+    assert torch.allclose(memory.weights, weights, rtol=1e-4)

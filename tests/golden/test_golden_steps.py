@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ltrobust_bench.baselines.cfa import method as cfa
 from tiny import cases, close, dtype_of, network, ours, tensor
 
 from ltrobust_bench.api import linear
@@ -16,7 +17,13 @@ from ltrobust_bench.protocol import AttackSpec, Recipe, Schedule
 from ltrobust_bench.training.build import build_method
 from ltrobust_bench.training.step import Step, Trainee
 
-STARTS = {"one_sided", "gauss", "uniform", "uniform with the base epsilon, clamped to [0,1]"}
+STARTS = {
+    "one_sided",
+    "gauss",
+    "uniform",
+    "uniform with the base epsilon, clamped to [0,1]",
+    "uniform in the class budget, clamped to [0,1]",
+}
 
 
 def recipe(case, forwards, after=(), before=False):
@@ -54,7 +61,19 @@ def build(slug, case, **options):
     return method
 
 
-def run(case, method, forwards, after=(), minimal=False, before=False, plugins=(), proxied=(), epoch=1, epochs=1):
+def run(
+    case,
+    method,
+    forwards,
+    after=(),
+    minimal=False,
+    before=False,
+    plugins=(),
+    proxied=(),
+    attacked=(),
+    epoch=1,
+    epochs=1,
+):
     """Play a case through; with ``minimal`` forwards only what must then agree is compared."""
     model = network(case)
     o = case["options"]["optimizer"]
@@ -71,7 +90,7 @@ def run(case, method, forwards, after=(), minimal=False, before=False, plugins=(
     for k, expected in enumerate(case["expected"]["steps"]):
         if not minimal:
             official = [f for f in [*forwards, *after] if crafts or f == "nat"] or ["nat"]
-            assert ["nat"] * (before and crafts) + [*proxied, *official] == expected["bn_forwards"]
+            assert ["nat"] * (before and crafts) + [*attacked, *proxied, *official] == expected["bn_forwards"]
         step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
         start = case["inputs"].get("x_start")
         close(case, "x_adv", step.craft(start=None if start is None else tensor(case, start[k])), expected["x_adv"])
@@ -163,6 +182,41 @@ def test_taet_step(case):
     run(case, build("taet", case, **values), forwards, before=True, epoch=41 if o["stage"] == 2 else 40, epochs=100)
 
 
+def fair(slug, case, **options):
+    """CFA or DAFA with the class budgets and weights of a case."""
+    host = "at" if case["options"]["what"] == "pgd" else "trades"
+    method = build(slug, case, host=host, **options)
+    if slug == "dafa":
+        method.memory["similarity"].weights = tensor(case, case["inputs"]["class_weight"])
+        return method
+    # The case gives epsilon_c and beta'_c; the accuracies that lead to them differ, so each is set by itself.
+    given = tensor(case, case["inputs"]["class_epsilon"])
+    method.memory["accuracy"].last = given / case["options"]["epsilon"] - 0.5
+    if host == "trades":
+        share = tensor(case, case["inputs"]["class_beta"])
+
+        def loss(outputs, y, ctx):
+            return cfa.calibrated_trades(share, outputs.clean.logits, outputs.adversarial.logits, y)
+
+        method = replace(method, loss=loss)
+    return method
+
+
+@pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
+@pytest.mark.parametrize(
+    ("slug", "case"), [(m, c.values[0]) for m in ("cfa", "dafa") for c in cases(f"{m}", what="trades")]
+)
+def test_fair_trades_step(slug, case, minimal):
+    forwards = methods.get(slug).card.recipe["bn_forwards"]
+    run(case, fair(slug, case), forwards, minimal=minimal, epoch=100, epochs=200)
+
+
+@pytest.mark.parametrize("case", cases("cfa", what="pgd"))
+def test_cfa_step_that_attacks_in_train_mode(case):
+    steps = case["options"]["num_steps"]
+    run(case, fair("cfa", case), ["adv"], epoch=100, epochs=200, attacked=["attack"] * steps)
+
+
 MUTANTS = [
     # (method, options that remove its distinguishing term, forwards, golden file)
     ("trades", {"beta": 0.0}, ["nat", "adv", "nat"], "trades_step"),
@@ -214,6 +268,18 @@ def test_loss_mutant_is_caught(slug, options, file, name, when):
     method = replace(build(slug, case, **options), head=linear)
     with pytest.raises(AssertionError):
         run(case, method, [], minimal=True, **when)
+
+
+@pytest.mark.parametrize("slug", ["cfa", "dafa"])
+def test_fairness_mutant_is_caught(slug):
+    """The same radius and weight for every class."""
+    (case,) = cases(slug, what="trades")[0].values
+    flat = {**case, "inputs": {**case["inputs"]}}
+    for key in ("class_epsilon", "class_beta", "class_weight"):
+        if key in flat["inputs"]:
+            flat["inputs"][key] = [sum(flat["inputs"][key]) / len(flat["inputs"][key])] * len(flat["inputs"][key])
+    with pytest.raises(AssertionError):
+        run(flat, fair(slug, flat), [], minimal=True, epoch=100, epochs=200)
 
 
 def test_mutant_at_without_attack_is_caught():

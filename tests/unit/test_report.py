@@ -214,6 +214,15 @@ def test_a_smoke_test_is_not_ranked():
     assert "the numbers mean nothing" in tables.markdown([board])
 
 
+def test_an_unranked_method_stands_in_its_place_and_takes_no_rank():
+    weak = {**BITS, "pgd-20": [0] * 12}
+    made = [synthetic_record(BITS, train_counts=COUNTS, method=name) for name in ("at", "selfdistill")]
+    made.append(synthetic_record(weak, train_counts=COUNTS, method="trades"))
+    (board,) = boards(made)
+    assert [(e.rank, e.label.split(" ")[0]) for e in board.entries] == [(1, "at"), (None, "selfdistill"), (2, "trades")]
+    assert ["unranked" in entry.flags for entry in board.entries] == [False, True, False]
+
+
 def test_the_order_of_records_does_not_matter(six):
     made = [*six, synthetic_record(epochs=2), synthetic_record(model="resnet18", accuracy=0.9)]
     makers = (tables.leaderboard_csv, tables.groups_csv, tables.per_class_csv, tables.markdown)
