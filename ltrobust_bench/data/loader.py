@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltrobust_bench.api import Sampler
+from ltrobust_bench.data.augment import augmentation
+from ltrobust_bench.protocol.spec import Augment
 
 
 def derive_seed(seed: int, stream: str, epoch: int = 0) -> int:
@@ -84,6 +86,7 @@ class TrainLoader:
         seed: training seed.
         padding: zero padding of random crops, pixels.
         flip: whether to flip half of the images.
+        augment: policy before crop and flip.
     """
 
     def __init__(
@@ -96,9 +99,10 @@ class TrainLoader:
         seed: int,
         padding: int,
         flip: bool,
+        augment: Augment = "none",
     ) -> None:
         self.data, self.sampler, self.batch_size, self.steps = data, sampler, batch_size, steps
-        self.seed, self.padding, self.flip = seed, padding, flip
+        self.seed, self.padding, self.flip, self.augment = seed, padding, flip, augmentation(augment)
         self._labels = data.labels.cpu().numpy()
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -114,5 +118,8 @@ class TrainLoader:
         for step in range(self.steps):
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)
             chosen = index[part]
-            images = crop_and_flip(self.data.images[chosen], offsets[:, part], mirrored[part], self.padding)
+            images = self.data.images[chosen]
+            if self.augment is not None:
+                images = self.augment(images, derive_seed(self.seed, f"policy/{step}", epoch))
+            images = crop_and_flip(images, offsets[:, part], mirrored[part], self.padding)
             yield to_unit(images), self.data.labels[chosen]

@@ -17,6 +17,7 @@ Start = Literal["none", "uniform", "one_sided", "gauss"]
 BNMode = Literal["eval", "batch", "train"]
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
+Augment = Literal["none", "randaugment", "autoaugment"]
 
 
 class Strict(BaseModel):
@@ -83,6 +84,11 @@ class Recipe(Strict):
     bn_forwards_after: list[Forward] = Field(description="train-mode forwards after the update, without gradient")
     clean_forward_before: bool = Field(
         default=False, description="a train-mode forward of the clean batch, discarded, before crafting"
+    )
+    augment: Augment = Field(
+        default="none",
+        description="policy before crop and flip: randaugment (2 operations, magnitude 8 of 31) or autoaugment (the "
+        "CIFAR-10 policy)",
     )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
 

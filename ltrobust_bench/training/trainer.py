@@ -183,6 +183,7 @@ class Session:
             seed=run.seed,
             padding=run.augmentation.crop_padding,
             flip=run.augmentation.flip,
+            augment=recipe.augment,
         )
         self.cost = TrainingCost()
         self.history: list[dict[str, Any]] = []
