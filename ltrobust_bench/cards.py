@@ -172,6 +172,17 @@ class Card(Strict):
             return self.recipe
         return _merge(methods.get(self.recipe_from).card.paper_recipe(), self.recipe)
 
+    def _switched(self, name: str, word: Any, protocol: Protocol) -> dict[str, Any]:
+        """The parts of a recipe that a switch sets."""
+        words, parts = SWITCHES[name]
+        if word not in words:
+            raise UnknownNameError(f"value of {name}", str(word), words)
+        if word == "robal_compound":
+            return {"schedule": _ROBAL_SCHEDULE}
+        protocols = protocol.training.model_dump()
+        theirs = self.paper_recipe() if word == "official" else {}
+        return {part: theirs.get(part, protocols[part]) for part in parts}
+
     def resolve_recipe(
         self, protocol: Protocol, track: Track, epsilon: float, overrides: Mapping[str, Any] | None = None
     ) -> Recipe:
@@ -193,6 +204,9 @@ class Card(Strict):
         else:
             merged["epochs"] = share_of(self.budget, merged["epochs"])
         for name, value in (overrides or {}).items():
+            if name in SWITCHES:
+                merged |= self._switched(name, value, protocol)
+                continue
             branch: Any = merged
             *path, leaf = name.split(".")
             for part in path:
@@ -207,6 +221,18 @@ class Card(Strict):
             return Recipe.model_validate(merged)
         except ValidationError as error:
             raise UsageError(f"recipe: {first_problem(error)}") from None
+
+
+SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bn_forwards": (("minimal", "official"), ("bn_forwards", "bn_forwards_after", "clean_forward_before")),
+    "lr_schedule": (("multistep", "robal_compound"), ("schedule",)),
+}
+"""Recipe settings that are given by a word: the words, and the parts of the recipe that each sets together.
+
+``bn_forwards``: the train-mode forwards that the loss needs, or those of the released code (they move the running
+statistics). ``lr_schedule``: the protocol's, or RoBal's, in which the decay compounds.
+"""
+_ROBAL_SCHEDULE = {"kind": "robal_compound", "milestones": [60, 75], "of": 80, "gamma": 0.1, "warmup_epochs": 0}
 
 
 def share_of(budget: float, epochs: int) -> int:

@@ -144,6 +144,9 @@ def check_training(subject: Subject) -> list[str]:
     plan, trained = subject.plan, subject.trained
     if len(trained.history) != plan.run.recipe.epochs:
         return [f"{len(trained.history)} epochs were trained, {plan.run.recipe.epochs} were asked for"]
+    budget = plan.budget + (plan.base.budget if plan.base else 0)
+    if trained.cost.steps != budget:
+        return [f"{trained.cost.steps} optimiser steps were counted, the budget is {budget}"]
     if not trained.history:
         return []
     # The base is finished by now, so it is only looked up.

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ltrobust_bench.cards import Card, methods, plugins, share_of
+from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
 from ltrobust_bench.data.registry import DatasetSpec, datasets
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
@@ -275,17 +275,20 @@ def _effective(overrides: Mapping[str, Any], recipe: Recipe, base: Recipe) -> di
     """The overrides that change something, as the recipe's own values: writing out a default is no override."""
 
     def value(of: Recipe, name: str) -> Any:
+        if name in SWITCHES:
+            return [getattr(of, part) for part in SWITCHES[name][1]]
         branch, _, leaf = name.rpartition(".")
         return getattr(getattr(of, branch) if branch else of, leaf)
 
-    return {n: value(recipe, n) for n in overrides if value(recipe, n) != value(base, n)}
+    changed = [n for n in overrides if value(recipe, n) != value(base, n)]
+    return {n: overrides[n] if n in SWITCHES else value(recipe, n) for n in changed}
 
 
 def recipe_settings() -> list[str]:
     """Dotted names of the recipe's settings that can be given by hand."""
     inner = [f"attack.{name}" for name in AttackSpec.model_fields]
-    fixed = {"attack", "schedule", "epochs", "precision", "model", "bn_forwards", "bn_forwards_after"}
-    return [name for name in Recipe.model_fields if name not in fixed] + inner
+    fixed = {"attack", "epochs", "precision", "model", *(part for _, parts in SWITCHES.values() for part in parts)}
+    return [name for name in Recipe.model_fields if name not in fixed] + [*SWITCHES] + inner
 
 
 def _literal(value: Any) -> Any:
