@@ -47,3 +47,61 @@ def leaderboard(context: click.Context, results_dir: Path, records_dirs: tuple[P
     for path in result.written:
         console.print(f"wrote {path}", soft_wrap=True)
     context.exit(1 if result.damaged else 0)
+
+
+@command.command(epilog="Example: ltbench report compare reat at-bsl --dataset cifar10-lt")
+@click.argument("methods", nargs=-1, required=True)
+@click.option("--dataset", "-d", help="Data set of the board, if there are several boards.")
+@click.option("--protocol", help="Protocol of the board.")
+@click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True)
+@click.option("--attack", default="union", show_default=True, help="clean, an attack of the suite, or union.")
+@results_dir_option
+def compare(
+    methods: tuple[str, ...],
+    dataset: str | None,
+    protocol: str | None,
+    track: str,
+    attack: str,
+    results_dir: Path,
+) -> None:
+    """Whether methods differ: the first against each of the others, image by image, seed by seed.
+
+    Names are those of the leaderboard, for instance 'robal (variant=N)'. Exact McNemar test per seed pair (the largest
+    p-value counts), Holm's correction over the methods, and an interval over the seed pairs.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ltrobust_bench.report import find_board
+    from ltrobust_bench.report.aggregate import entries_called
+
+    board = find_board(results_dir / "records", dataset=dataset, protocol=protocol, track=track)
+    from ltrobust_bench.evaluation.compare import compare as differences
+
+    found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(f"{board.title}; accuracy under {attack}, points", style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "group", "difference", "95 % interval", "p", "p (Holm)", ""):
+        table.add_column(heading, no_wrap=True)
+    for d in found:
+        low, high = (100 * bound for bound in d.interval)
+        name = f"{d.first} - {d.second}" if d.group == "all" else ""
+        verdict = ("better" if d.difference > 0 else "worse") if d.resolved else "not resolved"
+        table.add_row(
+            name,
+            d.group,
+            f"{100 * d.difference:+.1f}",
+            f"{low:+.1f} to {high:+.1f}",
+            f"{d.p_value:.3g}",
+            f"{d.p_holm:.3g}",
+            verdict,
+        )
+    console.print(table)
+    seeds = {d.seeds for d in found}
+    for paired in sorted(seeds):
+        console.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")
+    if any(len(paired) < 3 for paired in seeds):
+        console.print(
+            "note: fewer than 3 seeds; a difference between runs is not yet one between methods", style="yellow"
+        )

@@ -44,6 +44,29 @@ class LeaderboardResult:
         return pd.DataFrame(leaderboard_rows(self.boards), columns=LEADERBOARD)
 
 
+def find_board(
+    records_dir: Path, *, dataset: str | None = None, protocol: str | None = None, track: str | None = None
+) -> Board:
+    """The one board of full runs that fits.
+
+    Raises:
+        UsageError: if none or several fit; the message names what there is.
+    """
+    from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.records.io import find_records
+    from ltrobust_bench.report import aggregate
+
+    records, _ = find_records([records_dir])
+    full = [board for board in aggregate.boards(records) if not board.key.reduced]
+    wanted = {"dataset": dataset, "protocol": protocol, "track": track}
+    fitting = [b for b in full if all(v is None or getattr(b.key, k) == v for k, v in wanted.items())]
+    if len(fitting) != 1:
+        asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
+        there = "; ".join(b.title for b in fitting or full) or f"no records in {records_dir}"
+        raise UsageError(f"{len(fitting)} boards fit {asked or 'the request'}; there are: {there}.")
+    return fitting[0]
+
+
 def leaderboard(
     records_dirs: Sequence[Path | str] = (Path("results/records"),),
     output: Path | str = Path("results"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
@@ -188,6 +188,22 @@ def boards(records: Iterable[Record]) -> list[Board]:
         built.append(_board(key, members, slug, *states[key]))
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), b.slug))
+
+
+def entries_called(board: Board, names: Sequence[str], attack: str) -> list[Entry]:
+    """Entries of a board by their labels, in the order of the names.
+
+    Raises:
+        UnknownNameError: for a name that is not on the board, or an attack its runs were not put through.
+    """
+    by_label = {entry.label: entry for entry in board.entries}
+    for name in names:
+        if name not in by_label:
+            raise UnknownNameError("entry of this board", name, by_label)
+    rows = ("clean", *board.key.suite, "union")
+    if attack not in rows:
+        raise UnknownNameError("attack of this board", attack, rows)
+    return [by_label[name] for name in names]
 
 
 def method_label(run: RunSection) -> str:

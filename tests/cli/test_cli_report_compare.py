@@ -1,0 +1,30 @@
+"""``ltbench report compare`` on the committed records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from command_line import call, refused
+
+RESULTS = Path(__file__).parents[2] / "results"
+COMPARE = ["report", "compare", "--dataset", "digits-lt", "--results-dir", RESULTS]
+
+
+def test_compare_prints_every_group_and_says_what_is_resolved(capsys):
+    code, out, _ = call(capsys, *COMPARE, "reat", "trades", "at-bsl")
+    assert code == 0 and "reat - trades" in out and "reat - at-bsl" in out
+    assert out.count("medium") == 2 and "seeds paired: 0, 1, 2" in out
+    assert "better" in out.split("reat - at-bsl")[0], "REAT beats TRADES on every seed"
+    assert "not resolved" in out.split("reat - at-bsl")[1], "the two best entries differ by chance"
+
+
+def test_compare_takes_labels_and_attacks(capsys):
+    code, out, _ = call(capsys, *COMPARE, "robal", "robal (variant=N)", "--attack", "clean")
+    assert code == 0 and "accuracy under clean" in out
+
+
+def test_bad_requests(capsys):
+    assert "did you mean 'reat'" in refused(capsys, *COMPARE, "raet", "at")
+    assert "autoattack" in refused(capsys, *COMPARE, "reat", "at", "--attack", "autoatack")
+    assert "needs two" in refused(capsys, *COMPARE, "reat")
+    assert "0 boards fit" in refused(capsys, *COMPARE, "reat", "at", "--track", "paper")
