@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -81,23 +82,20 @@ def compare(
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"{board.title}; accuracy under {attack}, points", style="bold", soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "group", "difference", "95 % interval", "p", "p (Holm)", ""):
-        table.add_column(heading, no_wrap=True)
-    for d in found:
-        low, high = (100 * bound for bound in d.interval)
-        name = f"{d.first} - {d.second}" if d.group == "all" else ""
-        verdict = ("better" if d.difference > 0 else "worse") if d.resolved else "not resolved"
-        table.add_row(
-            name,
-            d.group,
-            f"{100 * d.difference:+.1f}",
-            f"{low:+.1f} to {high:+.1f}",
-            f"{d.p_value:.3g}",
-            f"{d.p_holm:.3g}",
-            verdict,
-        )
-    console.print(table)
+    for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
+        table = Table("", "difference", "95 % interval", "p", "p (Holm)", "", box=None, title_justify="left")
+        table.title = f"{first} - {second}"
+        for d in groups:
+            low, high = (100 * bound for bound in d.interval)
+            table.add_row(
+                d.group,
+                f"{100 * d.difference:+.1f}",
+                f"{low:+.1f} to {high:+.1f}",
+                f"{d.p_value:.3g}",
+                f"{d.p_holm:.3g}",
+                ("better" if d.difference > 0 else "worse") if d.resolved else "not resolved",
+            )
+        console.print(table)
     seeds = {d.seeds for d in found}
     for paired in sorted(seeds):
         console.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")

@@ -175,7 +175,7 @@ def test_reat_memory_counts_an_epoch_and_then_reweighs():
         memory.on_step_end(SimpleNamespace(adversarial=Output(logits, logits)), torch.zeros(4, dtype=torch.int64))
     assert memory.current.tolist() == [4, 2, 2]
     assert torch.equal(memory.weights, first)  # constant within an epoch
-    memory.on_epoch_end(1)
+    memory.on_epoch_end(1, None)
     assert memory.last.tolist() == [4, 2, 2] and memory.current.tolist() == [0, 0, 0]
     assert torch.equal(memory.weights, reat.rbl_weights(counts, torch.tensor([4.0, 2, 2], dtype=DOUBLE)))
 
