@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench._version import __version__
 from ltrobust_bench.data.loader import DeviceData
-from ltrobust_bench.data.registry import datasets
+from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images
 from ltrobust_bench.evaluation.result import Evaluation
@@ -242,7 +242,7 @@ def evaluate(
         imbalance_ratio, profile: of the training set, which define head, medium and tail.
         attacks: names of some of the suite's attacks; default: all.
         limit_test: first limit // C test images of each class.
-        data_dir: folder of the data set.
+        data_dir: folder or archive of the data set.
         device: where to compute; ``auto``: where the model is.
 
     Returns:
@@ -258,7 +258,7 @@ def evaluate(
         if dataset is not None and dataset != own.dataset:
             raise CheckpointError(f"{model} was trained on {own.dataset}, not on {dataset}.")
         dataset, protocol = own.dataset, protocol or own.protocol
-        imbalance_ratio, profile = imbalance_ratio or own.imbalance_ratio, profile or own.profile
+        imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
         module: nn.Module = loaded.model
     elif dataset is None:
         raise UsageError("evaluate(model, dataset) needs the name of a data set; `ltbench list datasets` shows them.")
@@ -305,7 +305,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
         spent = description.get("base_cost")
         base_cost = TrainingCost(**spent) if spent else None
-        channels = datasets.get(section.dataset).shape[0]
+        channels = dataset_spec(section.dataset).shape[0]
         model = load_deployed(section, channels, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
@@ -326,21 +326,22 @@ def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
     task = make_task(
         section.dataset,
         protocol=section.protocol,
-        imbalance_ratio=section.imbalance_ratio,
+        imbalance_ratio=section.asked_ratio,
         profile=section.profile,
         limit_train=section.limit_train,
         limit_test=section.limit_test,
         data_dir=data_dir,
     )
-    if task.protocol.digest() != section.protocol_digest:
+    if task.protocol.digest(section.dataset) != section.protocol_digest:
         raise CheckpointError(f"protocol {section.protocol} has changed since this network was trained under it.")
     for part, then, now in (
+        ("trained on another folder's images", section.source_sha256, task.source.sha256),
         ("trained on another split", section.train_index_sha256, task.split.train_sha256),
         ("to be tested on other images", section.test_index_sha256, task.split.test_sha256),
     ):
         if then != now:
             raise CheckpointError(
-                f"this network was {part} of {section.dataset} (index SHA-256 {then[:12]}, now {now[:12]})."
+                f"this network was {part} of {section.dataset} (SHA-256 {str(then)[:12]}, now {str(now)[:12]})."
             )
     return task
 
@@ -385,7 +386,7 @@ def _attack(
     return evaluate_images(
         model,
         data,
-        classes=task.spec.classes,
+        classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
         attacks=attacks,

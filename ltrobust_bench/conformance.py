@@ -155,7 +155,7 @@ def check_training(subject: Subject) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         trainee = Session(plan, folder, CPU, Silent(), base).trainee
     chosen = plan.task.split.train[:: max(1, plan.train_size // 32)]
-    x, y = (torch.from_numpy(a[chosen]) for a in (plan.task.source.train_images, plan.task.source.train_labels))
+    x, y = map(torch.from_numpy, (plan.task.source.train_pixels(chosen), plan.task.source.train_labels[chosen]))
     step = Step(trainee, to_unit(x), y, epoch=1, epochs=plan.run.recipe.epochs)
     step.craft()
     step.update()
@@ -196,7 +196,7 @@ def check_deployed(subject: Subject) -> list[str]:
     with torch.no_grad():
         logits, alone = model(x), torch.cat([model(image[None]) for image in x])
     problems = []
-    if logits.shape != (6, subject.plan.task.spec.classes):
+    if logits.shape != (6, subject.plan.task.classes):
         return [f"the deployed model returned shape {tuple(logits.shape)} for 6 images"]
     if not torch.isfinite(logits).all():
         problems.append("the deployed model returned NaN or infinite logits for images in [0, 1]")

@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
-from ltrobust_bench.data.registry import DatasetSpec, datasets
+from ltrobust_bench.data.registry import DatasetSpec, locate
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
 from ltrobust_bench.errors import UnknownNameError, UsageError
@@ -37,6 +37,11 @@ class Task:
     epsilon: float
     limit_train: int | None
     limit_test: int | None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return len(self.source.class_names)
 
 
 @dataclass(frozen=True)
@@ -83,26 +88,39 @@ def make_task(
         UsageError: for unknown names, a data set the protocol has no terms for, impossible ratios.
         DataError: for missing or damaged data.
     """
-    spec = datasets.get(dataset)
-    terms_of = load_protocol(protocol or default_protocol(dataset))
-    if dataset not in terms_of.datasets:
-        raise UsageError(
-            f"protocol {terms_of.name} says nothing about {dataset}: it covers {', '.join(sorted(terms_of.datasets))}."
-        )
-    terms = terms_of.datasets[dataset]
-    ratio = terms.imbalance_ratio if imbalance_ratio is None else imbalance_ratio
-    shape = terms.profile if profile is None else profile
-    source = load_source(spec, data_dir)
+    spec, place = locate(dataset, data_dir)
+    terms_of = load_protocol(protocol or default_protocol(spec.name))
+    terms = terms_of.terms(spec.name)
+    if profile is None:
+        # A ratio given for a data set that would keep its own asks for the usual profile.
+        profile = "exp" if terms.profile == "own" and imbalance_ratio is not None else terms.profile
+    if imbalance_ratio is None and profile != "own":
+        imbalance_ratio = terms.imbalance_ratio
+    source = load_source(spec, place)
     split = make_split(
         source.train_labels,
         source.test_labels,
-        ratio,
-        shape,
+        imbalance_ratio,
+        profile,
+        class_order=terms.class_order,
         test_per_class=terms_of.test_images_per_class,
         limit_train=limit_train,
         limit_test=limit_test,
     )
-    return Task(terms_of, spec, terms, source, split, ratio, shape, number(terms.epsilon), limit_train, limit_test)
+    if imbalance_ratio is None:
+        imbalance_ratio = round(max(split.train_counts) / min(split.train_counts), 2)
+    return Task(
+        protocol=terms_of,
+        spec=spec,
+        terms=terms,
+        source=source,
+        split=split,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        epsilon=number(terms.epsilon),
+        limit_train=limit_train,
+        limit_test=limit_test,
+    )
 
 
 def make_plan(
@@ -129,13 +147,13 @@ def make_plan(
         method, dataset, protocol, model: names in the registries.
         track: ``fixed`` (one budget for all) or ``paper`` (the authors' recipe).
         imbalance_ratio: largest over smallest class.
-        profile: ``exp`` or ``step``.
+        profile: ``exp``, ``step``, ``balanced`` or ``own``.
         plugin_names: plug-ins around the method; they apply in the order of their cards.
         seed: of training; split and evaluation do not depend on it.
         settings: method options (``tail=off``) and recipe settings (``attack.steps=5``) by name.
         epochs: a budget other than the recipe's; makes a reduced run.
         limit_train, limit_test: first limit // C images of each class; makes a reduced run.
-        data_dir: folder of the data set.
+        data_dir: folder or archive of the data set.
         budget: share of the protocol's budget instead of the card's, for a run that another builds on.
 
     Raises:
@@ -170,6 +188,7 @@ def make_plan(
         limit_test=limit_test,
         data_dir=data_dir,
     )
+    task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
     recipe = card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon, overrides)
     overrides = _effective(overrides, recipe, card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon))
     if recipe.epochs == 0 and overrides:
@@ -204,9 +223,9 @@ def make_plan(
     try:
         run = RunSection(
             protocol=task.protocol.name,
-            protocol_digest=task.protocol.digest(),
+            protocol_digest=task.protocol.digest(task.spec.name),
             track=cast(Track, track),
-            dataset=dataset,
+            dataset=task.spec.name,
             imbalance_ratio=task.imbalance_ratio,
             profile=task.profile,  # type: ignore[arg-type]
             train_counts=task.split.train_counts,
@@ -226,6 +245,7 @@ def make_plan(
             limit_test=limit_test,
             epochs=epochs,
             overrides=overrides,
+            source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
         )
     except ValidationError as error:

@@ -11,7 +11,7 @@ from ltrobust_bench.cli.shared import FOLDER, console, data_dir_option, split_op
 
 @click.group(name="data")
 def command() -> None:
-    """Look at data sets and download them."""
+    """Look at data sets, download them, and carry them to machines that cannot."""
 
 
 @command.command(epilog="Example: ltbench data info cifar10-lt --imbalance-ratio 50")
@@ -35,7 +35,7 @@ def info(
     counts, out = task.split.train_counts, console()
     group_of = {int(c): name for name, members in rank_groups(counts).items() for c in members}
     out.print(
-        f"{dataset}: {sum(counts)} training images in {len(counts)} classes, imbalance ratio "
+        f"{task.spec.name}: {sum(counts)} training images in {len(counts)} classes, imbalance ratio "
         f"{task.imbalance_ratio:g} ({task.profile}), {sum(task.split.test_counts)} test images, "
         f"{'x'.join(map(str, task.spec.shape))} pixels"
     )
@@ -48,6 +48,8 @@ def info(
     out.print(f"training indices, SHA-256 class by class: {task.split.train_sha256}", soft_wrap=True)
     out.print(f"training indices, SHA-256 sorted:         {task.split.train_sha256_sorted}", soft_wrap=True)
     out.print(f"test indices, SHA-256:                    {task.split.test_sha256}", soft_wrap=True)
+    if task.source.sha256:
+        out.print(f"files, SHA-256:                           {task.source.sha256}", soft_wrap=True)
 
 
 @command.command(epilog="Example: ltbench data prepare cifar10-lt --data-dir data")
@@ -68,7 +70,7 @@ def prepare(dataset: str, data_dir: Path) -> None:
     from ltrobust_bench.files import make_folder
 
     spec = datasets.get(dataset)
-    if not spec.prepare:
+    if not spec.folder:
         click.echo(f"{dataset} comes with the package; nothing to fetch.")
         return
     make_folder(data_dir)
@@ -78,3 +80,62 @@ def prepare(dataset: str, data_dir: Path) -> None:
         fetch(dataset, data_dir)
         source = load_source(spec, data_dir)
     click.echo(f"{dataset} is ready in {data_dir}: {len(source.train_labels)} + {len(source.test_labels)} images.")
+
+
+@command.command(epilog="Example: ltbench data pack cifar10-lt --imbalance-ratio 50 cifar10-lt-ir50.zip")
+@click.argument("dataset")
+@click.argument("file", type=FOLDER)
+@split_options
+@data_dir_option
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def pack(
+    dataset: str,
+    file: Path,
+    protocol: str | None,
+    imbalance_ratio: float | None,
+    profile: str | None,
+    data_dir: Path | None,
+    force: bool,
+) -> None:
+    """Write the split's training images and the whole test set into one FILE, without loss.
+
+    Every command takes FILE where it takes the data folder (--data-dir or LTBENCH_DATA), and gives the same digests. It
+    also serves splits whose images it holds: larger imbalance ratios of the same profile.
+    """
+    from ltrobust_bench.data import archive
+    from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.plan import make_task
+
+    if file.exists() and (file.is_dir() or not force):
+        raise UsageError(f"{file} exists already; name another file" + (", or add --force." if file.is_file() else "."))
+    task = make_task(dataset, protocol=protocol, imbalance_ratio=imbalance_ratio, profile=profile, data_dir=data_dir)
+    manifest = archive.write(
+        file, task.spec.name, task.source, task.split, imbalance_ratio=task.imbalance_ratio, profile=task.profile
+    )
+    click.echo(
+        f"{file}: {manifest.train_images} training and {manifest.test_images} test images of {manifest.dataset} "
+        f"(imbalance ratio {manifest.imbalance_ratio:g}, {manifest.profile}), {file.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+@command.command(epilog="Example: ltbench data verify cifar10-lt-ir50.zip")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def verify(context: click.Context, file: Path) -> None:
+    """Check every byte, every pixel and the split of an archive; leaves with code 1 if something is wrong."""
+    from ltrobust_bench.data import archive
+    from ltrobust_bench.errors import DataError, UsageError
+
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}.")
+    try:
+        manifest = archive.verify(file)
+    except DataError as error:
+        click.echo(f"error: {error}", err=True)
+        context.exit(1)
+    click.echo(
+        f"{file} is sound: {manifest.dataset}, imbalance ratio {manifest.imbalance_ratio:g} ({manifest.profile}), "
+        f"{manifest.train_images} training and {manifest.test_images} test images; {manifest.made_by}"
+    )
+    click.echo(f"training indices, SHA-256 class by class: {manifest.train_index_sha256}")
+    click.echo(f"pixels, SHA-256:                          {manifest.pixels_sha256}")

@@ -33,7 +33,7 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 data_dir_option = click.option(
-    "--data-dir", type=FOLDER, envvar="LTBENCH_DATA", help="Folder of the data set.  [env: LTBENCH_DATA]"
+    "--data-dir", type=FOLDER, envvar="LTBENCH_DATA", help="Folder or archive of the data set.  [env: LTBENCH_DATA]"
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's choice).")
@@ -57,7 +57,11 @@ results_dir_option = click.option(
 split_options = options(
     click.option("--protocol", help="Protocol (default: the data set's)."),
     click.option("--imbalance-ratio", type=float, help="Largest over smallest class (default: the protocol's)."),
-    click.option("--profile", type=click.Choice(["exp", "step"]), help="Shape of the long tail."),
+    click.option(
+        "--profile",
+        type=click.Choice(["exp", "step", "balanced", "own"]),
+        help="Shape of the long tail; balanced: the same total in equal classes, own: all images there are.",
+    ),
 )
 
 plan_options = options(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.protocol.spec import FOLDER
 from ltrobust_bench.registry import Entry, Registry
 
 
@@ -16,24 +20,32 @@ class DatasetSpec:
         help: one line.
         loader: ``"module:function"`` taking the data folder (or None) and returning a
             :class:`~ltrobust_bench.data.sources.Source`.
-        classes: number of classes C.
+        classes: number of classes C; None: whatever its folder holds.
         shape: channels, height, width.
-        test_per_class: images of each class in the balanced test set.
         folder: tree expected below the data folder; empty if the data set comes with the package.
-        prepare: ``"module:function"`` that downloads it into a folder; empty if there is nothing to fetch.
+        prepare: name of the torchvision class that downloads it; empty if none does.
+        obtain: where to get it, if nothing downloads it.
     """
 
     name: str
     help: str
     loader: str
-    classes: int
+    classes: int | None
     shape: tuple[int, int, int]
-    test_per_class: int
     folder: str = ""
     prepare: str = ""
+    obtain: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do when its folder is missing or damaged."""
+        how = self.obtain or f"`ltbench data prepare {self.name} --data-dir DIR` downloads it"
+        return f"expected {self.folder} there; {how}, then pass --data-dir DIR or set LTBENCH_DATA=DIR."
 
 
 _SOURCES = "ltrobust_bench.data.sources"
+_FOLDERS = "ltrobust_bench.data.folders"
+_CIFAR10 = "cifar-10-batches-py/ with data_batch_1 .. data_batch_5, test_batch, batches.meta"
 _BUILT_IN = [
     DatasetSpec(
         "digits-lt",
@@ -41,7 +53,6 @@ _BUILT_IN = [
         f"{_SOURCES}:digits",
         classes=10,
         shape=(1, 8, 8),
-        test_per_class=50,
     ),
     DatasetSpec(
         "cifar10-lt",
@@ -49,8 +60,16 @@ _BUILT_IN = [
         f"{_SOURCES}:cifar10",
         classes=10,
         shape=(3, 32, 32),
-        test_per_class=1000,
-        folder="cifar-10-batches-py/ with data_batch_1 .. data_batch_5, test_batch, batches.meta",
+        folder=_CIFAR10,
+        prepare="CIFAR10",
+    ),
+    DatasetSpec(
+        "cifar10-lt-perm",
+        "CIFAR-10 with the class sizes in a fixed permuted order: tells size and difficulty apart",
+        f"{_SOURCES}:cifar10",
+        classes=10,
+        shape=(3, 32, 32),
+        folder=_CIFAR10,
         prepare="CIFAR10",
     ),
     DatasetSpec(
@@ -59,7 +78,6 @@ _BUILT_IN = [
         f"{_SOURCES}:cifar100",
         classes=100,
         shape=(3, 32, 32),
-        test_per_class=100,
         folder="cifar-100-python/ with train, test, meta",
         prepare="CIFAR100",
     ),
@@ -69,9 +87,17 @@ _BUILT_IN = [
         f"{_SOURCES}:fashion_mnist",
         classes=10,
         shape=(1, 28, 28),
-        test_per_class=1000,
         folder="FashionMNIST/raw/ with the four idx files (*-ubyte)",
         prepare="FashionMNIST",
+    ),
+    DatasetSpec(
+        "tiny-imagenet-lt",
+        "Tiny-ImageNet-200 (64x64, colour), cut with the same rule; the validation set is the test set",
+        f"{_FOLDERS}:tiny_imagenet",
+        classes=200,
+        shape=(3, 64, 64),
+        folder="tiny-imagenet-200/ with wnids.txt, words.txt, train/, val/ as distributed",
+        obtain="fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip (237 MB) and unzip it in DIR",
     ),
 ]
 
@@ -80,3 +106,55 @@ datasets: Registry[DatasetSpec] = Registry(
     discover=lambda: [Entry(s.name, s, s.help, "ltrobust_bench/data/registry.py") for s in _BUILT_IN],
     entry_point_group="ltrobust_bench.datasets",
 )
+
+
+FOLDER_SIZE = 32
+"""Pixels on each side that a folder's images are scaled to, if nothing else is asked for."""
+_NAME = re.compile(rf"{FOLDER}-.+-(\d+)px")
+_SIZES = range(8, 513)
+
+
+def locate(dataset: str, data_dir: Path | None) -> tuple[DatasetSpec, Path | None]:
+    """A data set, and where it lies.
+
+    Args:
+        dataset: a registered name; ``folder:PATH`` or ``folder:PATH@SIZE`` for a folder of images (scaled to SIZE x
+            SIZE pixels, 32 if nothing is said); or the name that such a folder has in records, ``folder-photos-32px``.
+        data_dir: where to look for what is not named by its path.
+
+    Raises:
+        UnknownNameError: for a name that is none of these.
+        UsageError: for an empty path or an impossible size.
+    """
+    if not dataset.startswith(f"{FOLDER}:"):
+        return dataset_spec(dataset), data_dir
+    path, at, size = dataset.removeprefix(f"{FOLDER}:").rpartition("@")
+    if not at or not size.isdigit():
+        path, size = dataset.removeprefix(f"{FOLDER}:"), str(FOLDER_SIZE)
+    if not path:
+        raise UsageError("folder: needs a path; write for example --dataset folder:photos/ or folder:photos/@64.")
+    name = re.sub(r"[^a-z0-9._]+", "-", Path(path).resolve().name.lower()).strip("-.") or "images"
+    return dataset_spec(f"{FOLDER}-{name[:60]}-{int(size)}px"), Path(path)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """What is known of a data set by its name alone: a registered one, or a folder of images (``folder-photos-32px``).
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    of_folder = _NAME.fullmatch(name)
+    if of_folder is None:
+        return datasets.get(name)
+    size = int(of_folder[1])
+    if size not in _SIZES:
+        raise UsageError(f"images of {size} pixels are not supported: use {_SIZES[0]} to {_SIZES[-1]}.")
+    return DatasetSpec(
+        name,
+        "a folder of images",
+        f"{_FOLDERS}:image_folder",
+        classes=None,
+        shape=(3, size, size),
+        folder="one subfolder of images per class, or train/ and test/ with such subfolders",
+        obtain="name that folder",
+    )

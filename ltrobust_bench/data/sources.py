@@ -1,4 +1,4 @@
-"""Reading images. A source is the full data set in memory as uint8; torchvision and scikit-learn do the reading."""
+"""Reading images. A source is a data set in memory as uint8; torchvision and scikit-learn do the reading."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from ltrobust_bench.data.registry import DatasetSpec, datasets
 from ltrobust_bench.errors import DataError
 
 DATA_VARIABLE = "LTBENCH_DATA"
+DIGITS_TEST_PER_CLASS = 50
 
 
 @dataclass(frozen=True)
 class Source:
-    """A full data set.
+    """A data set, of which an archive may hold a part of the training images.
 
     Attributes:
-        train_images, test_images: uint8, shape [M, channels, height, width].
-        train_labels, test_labels: int64, shape [M].
+        train_images, test_images: uint8, shape [K, channels, height, width]; K training images are held.
+        train_labels, test_labels: int64, shape [M]; of the *full* data set.
         class_names: one per label.
+        held: indices of the training images that are held, ascending, int64, shape [K]; None: all.
+        sha256: identity of a data set that no registry describes, hex.
     """
 
     train_images: np.ndarray
@@ -32,35 +35,67 @@ class Source:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+    held: np.ndarray | None = None
+    sha256: str | None = None
+
+    def train_pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Training images by their index in the full training set, uint8, shape [len(indices), ...].
+
+        Raises:
+            DataError: if some are not held.
+        """
+        return self.train_images[self.places(indices)]
+
+    def places(self, indices: np.ndarray) -> np.ndarray:
+        """Where in ``train_images`` the images with these indices of the full training set are.
+
+        Raises:
+            DataError: if some are not held.
+        """
+        if self.held is None:
+            return indices
+        places = np.searchsorted(self.held, indices)
+        missing = int((self.held[np.minimum(places, len(self.held) - 1)] != indices).sum())
+        if missing:
+            raise DataError(
+                f"this archive holds {len(self.held)} training images and lacks {missing} of the {len(indices)} that "
+                f"this split needs; pack one for this imbalance ratio and profile, or name the data folder."
+            )
+        return places
 
 
 def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
     """Read a data set.
 
     Args:
-        data_dir: the folder that holds it; default: the environment variable ``LTBENCH_DATA``.
+        data_dir: the folder that holds it, or an archive of ``ltbench data pack``; default: the environment variable
+            ``LTBENCH_DATA``. A data set that comes with the package is read from an archive only if it is its own.
 
     Raises:
-        DataError: if the folder is missing or damaged; the message says which tree is expected and which
+        DataError: if folder or archive is missing or damaged; the message says which tree is expected and which
             command fetches it.
     """
+    from ltrobust_bench.data import archive
+
     module, _, function = spec.loader.partition(":")
+    place = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
+    if place is not None and place.is_file() and (spec.folder or archive.dataset_in(place) == spec.name):
+        return _checked(spec, archive.read(place, spec.name), "")
     if not spec.folder:
         return _checked(spec, _loader(module, function)(None), "")
-    folder = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
-    remedy = (
-        f"expected {spec.folder} there; `ltbench data prepare {spec.name} --data-dir DIR` downloads it, "
-        f"then pass --data-dir DIR or set {DATA_VARIABLE}=DIR."
-    )
-    if folder is None:
-        raise DataError(f"{spec.name} needs a data folder and none was given: {remedy}")
-    if not folder.is_dir():
-        raise DataError(f"{spec.name}: there is no folder {folder}: {remedy}")
+    if place is None:
+        raise DataError(f"{spec.name} needs a data folder and none was given: {spec.remedy}")
+    if not place.is_dir():
+        raise DataError(f"{spec.name}: there is no folder {place}: {spec.remedy}")
     try:
-        source = _loader(module, function)(folder)
+        # What a folder of images holds depends on the size that they are scaled to.
+        arguments = (place,) if spec.classes is not None else (place, spec.shape[-1])
+        source = _loader(module, function)(*arguments)
+    except DataError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
-        raise DataError(f"{spec.name} is missing or damaged in {folder} ({_line(error)}): {remedy}") from None
-    return _checked(spec, source, remedy)
+        raise DataError(f"{spec.name} is missing or damaged in {place} ({_line(error)}): {spec.remedy}") from None
+    return _checked(spec, source, spec.remedy)
 
 
 def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
@@ -69,15 +104,17 @@ def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
     Raises:
         DataError: saying what was found instead.
     """
-    for part, images, labels in (
-        ("training", source.train_images, source.train_labels),
-        ("test", source.test_images, source.test_labels),
+    classes = spec.classes or len(source.class_names)
+    for part, images, labels, count in (
+        ("training", source.train_images, source.train_labels, None if source.held is None else len(source.held)),
+        ("test", source.test_images, source.test_labels, None),
     ):
         present = sorted(set(labels.tolist()))
-        if images.shape[1:] != spec.shape or images.dtype != np.uint8 or len(images) != len(labels):
-            found = f"{len(labels)} labels for {images.dtype} images of shape {images.shape}"
-        elif present != list(range(spec.classes)):
-            found = f"labels {present[:3]} to {present[-1:]} instead of all of 0 to {spec.classes - 1}"
+        expected = len(labels) if count is None else count
+        if images.shape[1:] != spec.shape or images.dtype != np.uint8 or len(images) != expected:
+            found = f"{expected} labels for {images.dtype} images of shape {images.shape}"
+        elif present != list(range(classes)):
+            found = f"labels {present[:3]} to {present[-1:]} instead of all of 0 to {classes - 1}"
         else:
             continue
         raise DataError(f"{spec.name} is not what it should be: the {part} set has {found}. {remedy}".strip())
@@ -91,8 +128,10 @@ def prepare(name: str, data_dir: Path) -> None:
         DataError: if the download fails.
     """
     spec = datasets.get(name)
-    if not spec.prepare:
+    if not spec.folder:
         return
+    if not spec.prepare:
+        raise DataError(f"{name} cannot be downloaded by this command: {spec.remedy}")
     import torchvision
 
     try:
@@ -125,8 +164,8 @@ def digits(_: Path | None) -> Source:
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = data.target.astype(np.int64)
     generator = np.random.RandomState(0)  # noqa: NPY002 - stable over numpy versions
-    per_class = datasets.get("digits-lt").test_per_class
-    test = np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(10)])
+    kept = DIGITS_TEST_PER_CLASS
+    test = np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:kept] for c in range(10)])
     test.sort()
     held_out = np.zeros(len(labels), dtype=bool)
     held_out[test] = True

@@ -8,6 +8,7 @@ training seed. The sets are nested over imbalance ratios.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,13 +23,13 @@ def long_tailed_counts(n_max: int, classes: int, imbalance_ratio: float, profile
     """Training images per class rank, largest class first.
 
     ``exp``: n_r = int(n_max * IR ** (-r / (C - 1))). ``step``: the first half of the classes keeps n_max, the
-    rest int(n_max / IR).
+    rest int(n_max / IR). ``balanced``: as many images in all as ``exp`` keeps, N // C of each class.
 
     Args:
         n_max: images of the largest class.
         classes: number of classes C.
         imbalance_ratio: largest over smallest class, at least 1.
-        profile: ``exp`` or ``step``.
+        profile: ``exp``, ``step`` or ``balanced``.
 
     Raises:
         UsageError: for an impossible ratio, an unknown profile, or a class that would be left empty.
@@ -41,19 +42,19 @@ def long_tailed_counts(n_max: int, classes: int, imbalance_ratio: float, profile
     # The ratio's inverse to the power rank / (C - 1), as the literature computes it: other orders of the
     # same operations truncate differently.
     smallest = 1.0 / imbalance_ratio
-    if profile == "exp":
+    if profile in ("exp", "balanced"):
         counts = [int(n_max * smallest ** (rank / max(classes - 1.0, 1.0))) for rank in range(classes)]
     elif profile == "step":
         counts = [n_max if rank < classes // 2 else int(n_max * smallest) for rank in range(classes)]
     else:
-        raise UsageError(f"unknown profile {profile!r}: use exp or step.")
+        raise UsageError(f"unknown profile {profile!r}: use exp, step, balanced or own.")
     if min(counts) < 1:
         empty = sum(c < 1 for c in counts)
         raise UsageError(
             f"imbalance ratio {imbalance_ratio:g} leaves {empty} of {classes} classes empty: the largest class "
             f"has {n_max} images, so the ratio can be at most {n_max}."
         )
-    return counts
+    return [sum(counts) // classes] * classes if profile == "balanced" else counts
 
 
 def long_tailed_indices(labels: np.ndarray, counts: list[int]) -> np.ndarray:
@@ -133,22 +134,25 @@ class LongTailedSplit:
 def make_split(
     train_labels: np.ndarray,
     test_labels: np.ndarray,
-    imbalance_ratio: float,
+    imbalance_ratio: float | None,
     profile: str = "exp",
     *,
+    class_order: Sequence[int] | None = None,
     test_per_class: int | None = None,
     limit_train: int | None = None,
     limit_test: int | None = None,
 ) -> LongTailedSplit:
     """The split of a data set.
 
-    Class rank is label order: class 0 is the largest (the literature's convention).
+    Class rank is label order, class 0 is the largest (the literature's convention), unless ``class_order`` says
+    otherwise.
 
     Args:
         train_labels: labels of the full training set, shape [M].
         test_labels: labels of the test set, shape [T].
-        imbalance_ratio: largest over smallest class.
-        profile: ``exp`` or ``step``.
+        imbalance_ratio: largest over smallest class; None with profile ``own``.
+        profile: ``exp``, ``step`` or ``balanced``, see :func:`long_tailed_counts`; ``own``: every image there is.
+        class_order: labels from the largest class to the smallest; None: label order.
         test_per_class: first so many test images of each class (a protocol's choice); None: all.
         limit_train, limit_test: first limit // C images of each class (a reduced run); None: all.
 
@@ -157,8 +161,16 @@ def make_split(
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     available = np.bincount(train_labels, minlength=classes)
-    n_max = int(available.min())
-    train = long_tailed_indices(train_labels, long_tailed_counts(n_max, classes, imbalance_ratio, profile))
+    if profile == "own":
+        if imbalance_ratio is not None:
+            raise UsageError("profile own keeps the data set's own imbalance: leave the ratio out, or use profile exp.")
+        counts = available.tolist()
+    else:
+        if imbalance_ratio is None:
+            raise UsageError(f"profile {profile} needs an imbalance ratio: add --imbalance-ratio, for example 10.")
+        by_rank = long_tailed_counts(int(available.min()), classes, imbalance_ratio, profile)
+        counts = [by_rank[rank] for rank in np.argsort(range(classes) if class_order is None else class_order)]
+    train = long_tailed_indices(train_labels, counts)
     train = first_of_each_class(train_labels, train, limit_train)
     test = np.argsort(test_labels, kind="stable").astype(np.int64)
     for limit in (None if test_per_class is None else test_per_class * classes, limit_test):

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.protocol.spec import Protocol
+from ltrobust_bench.protocol.spec import Protocol, terms_key
 from ltrobust_bench.registry import Entry, Registry
 
 FOLDER = Path(__file__).parent
@@ -48,7 +48,7 @@ def default_protocol(dataset: str) -> str:
     """The protocol a data set is run under when none is named: a frozen one that has it, else a disposable one,
     else a smoke test."""
     order = ("frozen", "disposable", "smoke")
-    having = [p for p in map(load_protocol, protocols.names()) if dataset in p.datasets]
+    having = [p for p in map(load_protocol, protocols.names()) if terms_key(dataset) in p.datasets]
     if not having:
         raise UsageError(f"no protocol covers {dataset}.")
     return min(having, key=lambda p: (order.index(p.status), p.name)).name

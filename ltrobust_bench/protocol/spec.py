@@ -12,12 +12,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ltrobust_bench.errors import UsageError
+
+FOLDER = "folder"
+"""How names of data sets begin that are folders of images, and what a protocol calls their terms."""
 Number = float | str
 Start = Literal["none", "uniform", "one_sided", "gauss"]
 BNMode = Literal["eval", "batch", "train"]
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
 Augment = Literal["none", "randaugment", "autoaugment"]
+Profile = Literal["exp", "step", "balanced", "own"]
 
 
 class Strict(BaseModel):
@@ -103,11 +108,22 @@ class DatasetTerms(Strict):
     """What a protocol fixes for one data set."""
 
     epsilon: Number
-    imbalance_ratio: float = Field(ge=1)
-    profile: Literal["exp", "step"]
+    imbalance_ratio: float | None = Field(default=None, ge=1, description="none: the data set's own (profile own)")
+    profile: Profile
+    class_order: list[int] | None = Field(
+        default=None, description="labels from the largest class to the smallest; none: the protocol's class_order"
+    )
     model: str
     crop_padding: int = Field(ge=0)
     flip: bool
+
+    @model_validator(mode="after")
+    def _ratio_unless_own(self) -> DatasetTerms:
+        if (self.imbalance_ratio is None) != (self.profile == "own"):
+            raise ValueError("imbalance_ratio is stated for every profile but own")
+        if self.class_order is not None and sorted(self.class_order) != list(range(len(self.class_order))):
+            raise ValueError("class_order names every label once")
+        return self
 
 
 _ARGUMENTS: dict[str, set[str]] = {
@@ -176,10 +192,35 @@ class Protocol(Strict):
     evaluation: Suite
     datasets: dict[str, DatasetTerms]
 
-    def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of everything the protocol states but title and status; fields at their
-        default are left out, so that a field added later does not change it."""
-        return canonical_digest(self.model_dump(mode="json", exclude={"title", "status"}, exclude_defaults=True))
+    def terms(self, dataset: str) -> DatasetTerms:
+        """What it fixes for ``dataset``.
+
+        Raises:
+            UsageError: if it says nothing about it.
+        """
+        key = terms_key(dataset)
+        if key not in self.datasets:
+            raise UsageError(
+                f"protocol {self.name} says nothing about {dataset}: it covers {', '.join(sorted(self.datasets))}."
+            )
+        return self.datasets[key]
+
+    def digest(self, dataset: str) -> str:
+        """SHA-256 (hex) of the canonical JSON of everything the protocol states for ``dataset``: all but title, status
+        and the terms of other data sets, so that a frozen protocol can gain a data set. Fields at their default are
+        left out, so that a field added later does not change it.
+
+        Raises:
+            UsageError: if it says nothing about the data set.
+        """
+        stated = self.model_dump(mode="json", exclude={"title", "status"}, exclude_defaults=True)
+        stated["datasets"] = {terms_key(dataset): self.terms(dataset).model_dump(mode="json", exclude_defaults=True)}
+        return canonical_digest(stated)
+
+
+def terms_key(dataset: str) -> str:
+    """Under which name a protocol states its terms: the data set's own; ``folder`` for all folders of images."""
+    return FOLDER if dataset.startswith((f"{FOLDER}:", f"{FOLDER}-")) else dataset
 
 
 def canonical_digest(value: Any) -> str:

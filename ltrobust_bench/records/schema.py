@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.protocol.spec import Recipe, Strict, Track, canonical_digest
+from ltrobust_bench.protocol.spec import Profile, Recipe, Strict, Track, canonical_digest
 
 SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -40,7 +40,7 @@ class RunSection(Strict):
     track: Track
     dataset: Name
     imbalance_ratio: float = Field(ge=1)
-    profile: Literal["exp", "step"]
+    profile: Profile
     train_counts: list[Annotated[int, Field(ge=1)]] = Field(description="training images per label")
     test_counts: list[Annotated[int, Field(ge=1)]] = Field(description="test images per label")
     train_index_sha256: Sha256
@@ -60,6 +60,9 @@ class RunSection(Strict):
     overrides: dict[str, bool | int | float | str | None] = Field(
         default={}, description="recipe settings given by hand"
     )
+    source_sha256: Sha256 | None = Field(
+        default=None, description="identity of a data set that no registry describes: digest of a folder's files"
+    )
     base_key: Sha256 | None = Field(default=None, description="run key of the finished run it builds on")
 
     @model_validator(mode="after")
@@ -74,6 +77,11 @@ class RunSection(Strict):
     def reduced(self) -> bool:
         """Whether the run was cut short by hand; reduced runs never join a full board."""
         return self.limit_train is not None or self.limit_test is not None or self.epochs is not None
+
+    @property
+    def asked_ratio(self) -> float | None:
+        """The imbalance ratio that the split was cut to; None: the data set kept its own."""
+        return None if self.profile == "own" else self.imbalance_ratio
 
     def key(self) -> str:
         """The run key: SHA-256 (hex) of the section; fields at their default are left out, so that a field added

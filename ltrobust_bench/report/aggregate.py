@@ -18,7 +18,7 @@ from ltrobust_bench.evaluation.intervals import t_interval, wilson
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.protocol.spec import canonical_digest
+from ltrobust_bench.protocol.spec import canonical_digest, terms_key
 from ltrobust_bench.records.schema import AUTOATTACK, Record, RunSection
 
 ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
@@ -47,6 +47,7 @@ class BoardKey(NamedTuple):
     test_counts: tuple[int, ...]
     train_index_sha256: str
     test_index_sha256: str
+    source_sha256: str | None
     limits: tuple[int | None, int | None, int | None]
 
     @classmethod
@@ -66,6 +67,7 @@ class BoardKey(NamedTuple):
             tuple(run.test_counts),
             run.train_index_sha256,
             run.test_index_sha256,
+            run.source_sha256,
             (run.limit_train, run.limit_test, run.epochs),
         )
 
@@ -258,10 +260,13 @@ def _protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
         protocol = load_protocol(key.protocol)
     except UnknownNameError as error:
         return "unknown", [f"{error} Its records are shown and flagged."]
-    if protocol.digest() != key.protocol_digest:
+    if terms_key(key.dataset) not in protocol.datasets:
+        return "unknown", [f"the installed protocol {key.protocol!r} says nothing about {key.dataset}."]
+    installed = protocol.digest(key.dataset)
+    if installed != key.protocol_digest:
         return "unknown", [
             f"records of protocol {key.protocol!r} have digest {key.protocol_digest[:12]}, the installed one "
-            f"has {protocol.digest()[:12]}: another protocol of the same name, on a board of its own."
+            f"has {installed[:12]}: another protocol of the same name, on a board of its own."
         ]
     return protocol.status, []
 

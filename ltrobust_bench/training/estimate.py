@@ -58,7 +58,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
     run, task = plan.run, plan.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = build_network(run.model, task.spec.shape[0], task.spec.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape[0], task.classes, method).to(device)
     attack_steps = min(run.recipe.attack.steps, 1)
     short = run.recipe.model_copy(update={"attack": run.recipe.attack.model_copy(update={"steps": attack_steps})})
     trainee = Trainee(
@@ -73,7 +73,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
 
     def step(images: int) -> float:
         chosen = task.split.train[:images]
-        x = to_unit(torch.from_numpy(task.source.train_images[chosen]).to(device))
+        x = to_unit(torch.from_numpy(task.source.train_pixels(chosen)).to(device))
         y = torch.from_numpy(task.source.train_labels[chosen]).to(device)
         began = time.monotonic()
         current = Step(trainee, x, y, epoch=1, epochs=run.recipe.epochs)
@@ -92,7 +92,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
     per_pass = taken / images / (attack_steps + 1)
     passes = run.recipe.attack.steps + 1
     training_images = plan.budget * min(run.recipe.batch_size, plan.train_size) * passes
-    spent = sum(attack_passes(a, task.spec.classes) for a in task.protocol.evaluation.attacks)
+    spent = sum(attack_passes(a, task.classes) for a in task.protocol.evaluation.attacks)
     evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
     return Estimate(
         steps=plan.budget,

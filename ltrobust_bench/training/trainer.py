@@ -159,7 +159,7 @@ class Session:
         teacher = self._teacher(channels)
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, channels, task.spec.classes, method).to(device)
+        network = build_network(run.model, channels, task.classes, method).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         recipe = run.recipe
@@ -174,7 +174,7 @@ class Session:
             network, method, recipe, optimizer, Counter(), build_plugins(run.plugins, run.options, info), teacher
         )
         chosen = task.split.train
-        self.data = DeviceData.of(task.source.train_images[chosen], task.source.train_labels[chosen], device)
+        self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
         self.loader = TrainLoader(
             self.data,
             method.sampler,

@@ -42,3 +42,48 @@ def test_wrong_folders(capsys, tmp_path):
     assert "did you mean 'cifar10-lt'" in refused(capsys, "data", "info", "cifar10")
     (tmp_path / "cifar-10-batches-py").mkdir()
     assert "missing or damaged" in refused(capsys, "data", "info", "cifar10-lt", "--data-dir", tmp_path)
+
+
+def test_pack_verify_and_use(capsys, tmp_path):
+    file = tmp_path / "digits.zip"
+    code, out, _ = call(capsys, "data", "pack", "digits-lt", file, "--imbalance-ratio", 10)
+    assert code == 0 and "500 test images" in out
+    assert "exists already" in refused(capsys, "data", "pack", "digits-lt", file)
+    assert call(capsys, "data", "pack", "digits-lt", file, "--force", "--imbalance-ratio", 20)[0] == 0
+    code, out, _ = call(capsys, "data", "verify", file)
+    assert code == 0 and "sound" in out and "imbalance ratio 20" in out
+    plain, packed = (call(capsys, "data", "info", "digits-lt", *extra)[1] for extra in ([], ["--data-dir", file]))
+    assert plain == packed
+    options = ["--dataset", "digits-lt", "--data-dir", file, "--runs-dir", tmp_path / "runs"]
+    assert "lacks" in refused(capsys, "train", "--method", "at", *options, "--imbalance-ratio", 5)
+    assert "digits-lt, not cifar10-lt" in refused(capsys, "data", "info", "cifar10-lt", "--data-dir", file)
+    file.write_bytes(file.read_bytes()[:-100])
+    code, _, err = call(capsys, "data", "verify", file)
+    assert code == 1 and err.count("\n") == 1 and "damaged" in err
+    assert "there is no file" in refused(capsys, "data", "verify", tmp_path / "none.zip")
+
+
+def test_a_folder_of_images_from_run_to_eval(capsys, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name, count in {"ants": 12, "bees": 30, "cats": 40}.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    photos = tmp_path / "photos"
+    place = ["--runs-dir", tmp_path / "runs", "--results-dir", tmp_path / "results"]
+    code, out, err = call(
+        capsys, "run", "--method", "at-bsl", "--dataset", f"folder:{photos}@8", "--protocol", "smoke", *place
+    )
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("at-bsl-folder-photos-8px-ir3.8-")
+    assert "needs a data folder" in refused(capsys, "eval", folder / "model.safetensors")
+    code, out, _ = call(capsys, "eval", folder / "model.safetensors", "--data-dir", photos)
+    assert code == 0 and "tail" in out
+    next(photos.glob("bees/*.png")).unlink()
+    other = photos.rename(tmp_path / "fewer")  # a process reads each folder once
+    assert "another folder" in refused(capsys, "eval", folder / "model.safetensors", "--data-dir", other)

@@ -55,7 +55,7 @@ def synthetic_record(
     section = RunSection.model_validate(
         {
             "protocol": protocol.name,
-            "protocol_digest": protocol.digest(),
+            "protocol_digest": protocol.digest("digits-lt"),
             "track": "fixed",
             "dataset": "digits-lt",
             "imbalance_ratio": 20.0,

@@ -32,7 +32,7 @@ def test_record(path):
     assert path.relative_to(RESULTS / "records").as_posix() == run.record_path()
     assert record.environment.git_dirty is False and record.environment.git_commit
     protocol, card = load_protocol(run.protocol), methods.get(run.method).card
-    assert run.protocol_digest == protocol.digest() and run.card_version == card.version
+    assert run.protocol_digest == protocol.digest(run.dataset) and run.card_version == card.version
     assert run.recipe == card.resolve_recipe(protocol, run.track, run.epsilon)
 
 
