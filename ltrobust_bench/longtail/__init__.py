@@ -11,6 +11,7 @@ from ltrobust_bench.longtail.losses import (
     margin_cross_entropy,
     natural_divergence,
     sigmoid_focal,
+    softmax_focal,
 )
 from ltrobust_bench.longtail.samplers import ClassAware, balanced_subset, class_frequencies, weighted_draws
 
@@ -31,5 +32,6 @@ __all__ = [
     "natural_divergence",
     "normalised_inverse",
     "sigmoid_focal",
+    "softmax_focal",
     "weighted_draws",
 ]

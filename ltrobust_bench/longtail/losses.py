@@ -95,6 +95,21 @@ def sigmoid_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor 
     return per_image.mean()
 
 
+def softmax_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor | None = None) -> Tensor:
+    """Focal loss in its softmax form: the mean of (1 - e**-l)**gamma l, with l the (weighted) cross-entropy of an image.
+
+    LDAM-DRW's released code; the class weight is inside the exponential too. RoBal's code halves it.
+
+    Args:
+        logits: shape [B, C].
+        gamma: focusing exponent.
+        class_weight: shape [C]; none: 1.
+    """
+    weight = None if class_weight is None else class_weight.to(logits.dtype)
+    per_image = F.cross_entropy(logits, y, weight=weight, reduction="none")
+    return ((1 - (-per_image).exp()) ** gamma * per_image).mean()
+
+
 def class_temperatures(counts: Tensor, tau: float) -> Tensor:
     """a_c = (n_max / n_c)**tau (CDT; Ye et al. 2020, arXiv 2001.01385); [C]."""
     return (counts.max() / counts) ** tau

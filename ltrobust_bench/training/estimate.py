@@ -6,13 +6,14 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.protocol import EvalAttack
-from ltrobust_bench.training.build import build_method, build_network, build_plugins
+from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
 
 ASSUMED_ROBUST = 0.4
@@ -53,6 +54,14 @@ def attack_passes(attack: EvalAttack, classes: int) -> float:
     return restarts * steps * len(attack.alphas or [1])
 
 
+def _stand_in(base: Plan, device: torch.device) -> nn.Module:
+    """A teacher that has learned nothing: it costs what the real one does."""
+    run, task = base.run, base.task
+    method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
+    network = build_network(run.model, task.spec.shape[0], task.classes, method).to(device)
+    return deployed(method, network, info)
+
+
 def estimate(plan: Plan, device: torch.device) -> Estimate:
     """Time a training step on a few images, with one attack step instead of all, and scale it up."""
     run, task = plan.run, plan.task
@@ -68,6 +77,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         torch.optim.SGD(network.parameters(), lr=0.0),
         Counter(),
         build_plugins(run.plugins, run.options, info),
+        _stand_in(plan.base, device) if plan.base and plan.card.base and plan.card.base.role == "teacher" else None,
     )
     batch = min(run.recipe.batch_size, plan.train_size)
 

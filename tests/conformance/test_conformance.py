@@ -5,15 +5,27 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+import torch
 
 from ltrobust_bench import baselines, conformance
 from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.plan import make_plan
 from ltrobust_bench.registry import Entry
+from ltrobust_bench.training.estimate import estimate
 
 
 @pytest.mark.parametrize("slug", [*methods.names(), *plugins.names()])
 def test_method_conforms(slug):
     assert conformance.problems(slug) == []
+
+
+@pytest.mark.parametrize("slug", methods.names())
+def test_what_a_method_costs_can_be_said_beforehand(slug):
+    """Nothing is trained for an estimate, not even what the method builds on."""
+    plan = make_plan(slug, "digits-lt", protocol="smoke")
+    cost = estimate(plan, torch.device("cpu"))
+    assert cost.steps == plan.budget and cost.evaluation_images > 0
+    assert (cost.training_seconds > 0) == (plan.budget > 0)
 
 
 CARD = """

@@ -34,6 +34,7 @@ from ltrobust_bench.longtail import (
     ldam_margins,
     margin_cross_entropy,
     sigmoid_focal,
+    softmax_focal,
 )
 from ltrobust_bench.training.build import inherit, trained_parameters
 
@@ -233,6 +234,21 @@ def test_focal(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+FORMS = {"robal.FocalLoss": "softmax", "ldam.FocalLoss": "ldam"}
+SOFTMAX = [*cases("focal", function="robal.FocalLoss", use_sigmoid=False), *cases("focal", function="ldam.FocalLoss")]
+
+
+@pytest.mark.parametrize("case", SOFTMAX)
+def test_focal_in_its_softmax_forms(case):
+    logits, gamma = tensor(case, case["inputs"]["logits"], grad=True), case["options"]["gamma"]
+    if "class_weight" in case["inputs"]:
+        loss = softmax_focal(logits, labels(case), gamma, tensor(case, case["inputs"]["class_weight"]))
+    else:
+        loss = focal.focal_loss(FORMS[case["options"]["function"]], gamma)(logits, labels(case))
+    close(case, "loss", loss)
+    close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
 @pytest.mark.parametrize("case", cases("focal", function="robal.focal_init"))
 def test_focal_starting_bias(case):
     close(case, "bias", focal.starting_bias(counts(case)))
@@ -246,6 +262,19 @@ def test_class_dependent_temperatures(case):
     loss = cdt.temperature_cross_entropy(temperatures)(logits, labels(case))
     close(case, "loss", loss)
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.parametrize("case", cases("cdt", function="robal.CDT_Classifier", posthoc=False))
+def test_class_dependent_temperatures_divide_in_the_loss_only(case):
+    """The official head divides in train mode; ours leaves the head plain, and the loss divides."""
+    temperatures = class_temperatures(counts(case), case["options"]["tau"])
+    weight, bias, features = (tensor(case, case["inputs"][k]) for k in ("weight", "bias", "features"))
+    logits, y = F.linear(features, weight, bias), torch.arange(len(features)) % len(weight)
+    close(case, "temperatures", temperatures)
+    close(case, "logits_eval", logits)
+    close(case, "logits_train", logits / temperatures)
+    loss = cdt.temperature_cross_entropy(temperatures)(logits, y)
+    assert torch.isclose(loss, F.cross_entropy(tensor(case, case["expected"]["logits_train"]), y), rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", cases("harl"))
