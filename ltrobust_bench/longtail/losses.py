@@ -96,7 +96,7 @@ def sigmoid_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor 
 
 
 def softmax_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor | None = None) -> Tensor:
-    """Focal loss in its softmax form: the mean of (1 - e**-l)**gamma l, with l the (weighted) cross-entropy of an image.
+    """Focal loss in its softmax form: the mean of (1 - e**-l)**gamma l, l the (weighted) cross-entropy of an image.
 
     LDAM-DRW's released code; the class weight is inside the exponential too. RoBal's code halves it.
 
