@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint results clean
+.PHONY: demo test test-slow fidelity lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -16,6 +16,9 @@ test: $(STAMP)  ## the whole suite but the slow checks
 
 test-slow: $(STAMP)  ## the slow checks alone
 	$(BIN)/python -m pytest -m slow
+
+fidelity: $(STAMP)  ## docs/fidelity.md: what each method is compared with, and how close it comes
+	$(BIN)/python -m pytest tests/golden tests/maths --fidelity docs/fidelity.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -12,6 +12,18 @@ for _name in ("LTBENCH_RUNS", "LTBENCH_RESULTS"):
     os.environ.pop(_name, None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fidelity", type=Path, metavar="FILE", help="write the fidelity report of the tests that ran")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--fidelity")
+    if path is not None:
+        from fidelity import Report
+
+        config.pluginmanager.register(Report(path))
+
+
 @pytest.fixture
 def cifar10_folder() -> Path:
     """The folder of the real CIFAR-10 (``LTBENCH_DATA``); CI has it, elsewhere the test says that it skipped."""

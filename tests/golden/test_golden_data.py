@@ -11,7 +11,7 @@ from ltrobust_bench.data.split import index_sha256, long_tailed_counts, long_tai
 from ltrobust_bench.protocol import Schedule, load_protocol
 from ltrobust_bench.training.schedule import learning_rate
 
-RECIPES = {"reat": "reat", "at_bsl": "at-bsl", "trades": "trades"}
+RECIPES = {m.replace("-", "_"): m for m in ("reat", "at-bsl", "trades", "mart", "taet")}
 
 
 def rates(schedule, base, epochs):
@@ -36,6 +36,16 @@ def test_robal_compound_schedule(case):
     if o["warmup_epochs"] == 0 and o["epochs"] == 80:
         for slug in ("at", "robal"):
             assert Schedule(**methods.get(slug).card.recipe["schedule"]) == schedule
+
+
+MILESTONES = {"trades_awp": [99, 149], "robustlt_awp": [100, 150], "robustlt_reat": [60, 75]}  # finished epochs
+
+
+@pytest.mark.parametrize("case", [c for c in cases("lr_schedules") if c.id in MILESTONES])
+def test_multistep_schedule(case):
+    o = case["options"]
+    schedule = Schedule(kind="multistep", milestones=MILESTONES[case["name"]], of=o["epochs"])
+    close(case, "lr", rates(schedule, o["lr"], o["epochs"]))
 
 
 @pytest.mark.parametrize("case", cases("lr_schedules", config="cifar10lf/pgdat_cifar10.yaml"))

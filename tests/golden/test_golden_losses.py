@@ -21,7 +21,7 @@ from ltrobust_bench.baselines.taet import method as taet
 from ltrobust_bench.baselines.tau_norm import method as tau_norm
 from ltrobust_bench.baselines.tde import method as tde
 from ltrobust_bench.baselines.trades import method as trades
-from tiny import cases, close, tensor
+from tiny import cases, close, same, tensor
 
 from ltrobust_bench.api import Method, Network, Output, TrainInfo
 from ltrobust_bench.cards import methods
@@ -47,6 +47,7 @@ def counts(case, key="counts"):
     return torch.tensor(case["inputs"][key], dtype=torch.float64)
 
 
+@pytest.mark.proves("at-bsl", "reat", "selfdistill")
 @pytest.mark.parametrize("case", cases("balanced_softmax"))
 def test_balanced_softmax(case):
     assert case["options"]["function"] in ("at_bsl.BSL", "reat.BSL", "balanced_softmax_loss", "robustlt.BSL")
@@ -61,6 +62,7 @@ def test_balanced_softmax(case):
         close(case, "sum", sum(each))
 
 
+@pytest.mark.proves("trades")
 @pytest.mark.parametrize("case", cases("trades_loss"))
 def test_trades_loss(case):
     clean = tensor(case, case["inputs"]["logits_nat"], grad=True)
@@ -73,6 +75,7 @@ def test_trades_loss(case):
     close(case, "grad_logits_nat", gradients[1])
 
 
+@pytest.mark.proves("robal")
 @pytest.mark.parametrize("case", cases("robal_loss"))
 def test_robal_loss(case):
     o = case["options"]
@@ -94,6 +97,7 @@ def test_robal_loss(case):
     close(case, "regulariser", (loss - without) / o["beta"])
 
 
+@pytest.mark.proves("reat")
 @pytest.mark.parametrize("case", cases("reat_rbl_weights"))
 def test_reat_attack_weights(case):
     memory = reat.PredictedCounts(counts(case))
@@ -106,6 +110,16 @@ def test_reat_attack_weights(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.mutant("reat")
+def test_reat_mutant_without_attack_weights_is_caught():
+    (case,) = cases("reat_rbl_weights")[0].values
+    logits = tensor(case, case["inputs"]["logits"], grad=True)
+    loss = F.cross_entropy(logits, labels(case), reduction="sum")
+    with pytest.raises(AssertionError):
+        close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
+
+
+@pytest.mark.proves("reat")
 @pytest.mark.parametrize("case", cases("reat_tail"))
 def test_reat_outer_loss(case):
     data = TrainInfo(counts(case), "golden", 1)
@@ -126,6 +140,7 @@ def test_reat_outer_loss(case):
     close(case, "predicted_counts", memory.current)
 
 
+@pytest.mark.proves("cosine", "robal")
 @pytest.mark.parametrize("case", cases("cosine_head"))
 def test_cosine_head(case):
     o, expected = case["options"], case["expected"]
@@ -159,6 +174,7 @@ def test_cosine_head(case):
     assert set(expected) == {"logits", "grad_features", "grad_weight"}
 
 
+@pytest.mark.proves("logit-adjust")
 @pytest.mark.parametrize("case", cases("logit_adjust", where="outer"))
 def test_logit_adjustment(case):
     """Outer logit adjustment is balanced softmax: the constant ln N on all logits changes nothing."""
@@ -168,6 +184,7 @@ def test_logit_adjustment(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("ldam")
 @pytest.mark.parametrize("case", [c for f in ("robal.LDAMLoss", "ldam.LDAMLoss") for c in cases("ldam", function=f)])
 def test_ldam(case):
     margins = ldam_margins(counts(case), case["options"]["max_m"])
@@ -185,6 +202,7 @@ def test_ldam(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("ldam")
 @pytest.mark.parametrize("case", cases("ldam", function="ldam.normalised_head"))
 def test_ldam_with_a_normalised_head(case):
     features = tensor(case, case["inputs"]["features"], grad=True)
@@ -201,6 +219,7 @@ def test_ldam_with_a_normalised_head(case):
     close(case, "grad_weight", gradients[1])
 
 
+@pytest.mark.proves("ldam", "reweight")
 @pytest.mark.parametrize("case", cases("drw_weights"))
 def test_deferred_weights(case):
     o = case["options"]
@@ -216,6 +235,7 @@ def test_deferred_weights(case):
         close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("cb-focal", "rw-fine")
 @pytest.mark.parametrize("case", cases("cb_focal"))
 def test_class_balanced_focal(case):
     weights = effective_weights(counts(case), case["options"]["beta"])
@@ -226,6 +246,7 @@ def test_class_balanced_focal(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("focal")
 @pytest.mark.parametrize("case", cases("focal", function="robal.FocalLoss", use_sigmoid=True))
 def test_focal(case):
     logits = tensor(case, case["inputs"]["logits"], grad=True)
@@ -238,6 +259,7 @@ FORMS = {"robal.FocalLoss": "softmax", "ldam.FocalLoss": "ldam"}
 SOFTMAX = [*cases("focal", function="robal.FocalLoss", use_sigmoid=False), *cases("focal", function="ldam.FocalLoss")]
 
 
+@pytest.mark.proves("focal")
 @pytest.mark.parametrize("case", SOFTMAX)
 def test_focal_in_its_softmax_forms(case):
     logits, gamma = tensor(case, case["inputs"]["logits"], grad=True), case["options"]["gamma"]
@@ -249,11 +271,13 @@ def test_focal_in_its_softmax_forms(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("focal")
 @pytest.mark.parametrize("case", cases("focal", function="robal.focal_init"))
 def test_focal_starting_bias(case):
     close(case, "bias", focal.starting_bias(counts(case)))
 
 
+@pytest.mark.proves("cdt")
 @pytest.mark.parametrize("case", cases("cdt", function="robal.CDTLoss"))
 def test_class_dependent_temperatures(case):
     temperatures = class_temperatures(counts(case), case["options"]["tau"])
@@ -264,6 +288,7 @@ def test_class_dependent_temperatures(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("cdt")
 @pytest.mark.parametrize("case", cases("cdt", function="robal.CDT_Classifier", posthoc=False))
 def test_class_dependent_temperatures_divide_in_the_loss_only(case):
     """The official head divides in train mode; ours leaves the head plain, and the loss divides."""
@@ -277,6 +302,7 @@ def test_class_dependent_temperatures_divide_in_the_loss_only(case):
     assert torch.isclose(loss, F.cross_entropy(tensor(case, case["expected"]["logits_train"]), y), rtol=1e-6)
 
 
+@pytest.mark.proves("taet")
 @pytest.mark.parametrize("case", cases("harl"))
 def test_harl(case):
     o = case["options"]
@@ -286,6 +312,7 @@ def test_harl(case):
     close(case, "grad_logits", torch.autograd.grad(loss, logits)[0])
 
 
+@pytest.mark.proves("mart")
 @pytest.mark.parametrize("case", cases("mart_loss"))
 def test_mart_loss(case):
     clean = tensor(case, case["inputs"]["logits_nat"], grad=True)
@@ -298,6 +325,7 @@ def test_mart_loss(case):
     close(case, "grad_logits_nat", gradients[1])
 
 
+@pytest.mark.proves("resample", "crt", "lws")
 @pytest.mark.parametrize("case", cases("class_aware_sampler"))
 def test_class_aware_sampler(case):
     labels_of = np.array(case["inputs"]["targets"])
@@ -315,9 +343,10 @@ def test_class_aware_sampler(case):
     length = len(np.bincount(labels_of)) * int(np.bincount(labels_of).max())
     assert length == case["expected"]["length"]
     orders = [sampler.draw(length, shuffle) for _ in range(case["options"]["epochs"])]
-    assert orders == case["expected"]["orders"]
+    same(orders, case["expected"]["orders"])
 
 
+@pytest.mark.proves("tde")
 @pytest.mark.parametrize("case", cases("tde"))
 def test_tde(case):
     o = case["options"]
@@ -336,6 +365,7 @@ def test_tde(case):
     assert torch.equal(head.direction, state)
 
 
+@pytest.mark.proves("tau-norm")
 @pytest.mark.parametrize("case", cases("tau_norm"))
 def test_tau_norm(case):
     head = tau_norm.TauNormalised(tensor(case, case["inputs"]["weight"]), case["options"]["tau"])
@@ -356,6 +386,7 @@ def scaled_head(case, with_bias):
     return network, head
 
 
+@pytest.mark.proves("lws")
 @pytest.mark.parametrize("case", cases("lws", function="robal.PostNorm_Classifier"))
 def test_lws_steps(case):
     """The factors alone learn, by SGD with weight decay on them."""
@@ -378,6 +409,7 @@ def test_lws_steps(case):
     assert case["expected"]["weight_unchanged"] is torch.equal(head.weight, before)
 
 
+@pytest.mark.proves("lws")
 @pytest.mark.parametrize("case", cases("lws", function="classifier_balancing.DotProduct_Classifier"))
 def test_lws_original_form(case):
     _, head = scaled_head(case, with_bias=True)
@@ -399,11 +431,13 @@ def post_hoc(slug, case):
     return method.deploy(network, data)(tensor(case, case["inputs"]["features"]))
 
 
+@pytest.mark.proves("logit-adjust-posthoc")
 @pytest.mark.parametrize("case", cases("logit_adjust", where="posthoc"))
 def test_post_hoc_logit_adjustment(case):
     close(case, "logits", post_hoc("logit-adjust-posthoc", case))
 
 
+@pytest.mark.proves("cdt-posthoc")
 @pytest.mark.parametrize("case", cases("cdt", function="robal.CDT_Classifier", posthoc=True))
 def test_post_hoc_rescaling(case):
     """The official divisors are rounded to float32."""
@@ -411,6 +445,7 @@ def test_post_hoc_rescaling(case):
     close(case, "divisors", counts(case) ** case["options"]["tau"])
 
 
+@pytest.mark.proves("cfa")
 @pytest.mark.parametrize("case", cases("cfa", what="schedule"))
 def test_cfa_schedule(case):
     o, accuracy = case["options"], tensor(case, case["inputs"]["robust_accuracy"])
@@ -418,6 +453,7 @@ def test_cfa_schedule(case):
     close(case, "beta", cfa.class_weight(o["beta"], accuracy, o["lambda_2"]))
 
 
+@pytest.mark.proves("dafa")
 @pytest.mark.parametrize("case", cases("dafa", what="weights"))
 def test_dafa_weights(case):
     given = tensor(case, case["inputs"]["adversarial_probabilities"])  # rounded, so not quite of sum 1

@@ -26,6 +26,7 @@ def plugged(case, **options):
     return build_plugins(list(options), resolved, TrainInfo(counts, "cifar10-lt", 100))
 
 
+@pytest.mark.proves("robustlt")
 @pytest.mark.parametrize("case", cases("robustlt_budgets"))
 def test_robustlt_budgets(case):
     o = case["options"]
@@ -40,6 +41,7 @@ def test_robustlt_on_balanced_data_changes_nothing():
     assert robustlt.radius_factors(torch.full((5,), 7.0), 0.3).tolist() == [1.0] * 5
 
 
+@pytest.mark.proves("awp")
 @pytest.mark.parametrize("case", cases("awp_step"))
 def test_awp_step(case):
     o = case["options"]
@@ -47,13 +49,13 @@ def test_awp_step(case):
     if o["bn_mode"] == "none":
         case = {**case, "options": {**o, "bn_mode": "eval", "start": "uniform"}}
     case["options"]["start"] = "uniform"
-    if o["clean_metric_forward"]:
-        # The official attack's forwards in train mode are left out, so only the first step is compared.
-        run(case, build("at", case), [], minimal=True, plugins=awp)
-    else:
-        run(case, build("at", case), ["adv"], plugins=awp)
+    train = o["bn_mode"] == "train"
+    attacked = ["attack"] * (o["num_steps"] + 1) if train else []
+    after = ["nat"] if o["clean_metric_forward"] else []  # for its training metrics, with the updated weights
+    run(case, build("at", case), ["adv"], after, plugins=awp, attacked=attacked, looked_at=train)
 
 
+@pytest.mark.proves("awp")
 @pytest.mark.parametrize("case", cases("trades_awp_step"))
 def test_trades_awp_step(case):
     awp = plugged(case, awp={"gamma": case["options"]["gamma"]})
@@ -93,6 +95,7 @@ def play(case, **robustlt_options):
     )
 
 
+@pytest.mark.proves("robustlt")
 @pytest.mark.parametrize("case", [c for name in HOSTS for c in cases("robustlt_step", official_name=name)])
 def test_robustlt_step(case):
     play(case)
@@ -101,6 +104,7 @@ def test_robustlt_step(case):
 MUTANTS = [{"alpha": 0.0}, {"beta": 0.0}]
 
 
+@pytest.mark.mutant("robustlt")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_robustlt_mutant_is_caught(mutant):
     (case,) = cases("robustlt_step", official_name="robustlt_atbsl")[0].values
@@ -108,6 +112,7 @@ def test_robustlt_mutant_is_caught(mutant):
         play(case, **mutant)
 
 
+@pytest.mark.mutant("awp")
 def test_awp_mutant_is_caught():
     (case,) = cases("trades_awp_step")[0].values
     method = replace(build("trades", case, beta=6.0), head=linear)

@@ -71,10 +71,14 @@ def run(
     plugins=(),
     proxied=(),
     attacked=(),
+    looked_at=False,
     epoch=1,
     epochs=1,
 ):
-    """Play a case through; with ``minimal`` forwards only what must then agree is compared."""
+    """Play a case through; with ``minimal`` forwards only what must then agree is compared.
+
+    ``looked_at``: the official attack forwards its last iterate once more in train mode, to choose among restarts.
+    """
     model = network(case)
     o = case["options"]["optimizer"]
     settings = recipe(case, [] if minimal else forwards, [] if minimal else after, before)
@@ -93,7 +97,11 @@ def run(
             assert ["nat"] * (before and crafts) + [*attacked, *proxied, *official] == expected["bn_forwards"]
         step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
         start = case["inputs"].get("x_start")
-        close(case, "x_adv", step.craft(start=None if start is None else tensor(case, start[k])), expected["x_adv"])
+        crafted = step.craft(start=None if start is None else tensor(case, start[k]))
+        close(case, "x_adv", crafted, expected["x_adv"])
+        if looked_at:
+            with torch.no_grad():
+                model(crafted)
         close(case, "loss", step.update(), expected["loss"])
         parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         for name, value in expected["grads"].items():
@@ -120,6 +128,7 @@ STEPS = [
 STEP_PARAMETERS = [pytest.param(m, o, f, c.values[0], id=f"{m}-{c.id}") for m, o, f, c in STEPS]
 
 
+@pytest.mark.proves
 @pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
 @pytest.mark.parametrize(("slug", "options", "forwards", "case"), STEP_PARAMETERS)
 def test_step(slug, options, forwards, case, minimal):
@@ -127,6 +136,7 @@ def test_step(slug, options, forwards, case, minimal):
     run(case, build(slug, case, **options), forwards, minimal=minimal)
 
 
+@pytest.mark.proves("robal")
 @pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
 @pytest.mark.parametrize("case", cases("robal_step"))
 def test_robal_step(case, minimal):
@@ -134,6 +144,7 @@ def test_robal_step(case, minimal):
     run(case, build("robal", case, **values), ["adv", "nat", "nat", "adv"], minimal=minimal)
 
 
+@pytest.mark.proves("at")
 @pytest.mark.parametrize("case", cases("robustlt_step", official_name="pgdat"))
 def test_robustlt_repository_at_step(case):
     """Batch statistics in the attack, Nesterov momentum, and forwards after the update."""
@@ -150,6 +161,7 @@ LOSS_STEPS = {  # official loss of at_step.json -> method and options
 OTHER_LOSSES = [c for c in cases("at_step") if c.values[0]["options"].get("loss") or "deferred" in c.id]
 
 
+@pytest.mark.proves("ldam", "logit-adjust")
 @pytest.mark.parametrize("case", OTHER_LOSSES)
 def test_long_tailed_loss_step(case):
     """PGD-AT with another outer loss; the deferred case (epoch 40 of 80) is LDAM-DRW without its margins."""
@@ -159,6 +171,7 @@ def test_long_tailed_loss_step(case):
     run(case, method, ["adv"], epoch=case["options"].get("epoch", 1), epochs=80)
 
 
+@pytest.mark.proves("mart")
 @pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
 @pytest.mark.parametrize("case", cases("mart_step"))
 def test_mart_step(case, minimal):
@@ -166,12 +179,14 @@ def test_mart_step(case, minimal):
     run(case, build("mart", case, beta=case["options"]["beta"]), ["nat", "adv"], minimal=minimal)
 
 
+@pytest.mark.proves("alp")
 @pytest.mark.parametrize("case", cases("alp_step"))
 def test_alp_step(case):
     pair = {"ALP_2": "logits", "ALP": "probabilities"}[case["options"]["regulariser"]]
     run(case, build("alp", case, beta=case["options"]["beta"], pair=pair), ["adv", "nat", "nat", "adv"])
 
 
+@pytest.mark.proves("taet")
 @pytest.mark.parametrize("case", cases("taet_step"))
 def test_taet_step(case):
     o = case["options"]
@@ -202,6 +217,7 @@ def fair(slug, case, **options):
     return method
 
 
+@pytest.mark.proves
 @pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
 @pytest.mark.parametrize(
     ("slug", "case"), [(m, c.values[0]) for m in ("cfa", "dafa") for c in cases(f"{m}", what="trades")]
@@ -211,6 +227,7 @@ def test_fair_trades_step(slug, case, minimal):
     run(case, fair(slug, case), forwards, minimal=minimal, epoch=100, epochs=200)
 
 
+@pytest.mark.proves("cfa")
 @pytest.mark.parametrize("case", cases("cfa", what="pgd"))
 def test_cfa_step_that_attacks_in_train_mode(case):
     steps = case["options"]["num_steps"]
@@ -230,6 +247,7 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.mutant
 @pytest.mark.parametrize(("slug", "options", "forwards", "file"), MUTANTS, ids=lambda v: str(v)[:40])
 def test_mutant_is_caught(slug, options, forwards, file):
     """A method without its distinguishing term fails the same comparison."""
@@ -261,6 +279,7 @@ LOSS_MUTANTS = [
 ]
 
 
+@pytest.mark.mutant
 @pytest.mark.parametrize(("slug", "options", "file", "name", "when"), LOSS_MUTANTS, ids=lambda v: str(v)[:40])
 def test_loss_mutant_is_caught(slug, options, file, name, when):
     """As above, for the methods of the long-tail study; the faithful ones pass in the tests above."""
@@ -270,6 +289,7 @@ def test_loss_mutant_is_caught(slug, options, file, name, when):
         run(case, method, [], minimal=True, **when)
 
 
+@pytest.mark.mutant
 @pytest.mark.parametrize("slug", ["cfa", "dafa"])
 def test_fairness_mutant_is_caught(slug):
     """The same radius and weight for every class."""
@@ -282,6 +302,7 @@ def test_fairness_mutant_is_caught(slug):
         run(flat, fair(slug, flat), [], minimal=True, epoch=100, epochs=200)
 
 
+@pytest.mark.mutant("at")
 def test_mutant_at_without_attack_is_caught():
     (case,) = cases("at_step", loss=None, deferred=None)[0].values
     case = {**case, "options": {**case["options"], "num_steps": 0}}

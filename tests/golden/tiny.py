@@ -15,6 +15,8 @@ from ltrobust_bench.api import Network
 from ltrobust_bench.longtail import CosineHead
 
 FOLDER = Path(__file__).parent
+DIFFERENCES: list[float] = []
+"""Largest difference of each comparison; read by the fidelity report."""
 
 
 def cases(name: str, **options: Any) -> list[Any]:
@@ -25,7 +27,7 @@ def cases(name: str, **options: Any) -> list[Any]:
         if all(case["options"].get(key) == value for key, value in options.items())
     ]
     assert found, f"{name}.json has no case with {options}"
-    return [pytest.param(case, id=case["name"]) for case in found]
+    return [pytest.param({**case, "file": name}, id=case["name"]) for case in found]
 
 
 def dtype_of(case: dict[str, Any]) -> torch.dtype:
@@ -43,13 +45,22 @@ def close(case: dict[str, Any], key: str, got: Any, expected: Any = None) -> Non
         tolerance = {"rtol": 0, "atol": 0}
     want = case["expected"][key] if expected is None else expected
     got = got.detach().cpu().numpy() if isinstance(got, Tensor) else got
+    got = np.asarray(got, dtype=float)
+    if got.size:
+        DIFFERENCES.append(float(np.abs(got - np.asarray(want, dtype=float)).max()))
     np.testing.assert_allclose(
-        np.asarray(got, dtype=float),
+        got,
         want,
         rtol=tolerance.get("rtol", 0),
         atol=tolerance.get("atol", 0),
         err_msg=key,
     )
+
+
+def same(got: Any, expected: Any) -> None:
+    """Assert that orders, counts or texts are exactly what a case expects."""
+    assert got == expected
+    DIFFERENCES.append(0.0)
 
 
 class TinyBackbone(nn.Module):

@@ -27,6 +27,7 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
+@pytest.mark.proves("at-bsl", "reat", "logit-adjust")
 def test_balanced_softmax_by_hand():
     counts = torch.tensor([4.0, 2, 1])
     assert balanced_softmax(counts)(torch.zeros(1, 3), torch.tensor([2])).item() == pytest.approx(math.log(7))
@@ -35,6 +36,7 @@ def test_balanced_softmax_by_hand():
     )
 
 
+@pytest.mark.proves("at-bsl", "logit-adjust")
 def test_balanced_softmax_is_outer_logit_adjustment_and_plain_ce_on_balanced_data():
     counts, logits, y = torch.tensor([50.0, 7, 2], dtype=DOUBLE), drawn(5, 3), torch.tensor([0, 1, 2, 2, 0])
     prior = (counts / counts.sum()).log()
@@ -44,6 +46,7 @@ def test_balanced_softmax_is_outer_logit_adjustment_and_plain_ce_on_balanced_dat
     assert torch.allclose(balanced_softmax(counts, tau=0.0)(logits, y), F.cross_entropy(logits, y))
 
 
+@pytest.mark.proves("reat")
 @pytest.mark.parametrize(
     ("n", "predicted", "effective", "weights"),
     [
@@ -59,6 +62,7 @@ def test_reat_weights_by_hand(n, predicted, effective, weights):
     assert reat.rbl_weights(n, predicted).tolist() == pytest.approx(weights, abs=6e-5)
 
 
+@pytest.mark.proves("reat")
 def test_reat_first_epoch_weights_on_cifar10():
     n = torch.tensor([5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100], dtype=DOUBLE)
     expected = [0.071, 0.110, 0.170, 0.263, 0.407, 0.629, 0.970, 1.500, 2.316, 3.563]
@@ -83,6 +87,7 @@ def literal_tail(features, y, counts, tail_classes):
     return sum(terms) / len(terms) if terms else features.sum() * 0
 
 
+@pytest.mark.proves("reat")
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("classes", [3, 4, 5, 9, 10])
 def test_reat_closed_form_is_the_double_loop(classes, seed):
@@ -99,6 +104,7 @@ def test_reat_closed_form_is_the_double_loop(classes, seed):
     assert torch.allclose(a, b, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.proves("reat")
 def test_reat_tail_by_hand():
     features = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]], dtype=DOUBLE)
     n = torch.tensor([4, 2, 1, 1], dtype=DOUBLE)
@@ -106,6 +112,7 @@ def test_reat_tail_by_hand():
     assert value.item() == pytest.approx(-0.023125, abs=1e-6)
 
 
+@pytest.mark.proves("reat")
 def test_reat_pairwise_form_by_definition():
     features, y = drawn(6, 4), torch.tensor([0, 1, 2, 2, 1, 0])
     omega, is_tail = torch.tensor([1.0, 2, 3], dtype=DOUBLE), torch.tensor([False, False, True])
@@ -118,6 +125,7 @@ def test_reat_pairwise_form_by_definition():
     assert reat.tail_term(features, y, omega, is_tail, "pairwise").item() == pytest.approx(float(total) / 2)
 
 
+@pytest.mark.proves("reat")
 def test_reat_tail_goes_by_rank_not_by_label():
     """The same data with the labels in another order gives the same loss."""
     counts, order = [40, 20, 9, 4, 2], torch.tensor([3, 0, 4, 2, 1])  # order[old label] = new label
@@ -135,6 +143,7 @@ def test_reat_tail_goes_by_rank_not_by_label():
     assert loss(permuted, shuffled, order[y]) == pytest.approx(loss(counts, logits, y))
 
 
+@pytest.mark.proves("reat")
 @pytest.mark.parametrize(("classes", "first"), [(10, 7), (100, 67), (20, 13), (200, 133), (9, 7), (4, 3)])
 def test_reat_official_tail_start(classes, first):
     data = info([float(classes - c) for c in range(classes)])
@@ -153,6 +162,7 @@ def test_reat_official_tail_start(classes, first):
     assert without == 0
 
 
+@pytest.mark.proves("reat")
 def test_rbl_is_plain_ce_in_eval_mode_whatever_the_counts():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)).double().eval()
@@ -166,6 +176,7 @@ def test_rbl_is_plain_ce_in_eval_mode_whatever_the_counts():
     assert torch.equal(plain, rbl)
 
 
+@pytest.mark.proves("reat")
 def test_reat_memory_counts_an_epoch_and_then_reweighs():
     counts = torch.tensor([6.0, 3, 1], dtype=DOUBLE)
     memory = reat.PredictedCounts(counts)
@@ -180,6 +191,7 @@ def test_reat_memory_counts_an_epoch_and_then_reweighs():
     assert torch.equal(memory.weights, reat.rbl_weights(counts, torch.tensor([4.0, 2, 2], dtype=DOUBLE)))
 
 
+@pytest.mark.proves("reat")
 def test_reat_counts_after_the_update_when_asked():
     before, after = (torch.eye(2, dtype=DOUBLE)[[c]] for c in (0, 1))
     outputs = SimpleNamespace(adversarial=Output(before, before), after_update=lambda: Output(after, after))
@@ -189,6 +201,7 @@ def test_reat_counts_after_the_update_when_asked():
         assert memory.current.tolist() == expected
 
 
+@pytest.mark.proves("robal")
 def test_robal_by_hand():
     """methods.md 3.8."""
     n = torch.tensor([8, 2, 1], dtype=DOUBLE)
@@ -203,6 +216,7 @@ def test_robal_by_hand():
         assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.proves("robal")
 @pytest.mark.parametrize(
     ("dataset", "variant", "evaluate_at", "scale", "tau_p", "gamma"),
     [
@@ -224,6 +238,7 @@ def test_robal_presets_deploy(dataset, variant, evaluate_at, scale, tau_p, gamma
     assert torch.allclose(built.deploy(head, data)(h), scale * head(h) - tau_p * prior)
 
 
+@pytest.mark.proves("robal")
 def test_robal_kl_is_weak_at_scale_one():
     """methods.md 3.7: cosines are nearly uniform after softmax."""
     clean, adversarial = 2 * torch.rand(2, 50, 10, generator=torch.Generator().manual_seed(0), dtype=DOUBLE) - 1
@@ -237,6 +252,7 @@ def test_kl_is_zero_for_equal_and_invariant_to_shifts():
     assert (kl_divergence(a, b) > 0).all()
 
 
+@pytest.mark.proves("trades")
 def test_trades_without_perturbation_is_clean_cross_entropy():
     built = methods.get("trades").factory()({"beta": 6.0}, info([3, 2]))
     logits, y = drawn(4, 2), torch.tensor([0, 1, 0, 1])

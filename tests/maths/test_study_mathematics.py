@@ -43,6 +43,7 @@ def predicting(labels, classes=2):
     return outputs(logits, logits)
 
 
+@pytest.mark.proves("cfa")
 def test_cfa_by_hand():
     """a = (1/2, 0): eps = (1, 0.5) eps and, with beta = 6, beta' = (6/7, 3/4)."""
     accuracy = torch.tensor([0.5, 0.0], dtype=DOUBLE)
@@ -50,6 +51,7 @@ def test_cfa_by_hand():
     assert cfa.class_weight(6.0, accuracy, 0.5).tolist() == pytest.approx([6 / 7, 3 / 4])
 
 
+@pytest.mark.proves("cfa")
 def test_cfa_weight_is_trades_up_to_a_factor():
     """With the same share beta / (1 + beta) for all classes the loss is TRADES over (1 + beta)."""
     clean, adversarial = drawn(4, 2), drawn(4, 2, seed=1)
@@ -58,6 +60,7 @@ def test_cfa_weight_is_trades_up_to_a_factor():
     assert torch.allclose(cfa.calibrated_trades(share, clean, adversarial, Y), trades / 7)
 
 
+@pytest.mark.proves("cfa")
 @pytest.mark.parametrize(("form", "expected"), [("class", [2 / 3, 0.0]), ("official", [2 / 2, 0.0])])
 def test_cfa_counts_an_epoch(form, expected):
     """Two of three images of class 0 and none of class 1 are right; the released code divides by N / C = 2."""
@@ -69,6 +72,7 @@ def test_cfa_counts_an_epoch(form, expected):
     assert memory.correct.sum() == memory.seen.sum() == 0
 
 
+@pytest.mark.proves("cfa")
 def test_cfa_leaves_the_host_alone_before_its_start():
     method = build("cfa", [3, 1], begin=0.5)
     given = AttackBudget(0.1, 0.02, 0.1)
@@ -90,6 +94,7 @@ def tiny_network(value):
     return network
 
 
+@pytest.mark.proves("cfa")
 def test_cfa_average_skips_unfair_epochs_and_replaces_the_network_at_the_end():
     accuracy = cfa.RobustAccuracy(torch.tensor([3.0, 1.0]), "class")
     average = cfa.FairAverage(accuracy, epochs=4, decay=0.75, threshold=0.2)
@@ -109,6 +114,7 @@ def test_cfa_average_skips_unfair_epochs_and_replaces_the_network_at_the_end():
     assert network.head.bias[0].item() == 3.0 and off.state_dict() == {}
 
 
+@pytest.mark.proves("dafa")
 def test_dafa_by_hand():
     """S = ((.8, .2), (.4, .6)): class 1 is weaker, w_1 = 1 + .4 * .8, w_0 = 1 - .4 * .8; equal classes keep 1."""
     similarity = torch.tensor([[0.8, 0.2], [0.4, 0.6]], dtype=DOUBLE)
@@ -117,6 +123,7 @@ def test_dafa_by_hand():
     assert dafa.class_weights(torch.eye(3, dtype=DOUBLE), 1.0).tolist() == [1, 1, 1]
 
 
+@pytest.mark.proves("dafa")
 def test_dafa_weights_are_one_in_the_warm_up_and_fixed_afterwards():
     method = build("dafa", [3, 1], warmup=0.2)
     memory, given = method.memory["similarity"], AttackBudget(0.1, 0.02, 0.1)
@@ -136,12 +143,14 @@ def test_dafa_weights_are_one_in_the_warm_up_and_fixed_afterwards():
     assert budget.step_size.tolist() == pytest.approx([0.02 * fixed[0]] * 3 + [0.02 * fixed[1]])
 
 
+@pytest.mark.proves
 @pytest.mark.parametrize(("slug", "host"), [("cfa", "at"), ("dafa", "at")])
 def test_fairness_on_plain_adversarial_training_starts_as_plain_adversarial_training(slug, host):
     method, logits = build(slug, [3, 1], host=host), drawn(4, 2)
     assert torch.allclose(method.loss(outputs(None, logits), Y, at(1)), F.cross_entropy(logits, Y))
 
 
+@pytest.mark.proves("selfdistill")
 def test_distillation_by_hand():
     """Uniform student, n = (3, 1), label 1: ln 4; the teacher (3/4, 1/4) adds its KL to uniform, ln 2 - H(1/4)."""
     loss = selfdistill.distillation_loss(torch.tensor([3.0, 1.0], dtype=DOUBLE), 2.0)
@@ -152,6 +161,7 @@ def test_distillation_by_hand():
     assert value.item() == pytest.approx(math.log(4) + 2 * (math.log(2) - entropy))
 
 
+@pytest.mark.proves("selfdistill")
 def test_distillation_from_oneself_or_with_weight_zero_is_balanced_softmax():
     counts, logits = torch.tensor([3.0, 1.0], dtype=DOUBLE), drawn(4, 2)
     plain = balanced_softmax(counts)(logits, Y)
@@ -162,6 +172,7 @@ def test_distillation_from_oneself_or_with_weight_zero_is_balanced_softmax():
     assert not torch.allclose(selfdistill.distillation_loss(counts, 1.0)(outputs(None, logits), Y, other), plain)
 
 
+@pytest.mark.proves("at-balanced")
 def test_balanced_subset_cuts_the_head_and_repeats_the_tail():
     labels = np.array([0] * 7 + [1] * 2)
     subset = balanced_subset(labels, 5)
@@ -171,6 +182,7 @@ def test_balanced_subset_cuts_the_head_and_repeats_the_tail():
     assert balanced_subset(labels, 5).tolist() == subset.tolist()
 
 
+@pytest.mark.proves("at-balanced")
 def test_at_balanced_draws_every_class_equally_often():
     method = build("at-balanced", [60, 20, 6], gamma=2.0)
     labels = np.repeat([0, 1, 2], [60, 20, 6])
