@@ -19,9 +19,9 @@ What each method is compared with, how close it comes, and what the comparison w
 `make fidelity`, which runs every comparison below; a test checks that no method is missing.
 
 - **official**: values that the official implementation gave on the same inputs, `owner/repo@commit:file:function`.
-  Whole steps compare adversarial examples, loss, gradients, weights and batch-norm buffers. The largest absolute difference
-  over all compared numbers stands beside; each case has its own tolerance, wider only where the official code rounds a
-  constant to float32.
+  Whole steps compare adversarial examples, loss, gradients, weights and batch-norm buffers. The largest absolute
+  difference over all compared numbers stands beside; each case has its own tolerance, wider only where the official
+  code rounds a constant to float32.
 - **by hand**: the formula written out literally in the test, a worked example, or an identity.
 - **mutants**: the method without what sets it apart; each fails the comparison.
 """
