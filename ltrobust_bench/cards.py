@@ -85,6 +85,22 @@ class Paper(Strict):
     bibtex: str
 
 
+class Claim(Strict):
+    """A number that was published for a method; shown beside ours, never ranked."""
+
+    dataset: str
+    imbalance_ratio: float | None = Field(default=None, ge=1, description="none: not stated")
+    model: str | None = Field(default=None, description="none: not stated")
+    metric: str
+    value: float = Field(description="per cent, or points where the metric is a gain")
+    kind: Literal["printed", "digitized", "second-hand"] = Field(
+        description="printed by the authors, measured in their figure, or copied by someone else"
+    )
+    of: str | None = Field(default=None, description="which form of the method, if it is not the plain one")
+    source: str
+    note: str = ""
+
+
 class Base(Strict):
     """The finished run that a method builds on: of another method, with the same data, network, seed and plug-ins.
 
@@ -128,6 +144,8 @@ class Card(Strict):
         default=None, description="slug of the method whose recipe this one's is, with `recipe` laid over it"
     )
     recipe_source: str
+    claims: list[Claim] = Field(default=[], description="published numbers")
+    claims_note: str = Field(default="", description="why there are no published numbers")
     deviations: list[str] = []
     quirks: list[str] = []
 
@@ -172,6 +190,15 @@ class Card(Strict):
             return self.recipe
         return _merge(methods.get(self.recipe_from).card.paper_recipe(), self.recipe)
 
+    def stated_recipe(self, protocol: Protocol, track: Track) -> dict[str, Any]:
+        """The recipe of a track as it is written, ``"8/255"`` and ``"epsilon/4"`` included, by dotted name."""
+        stated = protocol.training.model_dump()
+        if track == "paper":
+            stated = _merge(stated, self.paper_recipe())
+        else:
+            stated["epochs"] = share_of(self.budget, stated["epochs"])
+        return dict(_items(stated))
+
     def _switched(self, name: str, word: Any, protocol: Protocol) -> dict[str, Any]:
         """The parts of a recipe that a switch sets."""
         words, parts = SWITCHES[name]
@@ -212,7 +239,7 @@ class Card(Strict):
             for part in path:
                 branch = branch.get(part) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or leaf not in branch:
-                raise UnknownNameError("recipe setting", name, list(_leaves(merged)))
+                raise UnknownNameError("recipe setting", name, [leaf for leaf, _ in _items(merged)])
             branch[leaf] = value
         attack = merged["attack"] = dict(merged["attack"])
         attack["epsilon"] = number(attack["epsilon"], epsilon)
@@ -248,6 +275,14 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _items(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _items(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _scaled(recipe: Mapping[str, Any], epsilon: float) -> dict[str, Any]:
     """The card's recipe with its pixel-scale numbers multiplied by epsilon / (8/255)."""
     scaled = dict(recipe)
@@ -259,14 +294,6 @@ def _scaled(recipe: Mapping[str, Any], epsilon: float) -> dict[str, Any]:
     if attack:
         scaled["attack"] = attack
     return scaled
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def read_card(path: Path | Traversable) -> Card:

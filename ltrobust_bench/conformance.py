@@ -87,6 +87,8 @@ def check_card(subject: Subject) -> list[str]:
         problems.append("card.toml: paper.bibtex is no BibTeX entry")
     if not (card.paper.arxiv or card.paper.url or card.paper.code):
         problems.append("card.toml: paper needs arxiv, url or code, so that a reader finds it")
+    if bool(card.claims) == bool(card.claims_note.strip()):
+        problems.append("card.toml: list published numbers as [[claims]], or say in claims_note why there are none")
     problems += [f"card.toml: options.{n} has no help" for n, o in card.options.items() if not o.help.strip()]
     return problems
 

@@ -10,9 +10,11 @@ import click
 @click.command(epilog="Example: ltbench show reat")
 @click.argument("method")
 def command(method: str) -> None:
-    """A method's paper, options in both tracks, official recipe, deviations and quirks."""
-    from ltrobust_bench.cards import card_of
+    """A method's paper, options and recipe in both tracks, published numbers, deviations and quirks."""
+    from ltrobust_bench.cards import SWITCHES, card_of
     from ltrobust_bench.plan import recipe_settings
+    from ltrobust_bench.protocol import load_protocol
+    from ltrobust_bench.protocol.load import MAIN
 
     card = card_of(method)
     paper = card.paper
@@ -29,10 +31,28 @@ def command(method: str) -> None:
         allowed = f" [{', '.join(map(str, option.choices))}]" if option.choices else ""
         click.echo(f"  {name} ({option.type}{allowed}): {option.help}")
         click.echo(f"      fixed: {_value(option.fixed)}   paper: {_value(option.paper)}")
-    click.echo(f"Recipe settings that --set also takes: {', '.join(recipe_settings())}")
-    click.echo(f"\nThe authors' recipe (--track paper), over the protocol's: {card.recipe_source}")
-    for name, value in _flat(card.paper_recipe()):
-        click.echo(f"  {name} = {value}")
+    click.echo(f"\nRecipe of protocol {MAIN} (fixed) and of the authors (paper).")
+    click.echo(f"--set NAME=VALUE also takes: {', '.join(recipe_settings())}")
+    ours, theirs = (card.stated_recipe(load_protocol(MAIN), track) for track in ("fixed", "paper"))
+    for name in ours | theirs:
+        values = [_value(of.get(name)) for of in (ours, theirs)]
+        mark = "" if values[0] == values[1] else "  *"
+        click.echo(f"  {name:24} {values[0]:18} {values[1]}{mark}")
+    for name, (words, _) in SWITCHES.items():
+        click.echo(f"  switch {name}: {' or '.join(words)}")
+    click.echo(f"  paper: {card.recipe_source}")
+    click.echo("\nPublished numbers (never ranked):")
+    for claim in card.claims:
+        ratio = claim.imbalance_ratio and f"IR {claim.imbalance_ratio:g}"
+        where = ", ".join(part for part in (claim.dataset, ratio, claim.model) if part)
+        form = f" ({claim.of})" if claim.of else ""
+        click.echo(f"  {claim.value:g} {claim.metric}{form}: {where} [{claim.kind}]")
+    for source in dict.fromkeys(claim.source for claim in card.claims):
+        click.echo(f"  from {source}")
+        for note in dict.fromkeys(claim.note for claim in card.claims if claim.source == source and claim.note):
+            click.echo(f"      {note}")
+    if card.claims_note:
+        click.echo(f"  none: {card.claims_note}")
     for heading, lines in (("Deviations", card.deviations), ("Quirks of the official code", card.quirks)):
         click.echo(f"\n{heading}:")
         for line in lines or ["none"]:
@@ -41,11 +61,6 @@ def command(method: str) -> None:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
     return "none" if value is None else str(value)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return rows

@@ -13,6 +13,8 @@ from ltrobust_bench.protocol.spec import Protocol, terms_key
 from ltrobust_bench.registry import Entry, Registry
 
 FOLDER = Path(__file__).parent
+MAIN = "ltr-linf-v1"
+"""The protocol whose numbers are for papers."""
 
 
 def _scan() -> list[Entry]:

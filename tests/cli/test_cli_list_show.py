@@ -33,6 +33,16 @@ def test_show_has_everything_of_the_card(capsys, slug):
     for text in (card.paper.title, card.paper.bibtex.strip(), card.recipe_source, *card.deviations, *card.quirks):
         assert text in out
     assert all(f"  {name} (" in out for name in card.options)
+    assert card.claims_note in out and all(f"{c.value:g} {c.metric}" in out and c.source in out for c in card.claims)
+
+
+def test_show_sets_the_two_recipes_side_by_side(capsys):
+    lines = call(capsys, "show", "robal")[1].splitlines()
+    settings = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ") and len(line.split()) > 1}
+    assert settings["attack.start"] == ["uniform", "one_sided", "*"]
+    assert settings["momentum"] == ["0.9", "0.9"]
+    assert settings["bn_forwards"] == ["-", "adv", "nat", "nat", "adv", "*"]
+    assert "  switch lr_schedule: multistep or robal_compound" in lines
 
 
 def test_check_passes_and_fails_with_its_exit_code(capsys, monkeypatch):
@@ -51,7 +61,10 @@ def test_unknown_names(capsys):
     refused(capsys, "list", "things")
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "data info", "data prepare", "report leaderboard"])
+@pytest.mark.parametrize(
+    "verb",
+    ["", *VERBS, "data info", "data prepare", "data pack", "data verify", "report leaderboard", "report compare"],
+)
 def test_help_of_every_verb(capsys, verb):
     code, out, _ = call(capsys, *verb.split(), "--help")
     assert code == 0 and out.startswith("Usage: ltbench")

@@ -35,6 +35,7 @@ summary = "Breaks the contract."
 group = "tests"
 version = 1
 licence_note = "ours"
+claims_note = "none"
 recipe_source = "none"
 [paper]
 title = "T"
