@@ -45,8 +45,8 @@ class RobustAccuracy:
 
 
 class FairAverage:
-    """Average of the weights over epochs, w <- decay w + (1 - decay) w_epoch, frozen in epochs in which the worst
-    class's robust accuracy is below a threshold; it takes the network's place at the end of the budget.
+    """Average of the weights over epochs, w <- decay w + (1 - decay) w_epoch, over those in which the worst class's
+    robust accuracy reaches a threshold; it takes the network's place at the end of the budget, if there was any.
 
     Args:
         accuracy: whose last epoch it looks at; it must be told of the epoch's end first.
@@ -66,14 +66,14 @@ class FairAverage:
         if self.decay == 0:
             return
         now = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        if not self.average:
-            self.average = now
-        elif self.accuracy.last.min() >= self.threshold:
+        if self.accuracy.last.min() >= self.threshold:
             self.average = {
-                name: self.decay * self.average[name] + (1 - self.decay) * value if value.is_floating_point() else value
+                name: self.decay * self.average.get(name, value) + (1 - self.decay) * value
+                if value.is_floating_point()
+                else value
                 for name, value in now.items()
             }
-        if epoch == self.epochs:
+        if epoch == self.epochs and self.average:
             network.load_state_dict(self.average)
 
     def state_dict(self) -> dict[str, Tensor]:

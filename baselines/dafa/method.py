@@ -35,10 +35,11 @@ class Similarity:
         last: last epoch of the warm-up.
         strength: lambda.
         like: gives type and device.
+        least: no weight is below it; None: whatever comes out.
     """
 
-    def __init__(self, classes: int, last: int, strength: float, like: Tensor) -> None:
-        self.last, self.strength, self.epoch = last, strength, 1
+    def __init__(self, classes: int, last: int, strength: float, like: Tensor, least: float | None = None) -> None:
+        self.last, self.strength, self.least, self.epoch = last, strength, least, 1
         self.total, self.seen = like.new_zeros(classes, classes), like.new_zeros(classes)
         self.weights = like.new_ones(classes)
 
@@ -50,7 +51,8 @@ class Similarity:
 
     def on_epoch_end(self, epoch: int, network: Network) -> None:
         if epoch == self.last:
-            self.weights = class_weights(self.total / self.seen.clamp_min(1)[:, None], self.strength)
+            weights = class_weights(self.total / self.seen.clamp_min(1)[:, None], self.strength)
+            self.weights = weights if self.least is None else weights.clamp_min(self.least)
         self.epoch = epoch + 1
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -75,7 +77,7 @@ def weighted_trades(weights: Tensor, beta: float, clean: Tensor, adversarial_log
 def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
     """DAFA on TRADES; with ``host=at`` the weights act on the adversarial cross-entropy."""
     last = max(1, round(options["warmup"] * data.epochs))
-    similarity = Similarity(data.num_classes, last, options["strength"], data.counts)
+    similarity = Similarity(data.num_classes, last, options["strength"], data.counts, options["least"])
 
     def budget(given: AttackBudget, y: Tensor, ctx: StepContext) -> AttackBudget:
         factor = similarity.weights[y]

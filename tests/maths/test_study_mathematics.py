@@ -103,11 +103,15 @@ def test_cfa_average_skips_unfair_epochs_and_replaces_the_network_at_the_end():
         accuracy.last = torch.tensor([1.0, worst])
         network = tiny_network(value)
         average.on_epoch_end(epoch, network)
-        values.append(average.average["head.bias"][0].item())
+        values.append(average.average["head.bias"][0].item() if average.average else None)
         if epoch < 4:
             assert network.head.bias[0].item() == value
-    assert values == pytest.approx([0.0, 0.25, 0.25, 0.6875])
-    assert network.head.bias[0].item() == pytest.approx(0.6875)
+    assert values == [None, 1.0, 1.0, 1.25]
+    assert network.head.bias[0].item() == 1.25
+    unfair = cfa.FairAverage(accuracy, epochs=1, decay=0.75, threshold=0.9)
+    network = tiny_network(3.0)
+    unfair.on_epoch_end(1, network)
+    assert network.head.bias[0].item() == 3.0, "no epoch was fair: there is nothing to average"
     off = cfa.FairAverage(accuracy, epochs=1, decay=0.0, threshold=0.2)
     network = tiny_network(3.0)
     off.on_epoch_end(1, network)
@@ -124,6 +128,18 @@ def test_dafa_by_hand():
 
 
 @pytest.mark.proves("dafa")
+def test_dafa_weights_do_not_turn_negative_in_the_fixed_track():
+    """All classes are taken for class 0, whose published weight is then about 1 - 2."""
+    taken = torch.tensor([0, 0, 0, 0, 0, 0])
+    y = torch.tensor([0, 0, 1, 1, 2, 2])
+    for least, expected in ((None, -1.0), (0.0, 0.0)):
+        memory = dafa.Similarity(3, 1, 1.0, torch.zeros(1, dtype=DOUBLE), least)
+        memory.on_step_end(predicting(taken.tolist(), classes=3), y)
+        memory.on_epoch_end(1, None)
+        assert memory.weights[0].item() == pytest.approx(expected, abs=0.1)
+    assert methods.get("dafa").card.resolve_options("fixed", {})["least"] == 0.0
+
+
 def test_dafa_weights_are_one_in_the_warm_up_and_fixed_afterwards():
     method = build("dafa", [3, 1], warmup=0.2)
     memory, given = method.memory["similarity"], AttackBudget(0.1, 0.02, 0.1)
