@@ -32,6 +32,8 @@ from ltrobust_bench.training.build import choose_device, load_deployed
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 
 RUNS, RESULTS = Path("runs"), Path("results")
+EXAMINED = 200
+"""Test images on which a model's reliability is measured."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Pro
         ),
         environment=environment(device_name(str(device)), torch.get_num_threads(), loaded.run.recipe.precision),
         status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
+        reliability=verdict.reliability,
     )
 
 
@@ -285,6 +288,7 @@ def evaluate(
         verdict.forwards,
         verdict.backwards,
         verdict.seconds,
+        verdict.reliability,
     )
 
 
@@ -393,6 +397,7 @@ def _attack(
         identity=identity,
         state_path=state_path,
         progress=progress,
+        examined=EXAMINED if attacks is None else 0,
     )
 
 

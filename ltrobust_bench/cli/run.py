@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from ltrobust_bench.evaluation.reliability import Flag
     from ltrobust_bench.plan import Plan
     from ltrobust_bench.records.schema import Record
 
@@ -92,6 +93,7 @@ def make_plans(
 def print_record(out: Console, record: Record, folder: Path | None) -> None:
     """A run's result, and where its record is."""
     from ltrobust_bench.evaluation.metrics import summary
+    from ltrobust_bench.evaluation.reliability import flags_of
 
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
@@ -99,8 +101,15 @@ def print_record(out: Console, record: Record, folder: Path | None) -> None:
     title = f"{label} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
     rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
+    print_flags(out, flags_of(record))
     if folder is not None:
         out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
+
+
+def print_flags(out: Console, flags: list[Flag]) -> None:
+    """Signs that an evaluation can be fooled, one line each."""
+    for flag in flags:
+        out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow", soft_wrap=True)
 
 
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:

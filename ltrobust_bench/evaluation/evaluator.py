@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from ltrobust_bench.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
+from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.suite import StageFunction, SuiteAttack, build_attack
 from ltrobust_bench.files import atomic_path
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Suite
-from ltrobust_bench.records.schema import AUTOATTACK
+from ltrobust_bench.records.schema import AUTOATTACK, Reliability
 
 BALL_TOLERANCE = 2.0**-24
 
@@ -40,6 +41,7 @@ class Verdict:
         forwards, backwards: images passed through the network, over all sessions.
         seconds: over all sessions.
         forwards_here: images passed forward by this call.
+        reliability: what was measured of the model, if it was asked for.
     """
 
     bits: dict[str, np.ndarray]
@@ -48,6 +50,7 @@ class Verdict:
     backwards: int = 0
     seconds: float = 0.0
     forwards_here: int = 0
+    reliability: Reliability | None = None
 
 
 @dataclass
@@ -63,11 +66,15 @@ class _State:
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0
+    measured: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path | None) -> None:
         if path is None:
             return
-        plain = {k: getattr(self, k) for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds")}
+        plain = {
+            k: getattr(self, k)
+            for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds", "measured")
+        }
         arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
         if self.clean is not None:
             arrays["clean"] = self.clean
@@ -118,6 +125,7 @@ def evaluate_images(
     identity: str = "",
     state_path: Path | None = None,
     progress: Progress | None = None,
+    examined: int = 0,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
 
@@ -134,6 +142,7 @@ def evaluate_images(
         identity: digest of what is evaluated; a stored state of something else is ignored.
         state_path: where to keep the state between batches; None: nowhere.
         progress: what to report to.
+        examined: on how many images the model's reliability is measured; 0: it is not.
 
     Raises:
         CheckFailed: if the model's output is no finite [B, C] tensor.
@@ -149,6 +158,7 @@ def evaluate_images(
         identity,
         state_path,
         progress or Silent(),
+        examined,
     ).run()
 
 
@@ -164,7 +174,9 @@ class _Evaluation:
         identity: str,
         state_path: Path | None,
         progress: Progress,
+        examined: int,
     ) -> None:
+        self.examined, self.seed = examined, suite.seed
         self.counter = Counter()
         self.model = CountingModel(model, self.counter)
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
@@ -179,12 +191,14 @@ class _Evaluation:
     def run(self) -> Verdict:
         state = self.state
         with frozen(self.model):
+            before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
             while state.attack < len(self.attacks):
                 self._attack(self.attacks[state.attack])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
                 state.save(self.state_path)
+            reliability = self._examine(before) if self.examined else None
         assert state.clean is not None
         bits = {"clean": state.clean}
         bits |= {a.name: state.clean & (state.broken[a.name] == 0) for a in self.attacks}
@@ -196,7 +210,22 @@ class _Evaluation:
             state.backwards,
             state.seconds,
             self.counter.forwards,
+            reliability,
         )
+
+    def _examine(self, before: dict[str, Tensor]) -> Reliability:
+        """Measure what the attacks' verdict rests on; each measurement is kept as soon as it is made."""
+        labels = self.data.labels.cpu().numpy()
+        index = np.flatnonzero(first_places(labels, max(1, self.examined // self.classes)))
+        x, y = self._images(index)
+        measured = self.state.measured
+        for name, measure in MEASUREMENTS.items():
+            if name not in measured:
+                with self._accounted():
+                    measured[name] = measure(self.model, x, y, self.epsilon, self.batch_size, self.seed)
+        after = self.model.state_dict()
+        changed = any(not torch.equal(value, after[name]) for name, value in before.items())
+        return Reliability(images=len(index), state_changed=changed, **measured)
 
     def _images(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         chosen = torch.from_numpy(index).to(self.data.labels.device)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
+from ltrobust_bench.evaluation.reliability import Flag, flags
+from ltrobust_bench.records.schema import Reliability
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Evaluation:
         broken_by: AutoAttack's first successful attack (0 none, 1-4), shape [T], or None.
         forwards, backwards: images passed through the model.
         seconds: wall time.
+        reliability: what was measured of the model; None if only a part of the suite was run.
     """
 
     bits: dict[str, np.ndarray]
@@ -29,6 +32,12 @@ class Evaluation:
     forwards: int
     backwards: int
     seconds: float
+    reliability: Reliability | None = None
+
+    @property
+    def flags(self) -> list[Flag]:
+        """Signs that the verdict can not be trusted, see :mod:`ltrobust_bench.evaluation.reliability`."""
+        return flags(self.bits, self.broken_by, self.reliability, len(self.train_counts))
 
     @property
     def attacks(self) -> list[str]:

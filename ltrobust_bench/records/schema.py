@@ -117,6 +117,24 @@ class Result(Strict):
         return canonical_digest({"bits": bits, "broken_by": broken_by})
 
 
+class Reliability(Strict):
+    """What was measured of the model, beside the attacks, on the first images of each class."""
+
+    images: int = Field(ge=1, description="how many test images were looked at")
+    randomness: float = Field(ge=0, description="largest difference of two forwards' logits over the logits' range")
+    probabilities: bool = Field(description="every output is in [0, 1] and every row adds up to 1")
+    confidence: float = Field(ge=0, le=1, description="median over the images of the largest softmax probability")
+    zero_gradients: float = Field(
+        ge=0, le=1, description="share of correctly classified images whose cross-entropy gradient is exactly 0"
+    )
+    accuracy_at_half: float = Field(ge=0, le=1, description="under PGD at epsilon 0.5")
+    accuracy_by_radius: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        description="under PGD-20, by multiples of the evaluation radius"
+    )
+    batch_dependence: float = Field(ge=0, le=1, description="share of labels that change in smaller, mixed batches")
+    state_changed: bool = Field(description="buffers or weights changed while the model was evaluated")
+
+
 class Work(Strict):
     """Computing done, in images passed forward and backward through the network, and in seconds."""
 
@@ -165,6 +183,7 @@ class Record(Strict):
     cost: Cost
     environment: Environment
     status: Status
+    reliability: Reliability | None = Field(default=None, description="absent in records made before it was measured")
 
     @property
     def id(self) -> str:

@@ -16,6 +16,7 @@ from ltrobust_bench.errors import UnknownNameError
 from ltrobust_bench.evaluation.groups import by_size
 from ltrobust_bench.evaluation.intervals import t_interval, wilson
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
+from ltrobust_bench.evaluation.reliability import MEANINGS, flags_of
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.protocol.spec import canonical_digest, terms_key
@@ -295,6 +296,7 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         "unknown protocol": status == "unknown",
         UNRANKED: run.method in methods and not methods.get(run.method).card.ranked,
     }
+    signs = {flag.name for record in seeds for flag in flags_of(record)}
     return Entry(
         label=label,
         runs=seeds,
@@ -302,7 +304,7 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         rows=("clean", *key.suite, "union"),
         interval=(float(low), float(high)),
         interval_kind=kind,
-        flags=[flag for flag, holds in flags.items() if holds],
+        flags=[flag for flag, holds in flags.items() if holds] + [name for name in MEANINGS if name in signs],
     )
 
 

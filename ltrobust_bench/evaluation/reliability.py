@@ -1,0 +1,118 @@
+"""Signs that an evaluation can be fooled: what is measured of a model, and which values are flagged. No torch here.
+
+Measurements are data in the record; flags are derived from them and from the record's bits, so a threshold can change
+without a new evaluation. ``docs/evaluation.md`` shows each flag raised by a model that is built to raise it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ltrobust_bench.records.schema import AUTOATTACK, Record, Reliability
+
+SQUARE = 4
+"""Square's place among AutoAttack's attacks."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One sign.
+
+    Attributes:
+        name: short, as boards show it.
+        seen: what was measured, in words.
+        meaning: what a reader should make of it.
+    """
+
+    name: str
+    seen: str
+    meaning: str
+
+
+MEANINGS = {
+    "random": "the same images give different logits: single attacks overestimate robustness; average over draws",
+    "probabilities": "the outputs are probabilities, not logits: losses on them saturate",
+    "flat logits": "cross-entropy hardly tells the classes apart and climbs towards all of them at once: PGD is weak",
+    "zero gradients": "gradient attacks stand still on these images and look like robustness",
+    "square": "a black-box attack breaks what the gradient attacks left: their gradients mislead",
+    "scaled logits": "attacks on re-scaled logits are far stronger: robustness to plain PGD is owed to the scale",
+    "PGD not converged": "more and smaller steps break many more images: 20 steps are too few for this model",
+    "robust to anything": "at epsilon 0.5 any image can become grey and lose its class: gradients are masked",
+    "not monotone": "a larger radius breaks fewer images: the attack does not work",
+    "batch": "an image's label depends on the other images of its batch",
+    "state": "evaluating the model changed it: buffers are not frozen",
+}
+"""Every flag and what it means."""
+
+NOISE = 1e-4
+"""Of two forwards' logits, as a share of their range; rounding stays far below."""
+FEW = 0.01
+"""Of images: with an exactly zero gradient, with a label that depends on the batch, broken by Square alone."""
+SCALED_GAP, STEPS_GAP = 0.08, 0.03
+"""Honest models of the digits board stay below 0.08 (restarts count too) and 0.022."""
+FLAT = 1.5
+"""Times chance: a median confidence below it is flat."""
+ERRORS = 3.0
+"""Standard errors that an accuracy may be above what is possible."""
+
+
+def flags(
+    bits: Mapping[str, np.ndarray], broken_by: np.ndarray | None, measured: Reliability | None, classes: int
+) -> list[Flag]:
+    """The signs found, in the order of ``MEANINGS``.
+
+    Args:
+        bits: ``clean`` and each attack: correct, bool, shape [T].
+        broken_by: AutoAttack's first successful attack, shape [T]; None without AutoAttack.
+        measured: what was measured of the model; None: only what the bits tell is looked at.
+        classes: C.
+    """
+    found: dict[str, str] = {}
+    accuracy = {name: float(value.mean()) for name, value in bits.items()}
+    if measured is not None:
+        chance = 1 / classes
+        limit = chance + ERRORS * np.sqrt(chance * (1 - chance) / measured.images)
+        if measured.randomness > NOISE:
+            found["random"] = f"logits of two forwards differ by {measured.randomness:.2g} of their range"
+        if measured.probabilities:
+            found["probabilities"] = "outputs lie in [0, 1] and add up to 1"
+        if measured.confidence < FLAT * chance:
+            found["flat logits"] = f"the median largest softmax probability is {measured.confidence:.1%}"
+        if measured.zero_gradients > FEW:
+            found["zero gradients"] = f"{measured.zero_gradients:.0%} of the gradients are exactly 0"
+        if measured.accuracy_at_half > limit:
+            found["robust to anything"] = (
+                f"PGD at epsilon 0.5 leaves {measured.accuracy_at_half:.1%}, chance allows {limit:.1%}"
+            )
+        worst = _largest_rise(measured.accuracy_by_radius)
+        if worst > ERRORS * np.sqrt(0.25 / measured.images):
+            found["not monotone"] = f"accuracy rises by {100 * worst:.1f} points with the radius"
+        if measured.batch_dependence > FEW:
+            found["batch"] = f"{measured.batch_dependence:.1%} of the labels change with the batch"
+        if measured.state_changed:
+            found["state"] = "buffers or weights changed"
+    if broken_by is not None and (by_square := float((broken_by == SQUARE).mean())) > FEW:
+        found["square"] = f"Square breaks another {100 * by_square:.1f} points"
+    if {"pgd-20", "scaled-pgd-20"} <= accuracy.keys():
+        gap = min(accuracy["pgd-20"], accuracy.get("pgd-100", 1.0)) - accuracy["scaled-pgd-20"]
+        if gap > SCALED_GAP:
+            found["scaled logits"] = f"PGD on scaled logits is {100 * gap:.1f} points below plain PGD"
+    if {"pgd-20", "pgd-100"} <= accuracy.keys() and (gap := accuracy["pgd-20"] - accuracy["pgd-100"]) > STEPS_GAP:
+        found["PGD not converged"] = f"PGD-100 is {100 * gap:.1f} points below PGD-20"
+    return [Flag(name, found[name], meaning) for name, meaning in MEANINGS.items() if name in found]
+
+
+def flags_of(record: Record) -> list[Flag]:
+    """The signs in a record."""
+    names = ["clean", *(a for a in record.attacks if a in ("pgd-20", "pgd-100", "scaled-pgd-20", *AUTOATTACK))]
+    bits = {name: record.bits(name) for name in names}
+    return flags(bits, record.broken_by(), record.reliability, len(record.run.train_counts))
+
+
+def _largest_rise(accuracy_by_radius: Mapping[str, float]) -> float:
+    """By how much the accuracy at a radius exceeds that at a smaller one, at most."""
+    ordered = [accuracy_by_radius[r] for r in sorted(accuracy_by_radius, key=float)]
+    return max((b - min(ordered[:i]) for i, b in enumerate(ordered) if i), default=0.0)
