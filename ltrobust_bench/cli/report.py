@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -55,15 +56,14 @@ def leaderboard(context: click.Context, results_dir: Path, records_dirs: tuple[P
 @click.option("--dataset", "-d", help="Data set of the board, if there are several boards.")
 @click.option("--protocol", help="Protocol of the board.")
 @click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True)
+@click.option("--imbalance-ratio", type=float, help="Imbalance ratio of the board.")
+@click.option("--profile", help="Profile of the board.")
+@click.option("--model", help="Network of the board.")
 @click.option("--attack", default="union", show_default=True, help="clean, an attack of the suite, or union.")
 @results_dir_option
+@click.pass_context
 def compare(
-    methods: tuple[str, ...],
-    dataset: str | None,
-    protocol: str | None,
-    track: str,
-    attack: str,
-    results_dir: Path,
+    context: click.Context, methods: tuple[str, ...], attack: str, results_dir: Path, **board_terms: Any
 ) -> None:
     """Whether methods differ: the first against each of the others, image by image, seed by seed.
 
@@ -76,7 +76,7 @@ def compare(
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.aggregate import entries_called
 
-    board = find_board(results_dir / "records", dataset=dataset, protocol=protocol, track=track)
+    board, problems = find_board(results_dir / "records", **board_terms)
     from ltrobust_bench.evaluation.compare import compare as differences
 
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)
@@ -96,6 +96,8 @@ def compare(
                 ("better" if d.difference > 0 else "worse") if d.resolved else "not resolved",
             )
         console.print(table)
+    for problem in problems:
+        console.print(f"note: {problem}", style="yellow", soft_wrap=True)
     seeds = {d.seeds for d in found}
     for paired in sorted(seeds):
         console.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")
@@ -103,3 +105,4 @@ def compare(
         console.print(
             "note: fewer than 3 seeds; a difference between runs is not yet one between methods", style="yellow"
         )
+    context.exit(1 if problems else 0)

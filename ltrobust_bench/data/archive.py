@@ -14,17 +14,18 @@ import struct
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from ltrobust_bench._version import __version__
 from ltrobust_bench.data.sources import Source
-from ltrobust_bench.data.split import LongTailedSplit, index_sha256, long_tailed_indices
-from ltrobust_bench.errors import DataError
+from ltrobust_bench.data.split import LongTailedSplit, index_sha256, long_tailed_counts, long_tailed_indices
+from ltrobust_bench.errors import DataError, UsageError
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.protocol.spec import Strict
+from ltrobust_bench.protocol.load import first_problem, printable
+from ltrobust_bench.protocol.spec import FOLDER, Profile, Strict
 
 MANIFEST = "manifest.json"
 LIMIT = 16 * 2**20
@@ -33,6 +34,11 @@ COLUMNS, ROWS = 20, 20
 """Images in a mosaic: WebP finds more in common in many images than in one."""
 WEBP_LIMIT = 16383
 """Pixels on each side of a WebP image."""
+LARGEST = 80_000_000
+"""Pixels of a mosaic; Pillow warns of larger pictures."""
+FREE, UNFOLDS = 2**28, 50
+"""Bytes of pixels that any archive may unfold into, and times its own size that a larger one may."""
+Text = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
@@ -50,10 +56,10 @@ class Manifest(Strict):
     format: Literal["ltbench-data"]
     version: Literal[1]
     dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
-    made_by: str = Field(max_length=100)
+    made_by: Text
     imbalance_ratio: float = Field(ge=1)
-    profile: str = Field(max_length=20)
-    class_names: list[Annotated[str, Field(max_length=200)]] = Field(min_length=2, max_length=32767)
+    profile: Profile
+    class_names: list[Text] = Field(min_length=2, max_length=32767)
     shape: tuple[Literal[1, 3], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]] = Field(
         strict=False
     )
@@ -99,23 +105,27 @@ def write(
         per = _per_mosaic(shape)
         for i, start in enumerate(range(0, len(images), per)):
             blobs[f"{part}-{i:05d}.webp"] = _mosaic(images[start : start + per])
-    manifest = Manifest(
-        format="ltbench-data",
-        version=1,
-        dataset=dataset,
-        made_by=f"ltrobust-bench {__version__}",
-        imbalance_ratio=imbalance_ratio,
-        profile=profile,
-        class_names=list(source.class_names),
-        shape=shape,  # type: ignore[arg-type]
-        train_labels=len(source.train_labels),
-        train_images=len(train),
-        test_images=len(test),
-        train_index_sha256=split.train_sha256,
-        pixels_sha256=_pixels(train, test),
-        source_sha256=source.sha256,
-        members={name: Member(bytes=len(b), sha256=hashlib.sha256(b).hexdigest()) for name, b in blobs.items()},
-    )
+    fields: dict[str, Any] = {
+        "format": "ltbench-data",
+        "version": 1,
+        "dataset": dataset,
+        "made_by": f"ltrobust-bench {__version__}",
+        "imbalance_ratio": imbalance_ratio,
+        "profile": profile,
+        "class_names": list(source.class_names),
+        "shape": shape,
+        "train_labels": len(source.train_labels),
+        "train_images": len(train),
+        "test_images": len(test),
+        "train_index_sha256": split.train_sha256,
+        "pixels_sha256": _pixels(train, test),
+        "source_sha256": source.sha256,
+        "members": {name: Member(bytes=len(b), sha256=hashlib.sha256(b).hexdigest()) for name, b in blobs.items()},
+    }
+    try:
+        manifest = Manifest(**fields)
+    except ValidationError as error:
+        raise UsageError(f"{dataset} cannot be packed: {first_problem(error)}") from None
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
         for name, blob in {MANIFEST: manifest.model_dump_json(indent=1).encode(), **blobs}.items():
             file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), blob)
@@ -158,6 +168,7 @@ def _read(path: Path, size: int, changed: int) -> tuple[Source, str]:
         if names != [MANIFEST, *wanted] or list(manifest.members) != wanted:
             odd = [n for n in names if n not in wanted and n != MANIFEST] or [n for n in wanted if n not in names]
             raise _damaged(path, f"it has other members than a {manifest.dataset} archive ({odd[:1] or 'their order'})")
+        _affordable(path, manifest, size)
         train_labels, test_labels = (
             _integers(path, file, manifest, f"{part}-labels.bin", "<u2", count)
             for part, count in (("train", manifest.train_labels), ("test", manifest.test_images))
@@ -169,6 +180,8 @@ def _read(path: Path, size: int, changed: int) -> tuple[Source, str]:
             part: np.concatenate([_tiles(path, file, manifest, name, n) for name, n in manifest.mosaics(part)])
             for part in ("train", "test")
         }
+    if manifest.source_sha256 is None and manifest.dataset.startswith(f"{FOLDER}-"):
+        raise _damaged(path, "a folder's images without the digest of its files")
     if _pixels(images["train"], images["test"]) != manifest.pixels_sha256:
         raise _damaged(path, "the pixels are not those that were packed")
     labels = len(manifest.class_names)
@@ -192,20 +205,50 @@ def verify(path: Path) -> Manifest:
     Raises:
         DataError: naming what is wrong with it.
     """
-    source = read(path)
+    source, _ = _read.__wrapped__(path, path.stat().st_size, 0)  # from the disk, whatever was read before
     with _opened(path) as file:
         manifest = _manifest(path, file)
     counts = np.bincount(source.train_labels[source.held], minlength=len(source.class_names)).tolist()
     if index_sha256(long_tailed_indices(source.train_labels, counts)) != manifest.train_index_sha256:
         raise _damaged(path, "it holds another split than its manifest says")
+    available, ratio = np.bincount(source.train_labels), manifest.imbalance_ratio
+    if manifest.profile == "own":
+        stated = available.tolist() if ratio == round(available.max() / available.min(), 2) else []
+    else:
+        try:
+            stated = long_tailed_counts(int(available.min()), len(counts), ratio, manifest.profile)
+        except UsageError:
+            stated = []
+    if sorted(stated) != sorted(counts):
+        raise _damaged(path, f"its images are not those of imbalance ratio {ratio:g}, profile {manifest.profile}")
     return manifest
+
+
+def _affordable(path: Path, manifest: Manifest, size: int) -> None:
+    """Refuse a small file that says it unfolds into very many pixels, before any is decoded.
+
+    Raises:
+        DataError: saying how many.
+    """
+    pixels = (manifest.train_images + manifest.test_images) * int(np.prod(manifest.shape))
+    if pixels > max(FREE, UNFOLDS * size):
+        raise _damaged(path, f"{size} bytes that would unfold into {pixels / 1e6:.0f} MB of pixels")
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         file = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile, struct.error, ValueError, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError) as error:
         raise _damaged(path, f"not a zip file: {error}") from None
+    try:
+        _check_members(path, file)
+    except DataError:
+        file.close()
+        raise
+    return file
+
+
+def _check_members(path: Path, file: zipfile.ZipFile) -> None:
     total = 0
     for info in file.infolist():
         # Names are compared with the expected ones later; here is what no reader should ever be handed.
@@ -217,12 +260,9 @@ def _opened(path: Path) -> zipfile.ZipFile:
     names = [info.filename for info in file.infolist()]
     if len(set(names)) < len(names):
         raise _damaged(path, "a member is there twice")
-    return file
 
 
 def _manifest(path: Path, file: zipfile.ZipFile) -> Manifest:
-    from ltrobust_bench.protocol.load import first_problem
-
     if MANIFEST not in file.namelist() or file.getinfo(MANIFEST).file_size > LIMIT:
         raise _damaged(path, f"no archive of `ltbench data pack`: it has no {MANIFEST}")
     try:
@@ -285,7 +325,8 @@ def _mosaic(images: np.ndarray) -> bytes:
 
 
 def _per_mosaic(shape: tuple[int, ...]) -> int:
-    return min(COLUMNS, WEBP_LIMIT // shape[2]) * min(ROWS, WEBP_LIMIT // shape[1])
+    columns = min(COLUMNS, WEBP_LIMIT // shape[2])
+    return columns * max(1, min(ROWS, WEBP_LIMIT // shape[1], LARGEST // (columns * shape[2] * shape[1])))
 
 
 def _layout(count: int, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -302,4 +343,4 @@ def _pixels(*arrays: np.ndarray) -> str:
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"{path} is damaged or no data archive ({what}); pack or copy it again.")
+    return DataError(f"{path} is damaged or no data archive ({printable(what, 200)}); pack or copy it again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,9 @@ from ltrobust_bench.errors import DataError
 
 TEST_SHARE = 0.2
 """Of the smallest class; as many images of every class become the test set of a folder without ``test/``."""
+SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation"}
+DEEP = ("I", "F")
+"""First letter of the modes of images with more than 8 bits a channel."""
 Samples = list[tuple[str, int]]
 
 
@@ -68,6 +72,12 @@ def tiny_imagenet(folder: Path) -> Source:
 
 def _classes(root: Path) -> list[str]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    parts = [name for name in names if name.lower() in SPLIT_NAMES]
+    if parts:
+        raise DataError(
+            f"{root} has a folder {parts[0]!r}: name the parts of the data train/ and test/, or give the class another "
+            f"name."
+        )
     if len(names) < 2:
         raise DataError(f"{root} has {len(names)} class folders; expected one subfolder of images for each class.")
     return names
@@ -78,6 +88,9 @@ def _samples(root: Path, names: Sequence[str]) -> Samples:
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
     found = make_dataset(str(root), {name: label for label, name in enumerate(names)}, IMG_EXTENSIONS, allow_empty=True)
+    files = {os.path.realpath(path) for path, _ in found}
+    if len(files) < len(found):
+        raise DataError(f"{root} holds links that repeat {len(found) - len(files)} images; remove them.")
     counts = np.bincount([label for _, label in found], minlength=len(names))
     if not counts.all():
         raise DataError(
@@ -114,8 +127,12 @@ def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[str]]:
 
         try:
             with Image.open(path) as image:
+                if image.mode.startswith(DEEP):
+                    raise DataError(f"{path} has more than 8 bits a channel ({image.mode}); convert it to 8 bits.")
                 upright = ImageOps.exif_transpose(image).convert("RGB")
             square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
+        except DataError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"{path} cannot be read as an image ({reason}); repair it or remove it.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ datasets: Registry[DatasetSpec] = Registry(
 
 FOLDER_SIZE = 32
 """Pixels on each side that a folder's images are scaled to, if nothing else is asked for."""
-_NAME = re.compile(rf"{FOLDER}-.+-(\d+)px")
+_NAME = re.compile(rf"{FOLDER}-[a-z0-9._-]+-([0-9]{{1,4}})px")
+_SIZE = re.compile("[0-9]{1,4}")
 _SIZES = range(8, 513)
 
 
@@ -129,10 +131,12 @@ def locate(dataset: str, data_dir: Path | None) -> tuple[DatasetSpec, Path | Non
     if not dataset.startswith(f"{FOLDER}:"):
         return dataset_spec(dataset), data_dir
     path, at, size = dataset.removeprefix(f"{FOLDER}:").rpartition("@")
-    if not at or not size.isdigit():
+    if not at or not _SIZE.fullmatch(size):
         path, size = dataset.removeprefix(f"{FOLDER}:"), str(FOLDER_SIZE)
     if not path:
         raise UsageError("folder: needs a path; write for example --dataset folder:photos/ or folder:photos/@64.")
+    if os.path.isfile(path):  # noqa: PTH113 - a path too long for the system is no file, not an error
+        raise UsageError(f"{path} is a file: pass it as --data-dir and name the data set that `data verify` shows.")
     name = re.sub(r"[^a-z0-9._]+", "-", Path(path).resolve().name.lower()).strip("-.") or "images"
     return dataset_spec(f"{FOLDER}-{name[:60]}-{int(size)}px"), Path(path)
 

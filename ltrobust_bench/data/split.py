@@ -168,6 +168,8 @@ def make_split(
     else:
         if imbalance_ratio is None:
             raise UsageError(f"profile {profile} needs an imbalance ratio: add --imbalance-ratio, for example 10.")
+        if class_order is not None and sorted(class_order) != list(range(classes)):
+            raise UsageError(f"class_order must name each of {classes} labels once, got {list(class_order)}.")
         by_rank = long_tailed_counts(int(available.min()), classes, imbalance_ratio, profile)
         counts = [by_rank[rank] for rank in np.argsort(range(classes) if class_order is None else class_order)]
     train = long_tailed_indices(train_labels, counts)

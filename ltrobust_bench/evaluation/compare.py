@@ -29,7 +29,7 @@ class Difference:
         group: ``all`` (balanced over classes), ``head``, ``medium`` or ``tail``.
         first, second: names of the methods.
         difference: mean over the seed pairs, a fraction.
-        interval: 95 %: t over seed pairs, or with one pair the normal interval of paired proportions.
+        interval: 95 %: the wider of t over seed pairs and the paired interval of images within a seed.
         p_value: largest exact McNemar p-value of the seed pairs.
         p_holm: the same after Holm's correction over the compared methods.
         seeds: the paired seeds.
@@ -124,15 +124,19 @@ def _differences(first: str, second: str, pairs: list[tuple[Record, Record]], at
         for a, b in bits:
             left, right = a[inside], b[inside]
             differences.append(np.mean([left[own == c].mean() - right[own == c].mean() for c in np.unique(own)]))
-            p_values.append(mcnemar(int((left & ~right).sum()), int((right & ~left).sum())))
+            only = int((left & ~right).sum()), int((right & ~left).sum())
+            # Images count alike in the test, classes in the difference: if the two point apart, nothing is shown.
+            p_values.append(mcnemar(*only) if np.sign(only[0] - only[1]) == np.sign(differences[-1]) else 1.0)
+        within = np.array([paired_interval(a[inside], b[inside], own) for a, b in bits])
+        low, high = within.mean(axis=0)
         if len(pairs) > 1:
-            low, high = map(float, t_interval(differences))
-        else:
-            low, high = paired_interval(bits[0][0][inside], bits[0][1][inside], own)
+            # Seeds differ in training, all see the same images: neither spread replaces the other.
+            by_seed = t_interval(differences)
+            low, high = min(low, by_seed[0]), max(high, by_seed[1])
         # Opposite signs in two seed pairs are no evidence of a difference, however small each p-value.
         agree = len({np.sign(d) for d in differences}) == 1
         p_value = max(p_values) if agree else 1.0
         seeds = tuple(a.run.seed for a, _ in pairs)
         mean = float(np.mean(differences))
-        made.append(Difference(group, first, second, mean, (low, high), p_value, p_value, seeds))
+        made.append(Difference(group, first, second, mean, (float(low), float(high)), p_value, p_value, seeds))
     return made

@@ -89,7 +89,8 @@ def sigmoid_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor 
     """
     sign = 2 * F.one_hot(y, logits.shape[1]).to(logits.dtype) - 1
     log_p = F.logsigmoid(sign * logits)
-    per_image = (-((1 - log_p.exp()) ** gamma) * log_p).sum(dim=1)
+    # (1 - p)**gamma by way of ln(1 - p): no infinite slope where p rounds to 1.
+    per_image = (-(gamma * F.logsigmoid(-sign * logits)).exp() * log_p).sum(dim=1)
     if class_weight is not None:
         per_image = class_weight.to(logits.dtype)[y] * per_image
     return per_image.mean()
@@ -107,7 +108,9 @@ def softmax_focal(logits: Tensor, y: Tensor, gamma: float, class_weight: Tensor 
     """
     weight = None if class_weight is None else class_weight.to(logits.dtype)
     per_image = F.cross_entropy(logits, y, weight=weight, reduction="none")
-    return ((1 - (-per_image).exp()) ** gamma * per_image).mean()
+    # The smallest number instead of 0, whose power would have an infinite slope for gamma below 1.
+    missing = (-torch.expm1(-per_image)).clamp_min(torch.finfo(logits.dtype).tiny)
+    return (missing**gamma * per_image).mean()
 
 
 def class_temperatures(counts: Tensor, tau: float) -> Tensor:

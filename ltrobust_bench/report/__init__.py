@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +44,11 @@ class LeaderboardResult:
         return pd.DataFrame(leaderboard_rows(self.boards), columns=LEADERBOARD)
 
 
-def find_board(
-    records_dir: Path, *, dataset: str | None = None, protocol: str | None = None, track: str | None = None
-) -> Board:
-    """The one board of full runs that fits.
+def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
+    """The one board of full runs that fits, and what was wrong with records on the way.
+
+    Args:
+        wanted: fields of the board's key (dataset, protocol, track, imbalance_ratio, profile, model); None fits all.
 
     Raises:
         UsageError: if none or several fit; the message names what there is.
@@ -56,15 +57,15 @@ def find_board(
     from ltrobust_bench.records.io import find_records
     from ltrobust_bench.report import aggregate
 
-    records, _ = find_records([records_dir])
+    records, problems = find_records([records_dir])
     full = [board for board in aggregate.boards(records) if not board.key.reduced]
-    wanted = {"dataset": dataset, "protocol": protocol, "track": track}
     fitting = [b for b in full if all(v is None or getattr(b.key, k) == v for k, v in wanted.items())]
     if len(fitting) != 1:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
-        there = "; ".join(b.title for b in fitting or full) or f"no records in {records_dir}"
+        nothing = "only reduced runs" if records else "no records"
+        there = "; ".join(b.title for b in fitting or full) or f"{nothing} in {records_dir}"
         raise UsageError(f"{len(fitting)} boards fit {asked or 'the request'}; there are: {there}.")
-    return fitting[0]
+    return fitting[0], [*problems, *fitting[0].messages]
 
 
 def leaderboard(

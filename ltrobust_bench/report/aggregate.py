@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.errors import UnknownNameError
+from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.groups import by_size
 from ltrobust_bench.evaluation.intervals import t_interval, wilson
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
@@ -198,8 +198,11 @@ def entries_called(board: Board, names: Sequence[str], attack: str) -> list[Entr
 
     Raises:
         UnknownNameError: for a name that is not on the board, or an attack its runs were not put through.
+        UsageError: for a name that is there twice.
     """
     by_label = {entry.label: entry for entry in board.entries}
+    if len(set(names)) < len(names):
+        raise UsageError(f"an entry is named twice: {', '.join(names)}.")
     for name in names:
         if name not in by_label:
             raise UnknownNameError("entry of this board", name, by_label)

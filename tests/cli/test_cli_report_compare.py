@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from command_line import call, refused
@@ -28,3 +29,14 @@ def test_bad_requests(capsys):
     assert "autoattack" in refused(capsys, *COMPARE, "reat", "at", "--attack", "autoatack")
     assert "needs two" in refused(capsys, *COMPARE, "reat")
     assert "0 boards fit" in refused(capsys, *COMPARE, "reat", "at", "--track", "paper")
+    assert "named twice" in refused(capsys, *COMPARE, "reat", "at", "at")
+    assert "0 boards fit" in refused(capsys, *COMPARE, "reat", "at", "--imbalance-ratio", 7)
+
+
+def test_damaged_records_are_named(capsys, tmp_path):
+    shutil.copytree(RESULTS / "records", tmp_path / "records")
+    broken = next((tmp_path / "records").rglob("reat/*.json"))
+    broken.write_text(broken.read_text()[:100])
+    place = ["--dataset", "digits-lt", "--results-dir", tmp_path, "--imbalance-ratio", 20, "--profile", "exp"]
+    code, out, _ = call(capsys, "report", "compare", "reat", "at", *place)
+    assert code == 1 and broken.name in out.replace("\n", "")

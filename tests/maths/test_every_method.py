@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ltrobust_bench import longtail
 from ltrobust_bench.api import Method, Network, Output, TrainInfo, adversarial, always, everything, linear, shuffle
 from ltrobust_bench.cards import methods
 
@@ -126,7 +127,7 @@ def tde(method):
 def epochs_of(method, labels, draws, epochs=(1,)):
     generator = np.random.default_rng(0)
     orders = [method.sampler(labels, draws, epoch, generator)[:draws] for epoch in epochs]
-    return [np.bincount(labels[order], minlength=3) / draws for order in orders]
+    return [np.bincount(labels[order], minlength=3) / len(order) for order in orders]
 
 
 MANY = np.repeat(np.arange(3), [1600, 400, 100])
@@ -344,3 +345,17 @@ def test_equalisation_does_not_ask_how_absent_classes_count_when_none_is():
         return method.loss(outputs, LABELS[1:3], SimpleNamespace(epoch=EPOCHS, epochs=EPOCHS)).item()
 
     assert of_two_classes(zero) != pytest.approx(of_two_classes(skip))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("loss", [longtail.sigmoid_focal, longtail.softmax_focal])
+def test_focal_gradients_are_finite_for_sure_predictions(loss, gamma):
+    logits = torch.tensor([[60.0, -60.0], [-60.0, 60.0], [0.0, 0.0]], requires_grad=True)
+    value = loss(logits, torch.tensor([0, 0, 1]), gamma)
+    value.backward()
+    assert value.isfinite() and logits.grad.isfinite().all()
+
+
+def test_shuffling_alone_has_the_datas_frequencies():
+    """The check that mutants with plain shuffling fail is not failed by its own counting."""
+    frequencies_are([n / 2100 for n in (1600, 400, 100)])(replace(build("resample"), sampler=shuffle))

@@ -114,6 +114,12 @@ HOSTILE = {
     "fewer classes": ({"manifest": set_field("class_names", ["a", "b"])}, "beyond its 2 classes"),
     "another format": ({"manifest": set_field("version", 2)}, "version"),
     "an unknown field": ({"manifest": set_field("run", "rm")}, "run"),
+    "another ratio": ({"manifest": set_field("imbalance_ratio", 999)}, "not those of imbalance ratio 999"),
+    "another profile": ({"manifest": set_field("profile", "step")}, "not those of imbalance ratio 5, profile step"),
+    "control characters": ({"manifest": set_field("a\nb\x1b[2J", 1)}, r"a\\nb\\x1b\[2J"),
+    "escapes in a name": ({"manifest": set_field("made_by", "x\x1b[2J\ny")}, "made_by"),
+    "a long text": ({"manifest": set_field("profile", "x" * 10**6)}, "profile"),
+    "a folder that says not which": ({"manifest": set_field("dataset", "folder-a-8px")}, "without the digest"),
     "no manifest": ({"drop": ["manifest.json"]}, "manifest.json"),
     "a manifest that is no JSON": ({"change": {"manifest.json": b"\xff{"}}, "manifest.json"),
     "other pixels stated": ({"manifest": set_field("pixels_sha256", "0" * 64)}, "not those that were packed"),
@@ -126,7 +132,8 @@ def test_hostile_archives_are_refused(packed, case):
     bad = rewritten(packed[0], **change)
     with pytest.raises(DataError, match=says) as refusal:
         archive.verify(bad)
-    assert "\n" not in str(refusal.value) and str(bad) in str(refusal.value)
+    message = str(refusal.value)
+    assert message.isprintable() and str(bad) in message and len(message) < 600
 
 
 def test_links_and_doubled_members_are_refused(packed):
@@ -163,6 +170,53 @@ def test_a_webp_that_unfolds_is_refused_before_it_is_decoded(packed, monkeypatch
     with pytest.raises(DataError):
         archive.read(bad)
     assert (6000, 6000) not in decoded
+
+
+def test_a_small_file_that_unfolds_into_very_many_pixels_is_refused(packed, monkeypatch):
+    monkeypatch.setattr(archive, "FREE", 1000)
+    monkeypatch.setattr(archive, "UNFOLDS", 0.1)
+    with pytest.raises(DataError, match="would unfold into"):
+        archive.read(rewritten(packed[0], manifest=set_field("made_by", "someone")))
+
+
+def test_a_zip_of_another_version_is_one_line(packed):
+    damaged = bytearray(packed[0].read_bytes())
+    damaged[damaged.find(b"PK\x01\x02") + 6] = 99
+    packed[0].write_bytes(damaged)
+    with pytest.raises(DataError, match="not a zip file"):
+        archive.verify(packed[0])
+
+
+def test_verify_reads_the_file_whatever_was_read_before(packed):
+    import os
+
+    path = packed[0]
+    archive.read(path)
+    before, damaged = path.stat(), bytearray(path.read_bytes())
+    damaged[damaged.find(b"RIFF") + 40] ^= 1
+    path.write_bytes(damaged)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError):
+        archive.verify(path)
+
+
+def test_what_cannot_be_packed_is_one_line(packed, tmp_path):
+    from dataclasses import replace
+
+    from ltrobust_bench.errors import UsageError
+
+    _, source, split = packed
+    odd = replace(source, class_names=("a" * 300, "b", "c", "d"))
+    with pytest.raises(UsageError, match="cannot be packed: class_names"):
+        archive.write(tmp_path / "odd.zip", "some", odd, split, imbalance_ratio=5, profile="exp")
+    assert not (tmp_path / "odd.zip").exists()
+
+
+def test_mosaics_stay_below_what_pillow_warns_of():
+    for side in (8, 32, 64, 300, 512):
+        per = archive._per_mosaic((3, side, side))
+        columns, rows = archive._layout(per, (3, side, side))
+        assert per >= 1 and columns * rows * side * side <= 80_000_000 and max(columns, rows) * side <= 16383
 
 
 def test_every_damaged_byte_is_noticed(packed):

@@ -115,3 +115,21 @@ def test_only_common_seeds_are_paired():
         compare([runs("at", [0.7]), (name, made[1:])])
     with pytest.raises(UsageError, match="two methods"):
         compare([runs("at", [0.7])])
+
+
+def test_classes_that_point_one_way_and_images_that_point_the_other_show_nothing():
+    """Test sets need not be balanced: the difference weighs classes alike, McNemar's test images."""
+    counts, made = [1000, 60, 60], []
+    for name, right in (("at", (600, 10, 10)), ("trades", (500, 20, 20))):
+        bits = [int(i < r) for n, r in zip(counts, right, strict=True) for i in range(n)]
+        record = synthetic_record(
+            {"clean": [1] * 1120, "pgd-20": bits}, train_counts=COUNTS, test_counts=counts, method=name, seed=0
+        )
+        made.append((name, [record]))
+    overall = compare(made, "pgd-20")[0]
+    assert overall.difference < 0 and overall.p_value == 1.0 and not overall.resolved
+
+
+def test_equal_seeds_do_not_make_an_interval_of_no_width():
+    low, high = compare([runs("at", [0.6, 0.6, 0.6]), runs("trades", [0.5, 0.5, 0.5])], "pgd-20")[0].interval
+    assert low < 0.1 < high

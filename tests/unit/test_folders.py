@@ -87,11 +87,24 @@ def test_names_and_sizes(tmp_path):
     assert locate("folder:some/dir@64", None)[0].shape == (3, 64, 64)
     assert locate("folder:me@home/dir", None)[1].as_posix() == "me@home/dir"
     assert dataset_spec("folder-dir-64px").shape == (3, 64, 64)
-    for name, says in (("folder:", "needs a path"), ("folder:x@4", "4 pixels"), ("folder:x@9999", "9999 pixels")):
+    for odd in ("a@²", f"a@{'9' * 5000}"):
+        spec, place = locate(f"folder:{odd}", None)
+        assert place.as_posix() == odd and spec.shape == (3, 32, 32)
+        with pytest.raises(DataError, match="there is no folder"):
+            load_source(spec, place)
+    (tmp_path / "a.zip").write_bytes(b"")
+    refused = {
+        f"folder:{tmp_path / 'a.zip'}": "pass it as --data-dir",
+        "folder:": "needs a path",
+        "folder:x@4": "4 pixels",
+        "folder:x@9999": "9999 pixels",
+    }
+    for name, says in refused.items():
         with pytest.raises(UsageError, match=says):
             locate(name, None)
-    with pytest.raises(UnknownNameError, match="did you mean"):
-        locate("tiny-imagenet", None)
+    for name in ("tiny-imagenet", f"folder-x-{'9' * 5000}px"):
+        with pytest.raises(UnknownNameError):
+            locate(name, None)
 
 
 def test_bad_folders_are_one_line(tmp_path):
@@ -115,6 +128,37 @@ def test_bad_folders_are_one_line(tmp_path):
     images(tmp_path / "both" / "train", {"a": 3, "b": 3})
     images(tmp_path / "both" / "test", {"a": 3, "c": 3})
     assert "same class folders" in refused(tmp_path / "both")
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("Train", "Test"), ("training", "valid")])
+def test_parts_of_the_data_are_not_taken_for_classes(tmp_path, parts):
+    for part in parts:
+        images(tmp_path / part, {"a": 4, "b": 4})
+    with pytest.raises(DataError, match="name the parts of the data train/ and test/"):
+        make_task(f"folder:{tmp_path}")
+
+
+def test_links_that_repeat_images_are_refused(tmp_path):
+    root = images(tmp_path / "photos", {"a": 4, "b": 4})
+    (root / "a" / "self").symlink_to(root / "a")
+    with pytest.raises(DataError, match="links that repeat"):
+        make_task(f"folder:{root}")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_deep_images_are_refused_not_clipped(tmp_path, mode):
+    root = images(tmp_path / "photos", {"a": 4, "b": 4})
+    kind, suffix = (np.uint16, "png") if mode == "I;16" else (np.float32, "tiff")
+    Image.fromarray(np.full((9, 9), 1000, dtype=kind)).save(root / "a" / f"deep.{suffix}")
+    with pytest.raises(DataError, match="more than 8 bits"):
+        make_task(f"folder:{root}")
+
+
+def test_a_class_order_names_every_label_once():
+    labels = np.repeat(np.arange(4), 10)
+    for order in ([1, 0], [0, 0, 1, 2], [0, 1, 2, 4]):
+        with pytest.raises(UsageError, match="each of 4 labels once"):
+            make_split(labels, labels, 2, class_order=order)
 
 
 def tiny_imagenet(root, classes=200, train=2):
