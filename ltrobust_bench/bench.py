@@ -18,6 +18,7 @@ from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images
 from ltrobust_bench.evaluation.result import Evaluation
+from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan import Plan, Task, make_plan, make_task
 from ltrobust_bench.progress import Progress, Silent
@@ -230,6 +231,7 @@ def evaluate(
     imbalance_ratio: float | None = None,
     profile: str | None = None,
     attacks: list[str] | None = None,
+    transfer_from: nn.Module | str | Path | None = None,
     limit_test: int | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
@@ -243,7 +245,9 @@ def evaluate(
         dataset: its data set; for a network of ours its own.
         protocol: whose suite and epsilon; default: the data set's.
         imbalance_ratio, profile: of the training set, which define head, medium and tail.
-        attacks: names of some of the suite's attacks; default: all.
+        attacks: names of some of the suite's attacks, or of ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t`` and
+            ``square``; default: the suite.
+        transfer_from: a second model (as ``model``), on which PGD-20 is crafted as the attack ``transfer``.
         limit_test: first limit // C test images of each class.
         data_dir: folder or archive of the data set.
         device: where to compute; ``auto``: where the model is.
@@ -278,7 +282,12 @@ def evaluate(
         data_dir=data_dir,
     )
     chosen = suite_attacks(task.protocol, attacks)
-    verdict = _attack(module.to(where), task, where, "", None, progress, chosen)
+    surrogate = None
+    if transfer_from is not None:
+        other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
+        surrogate = other.to(where).eval()
+        chosen = [*(chosen or []), TRANSFER]
+    verdict = _attack(module.to(where), task, where, "", None, progress, chosen, surrogate)
     labels = task.source.test_labels[task.split.test]
     return Evaluation(
         verdict.bits,
@@ -351,14 +360,14 @@ def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
 
 
 def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[EvalAttack] | None:
-    """Some of a protocol's attacks by name; None for all of them.
+    """Some of a protocol's attacks by name, or AutoAttack's own ones alone; None for the whole suite.
 
     Raises:
-        UnknownNameError: for a name the suite does not have.
+        UnknownNameError: for a name that is neither.
     """
     if not names:
         return None
-    known = {a.name: a for a in protocol.evaluation.attacks}
+    known = {a.name: a for a in (*protocol.evaluation.attacks, *SINGLE)}
     for name in names:
         if name not in known:
             raise UnknownNameError(f"attack of protocol {protocol.name}", name, known)
@@ -384,6 +393,7 @@ def _attack(
     state_path: Path | None,
     progress: Progress | None,
     attacks: list[EvalAttack] | None = None,
+    surrogate: nn.Module | None = None,
 ) -> Verdict:
     index = task.split.test
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
@@ -398,6 +408,7 @@ def _attack(
         state_path=state_path,
         progress=progress,
         examined=EXAMINED if attacks is None else 0,
+        surrogate=surrogate,
     )
 
 

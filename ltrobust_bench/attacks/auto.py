@@ -11,6 +11,7 @@ the targeted margin, and the suite is called ``aa-small-c``, never AutoAttack.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,13 @@ def suite_name(classes: int) -> str:
     return "autoattack" if classes >= SMALLEST_FOR_DLR else "aa-small-c"
 
 
-def stages(
+def stages(model: nn.Module, classes: int, **settings: Any) -> dict[str, StageFunction]:
+    """The attacks in order, functions (x [B, ...], y [B]) -> adversarial images; settings as in :func:`single`."""
+    return {name: single(name, model, classes, **settings) for name in STAGES}
+
+
+def single(
+    name: str,
     model: nn.Module,
     classes: int,
     *,
@@ -41,10 +48,11 @@ def stages(
     rho: float = 0.75,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> dict[str, StageFunction]:
-    """The attacks in order, each a function (x [B, ...], y [B]) -> adversarial images.
+) -> StageFunction:
+    """One of the official attacks, a function (x [B, ...], y [B]) -> adversarial images.
 
     Args:
+        name: ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t`` or ``square``.
         model: pixels to logits, in eval mode.
         classes: C; at most C - 1 targets are attacked.
         epsilon: Linf radius, [0, 1] pixel scale.
@@ -56,10 +64,11 @@ def stages(
         seed: every call starts from it, as in the official code.
 
     Raises:
-        UsageError: for fewer than 2 classes.
+        UsageError: for fewer classes than the attack needs: 2, and 3 for the DLR loss.
     """
-    if classes < 2:
-        raise UsageError(f"an attack needs at least 2 classes, the model has {classes}.")
+    needed = 3 if name == "apgd-dlr" else 2
+    if classes < needed:
+        raise UsageError(f"attack {name} needs at least {needed} classes, the model has {classes}.")
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
     from pyautoattack.fab_pt import FABAttack_PT
     from pyautoattack.square import SquareAttack
@@ -71,26 +80,29 @@ def stages(
             rows = torch.arange(len(x), device=x.device)
             return x[rows, self.y_target] - x[rows, y]
 
-    common = {"norm": "Linf", "eps": epsilon, "seed": seed, "verbose": False, "device": device}
+    common = {"norm": "Linf", "eps": epsilon, "seed": seed, "verbose": False, "device": device, "n_restarts": restarts}
     targets = min(targets, classes - 1)
-    targeted_class = APGDAttack_targeted if classes >= SMALLEST_FOR_DLR else TargetedMargin
-    gradient = {"n_iter": steps, "n_restarts": restarts, "eot_iter": 1, "rho": rho, **common}
-    apgd = APGDAttack(model, loss="ce", **gradient)
-    targeted = targeted_class(model, n_target_classes=targets, **gradient)
-    fab = FABAttack_PT(model, n_iter=steps, n_restarts=restarts, n_target_classes=targets, targeted=True, **common)
-    square = SquareAttack(model, p_init=p_init, n_queries=queries, n_restarts=restarts, resc_schedule=False, **common)
+    gradient = {"n_iter": steps, "eot_iter": 1, "rho": rho, **common}
+    attack: Any
+    if name == "apgd-t":
+        targeted = APGDAttack_targeted if classes >= SMALLEST_FOR_DLR else TargetedMargin
+        attack = targeted(model, n_target_classes=targets, **gradient)
+    elif name == "fab-t":
+        attack = FABAttack_PT(model, n_iter=steps, n_target_classes=targets, targeted=True, **common)
+    elif name == "square":
+        attack = SquareAttack(model, p_init=p_init, n_queries=queries, resc_schedule=False, **common)
+    else:
+        attack = APGDAttack(model, loss=name.removeprefix("apgd-"), **gradient)
 
-    def isolated(attack: object) -> StageFunction:
-        def run(x: Tensor, y: Tensor) -> Tensor:
-            # The official attacks seed torch's global generators, on CUDA that of the current device; nobody
-            # else must notice.
-            devices = list(range(torch.cuda.device_count())) if x.is_cuda else []
-            with torch.random.fork_rng(devices=devices), torch.no_grad():
-                return attack.perturb(x, y).detach()  # type: ignore[attr-defined]
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        # The official attacks seed torch's global generators, on CUDA that of the current device; nobody else must
+        # notice.
+        devices = list(range(torch.cuda.device_count())) if x.is_cuda else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            found: Tensor = attack.perturb(x, y)
+            return found.detach()
 
-        return run
-
-    return {name: isolated(a) for name, a in zip(STAGES, (apgd, targeted, fab, square), strict=True)}
+    return run
 
 
 def autoattack(
@@ -120,7 +132,7 @@ def autoattack(
         with torch.no_grad():
             logits = model(x)
         robust, adversarial = logits.argmax(dim=1) == y, x.clone()
-        for attack in stages(model, logits.shape[1], epsilon=epsilon, device=x.device, **settings).values():  # type: ignore[arg-type]
+        for attack in stages(model, logits.shape[1], epsilon=epsilon, device=x.device, **settings).values():
             standing = robust.nonzero().squeeze(1)
             if not len(standing):
                 break
@@ -130,3 +142,38 @@ def autoattack(
             adversarial[standing[broken]] = candidates[broken]
             robust[standing[broken]] = False
     return adversarial
+
+
+def apgd_ce(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor:
+    """APGD on cross-entropy alone; arguments as :func:`autoattack`."""
+    return _alone("apgd-ce", model, x, y, **settings)
+
+
+def apgd_dlr(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor:
+    """APGD on the difference-of-logits ratio alone; arguments as :func:`autoattack`."""
+    return _alone("apgd-dlr", model, x, y, **settings)
+
+
+def apgd_t(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor:
+    """Targeted APGD alone; arguments as :func:`autoattack`."""
+    return _alone("apgd-t", model, x, y, **settings)
+
+
+def fab_t(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor:
+    """Targeted FAB alone; arguments as :func:`autoattack`."""
+    return _alone("fab-t", model, x, y, **settings)
+
+
+def square(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor:
+    """Square alone, a black-box attack; arguments as :func:`autoattack`."""
+    return _alone("square", model, x, y, **settings)
+
+
+def _alone(
+    name: str, model: nn.Module, x: Tensor, y: Tensor, *, epsilon: float, generator: Any = None, **settings: Any
+) -> Tensor:
+    check_input(x, y, epsilon)
+    with crafting_mode(model, "eval"):
+        with torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        return single(name, model, classes, epsilon=epsilon, device=x.device, **settings)(x, y)

@@ -107,3 +107,20 @@ def scaled_pgd(model: nn.Module, x: Tensor, y: Tensor, *, alphas: list[float], *
     and normalisation methods.
     """
     return _attack(model, x, y, [partial(_scaled, alpha) for alpha in alphas], **settings)
+
+
+def transfer(model: nn.Module, x: Tensor, y: Tensor, *, surrogate: nn.Module, **settings: Unpack[Settings]) -> Tensor:
+    """PGD on ``surrogate``, another model from pixels to logits; ``model`` is only asked which restart to keep.
+
+    Gradients of a model that masks its own do not mislead this attack (Papernot et al., arXiv 1605.07277).
+    """
+    attempts = settings.pop("restarts", 1)
+    found, broken = None, torch.zeros_like(y, dtype=torch.bool)
+    for _ in range(attempts):
+        candidate = pgd(surrogate, x, y, **settings)
+        found = candidate if found is None else torch.where(broken[:, None, None, None], found, candidate)
+        if attempts > 1:
+            with crafting_mode(model, "eval"), torch.no_grad():
+                broken = broken | (model(found).argmax(dim=1) != y)
+    assert found is not None
+    return found

@@ -10,7 +10,7 @@ _HERE = "ltrobust_bench/attacks/registry.py"
 
 
 def _built_in() -> list[Entry]:
-    simple = "ltrobust_bench.attacks.pgd"
+    simple, official = "ltrobust_bench.attacks.pgd", "ltrobust_bench.attacks.auto"
     return [
         Entry("fgsm", f"{simple}:fgsm", "one signed gradient step (Goodfellow et al., ICLR 2015)", _HERE),
         Entry(
@@ -38,6 +38,14 @@ def _built_in() -> list[Entry]:
             "AutoAttack standard by its authors' code (Croce & Hein, ICML 2020); aa-small-c below 4 classes",
             _HERE,
         ),
+        Entry(
+            "apgd-ce", f"{official}:apgd_ce", "auto-PGD on cross-entropy, one of AutoAttack's (official code)", _HERE
+        ),
+        Entry("apgd-dlr", f"{official}:apgd_dlr", "auto-PGD on the difference-of-logits ratio (official code)", _HERE),
+        Entry("apgd-t", f"{official}:apgd_t", "targeted auto-PGD, one of AutoAttack's (official code)", _HERE),
+        Entry("fab-t", f"{official}:fab_t", "targeted FAB, one of AutoAttack's (official code)", _HERE),
+        Entry("square", f"{official}:square", "Square, black-box, one of AutoAttack's (official code)", _HERE),
+        Entry("transfer", f"{simple}:transfer", "PGD on another model (Papernot et al. 2016)", _HERE),
     ]
 
 

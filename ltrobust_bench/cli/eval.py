@@ -25,7 +25,16 @@ from ltrobust_bench.cli.shared import (
 )
 @click.argument("checkpoint", type=FOLDER)
 @click.option("--dataset", "-d", help="Refuse a network of another data set.")
-@click.option("--attack", "-a", "attacks", multiple=True, help="Only this attack of the suite; repeatable.")
+@click.option(
+    "--attack",
+    "-a",
+    "attacks",
+    multiple=True,
+    help="Only this attack: of the suite, or apgd-ce, apgd-dlr, apgd-t, fab-t, square; repeatable.",
+)
+@click.option(
+    "--transfer-from", type=FOLDER, metavar="CHECKPOINT", help="Attack with PGD-20 crafted on another network."
+)
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
@@ -36,6 +45,7 @@ def command(
     checkpoint: Path,
     dataset: str | None,
     attacks: tuple[str, ...],
+    transfer_from: Path | None,
     limit_test: int | None,
     again: bool,
     data_dir: Path | None,
@@ -50,12 +60,13 @@ def command(
 
     set_threads(threads)
     out = console()
-    if attacks or limit_test is not None:
+    if attacks or transfer_from is not None or limit_test is not None:
         with progress_on(out) as progress:
             result = bench.evaluate(
                 checkpoint,
                 dataset,
                 attacks=list(attacks),
+                transfer_from=transfer_from,
                 limit_test=limit_test,
                 data_dir=data_dir,
                 device=device,

@@ -126,6 +126,7 @@ def evaluate_images(
     state_path: Path | None = None,
     progress: Progress | None = None,
     examined: int = 0,
+    surrogate: nn.Module | None = None,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
 
@@ -143,6 +144,7 @@ def evaluate_images(
         state_path: where to keep the state between batches; None: nowhere.
         progress: what to report to.
         examined: on how many images the model's reliability is measured; 0: it is not.
+        surrogate: the second model, on which attacks of kind ``transfer`` are crafted.
 
     Raises:
         CheckFailed: if the model's output is no finite [B, C] tensor.
@@ -159,6 +161,7 @@ def evaluate_images(
         state_path,
         progress or Silent(),
         examined,
+        surrogate,
     ).run()
 
 
@@ -175,6 +178,7 @@ class _Evaluation:
         state_path: Path | None,
         progress: Progress,
         examined: int,
+        surrogate: nn.Module | None,
     ) -> None:
         self.examined, self.seed = examined, suite.seed
         self.counter = Counter()
@@ -183,7 +187,15 @@ class _Evaluation:
         self.state_path, self.progress = state_path, progress
         device = data.images.device
         self.attacks = [
-            build_attack(a, self.model, classes=classes, epsilon=epsilon, seed=suite.seed, device=device)
+            build_attack(
+                a,
+                self.model,
+                classes=classes,
+                epsilon=epsilon,
+                seed=suite.seed,
+                device=device,
+                surrogate=surrogate,
+            )
             for a in attacks
         ]
         self.state = _State.load(state_path, identity)

@@ -31,8 +31,27 @@ class SuiteAttack:
     stages: dict[str, StageFunction]
 
 
+SINGLE = [
+    EvalAttack(name="apgd-ce", kind="apgd-ce", steps=100, restarts=1, rho=0.75),
+    EvalAttack(name="apgd-dlr", kind="apgd-dlr", steps=100, restarts=1, rho=0.75),
+    EvalAttack(name="apgd-t", kind="apgd-t", steps=100, restarts=1, rho=0.75, targets=9),
+    EvalAttack(name="fab-t", kind="fab-t", steps=100, restarts=1, targets=9),
+    EvalAttack(name="square", kind="square", restarts=1, queries=5000, p_init=0.8),
+]
+"""Attacks that users may ask for beside a protocol's: AutoAttack's own, each alone, as in its standard version."""
+TRANSFER = EvalAttack(name="transfer", kind="transfer", steps=20, step_size="epsilon/4", start="uniform", restarts=1)
+"""PGD-20 on a second model."""
+
+
 def build_attack(
-    spec: EvalAttack, model: nn.Module, *, classes: int, epsilon: float, seed: int, device: torch.device
+    spec: EvalAttack,
+    model: nn.Module,
+    *,
+    classes: int,
+    epsilon: float,
+    seed: int,
+    device: torch.device,
+    surrogate: nn.Module | None = None,
 ) -> SuiteAttack:
     """The stages of one attack of a protocol.
 
@@ -43,7 +62,12 @@ def build_attack(
         epsilon: Linf radius, [0, 1] pixel scale.
         seed: of the evaluation.
         device: where the images are.
+        surrogate: the second model, for attacks of kind ``transfer``.
     """
+    if spec.kind in {single.kind for single in SINGLE}:
+        stated = spec.model_dump(exclude={"name", "kind"}, exclude_none=True)
+        alone = auto.single(spec.kind, model, classes, epsilon=epsilon, seed=seed, device=device, **stated)
+        return SuiteAttack(spec.name, {spec.kind: _ignoring_position(alone)})
     if spec.kind == "autoattack":
         official = auto.stages(
             model,
@@ -68,8 +92,10 @@ def build_attack(
         settings |= {"steps": spec.steps, "restarts": spec.restarts}
     if spec.kind == "scaled-pgd":
         variants: dict[str, dict[str, Any]] = {f"alpha={a:g}": {"alphas": [a]} for a in spec.alphas or []}
+    elif spec.kind == "transfer":
+        variants = {"transfer": {"surrogate": surrogate}}
     else:
-        extra = {k: v for k, v in (("decay", spec.decay), ("kappa", spec.kappa)) if v is not None}
+        extra: dict[str, Any] = {k: v for k, v in (("decay", spec.decay), ("kappa", spec.kappa)) if v is not None}
         variants = {spec.kind: extra}
     function = registered.get(spec.kind)
 

@@ -133,14 +133,34 @@ _ARGUMENTS: dict[str, set[str]] = {
     "cw": {"steps", "step_size", "start", "restarts", "kappa"},
     "scaled-pgd": {"steps", "step_size", "start", "restarts", "alphas"},
     "autoattack": {"steps", "restarts", "targets", "queries", "p_init", "rho"},
+    "apgd-ce": {"steps", "restarts", "rho"},
+    "apgd-dlr": {"steps", "restarts", "rho"},
+    "apgd-t": {"steps", "restarts", "rho", "targets"},
+    "fab-t": {"steps", "restarts", "targets"},
+    "square": {"restarts", "queries", "p_init"},
+    "transfer": {"steps", "step_size", "start", "restarts"},
 }
+Kind = Literal[
+    "fgsm",
+    "pgd",
+    "mim",
+    "cw",
+    "scaled-pgd",
+    "autoattack",
+    "apgd-ce",
+    "apgd-dlr",
+    "apgd-t",
+    "fab-t",
+    "square",
+    "transfer",
+]
 
 
 class EvalAttack(Strict):
     """One attack of the evaluation suite, every argument stated."""
 
     name: str
-    kind: Literal["fgsm", "pgd", "mim", "cw", "scaled-pgd", "autoattack"]
+    kind: Kind
     steps: int | None = None
     step_size: Number | None = None
     start: Start | None = None

@@ -264,3 +264,41 @@ def test_task_epsilon_is_the_papers_float():
     from ltrobust_bench.numbers import number
 
     assert number("8/255") == 8 / 255 and number("epsilon/4", 8 / 255) == 2 / 255
+
+
+def test_single_attacks_are_autoattacks_own(trained):
+    """APGD-CE alone breaks what AutoAttack's first stage breaks; each stays in its ball and is named as asked."""
+    loaded, task, _ = trained
+    arguments = {"steps": 6, "restarts": 1, "rho": 0.75}
+    alone = [EvalAttack(name="apgd-ce", kind="apgd-ce", **arguments)]
+    first = attack(loaded.model, task)
+    only = attack(loaded.model, task, attacks=alone)
+    assert np.array_equal(first.bits["clean"] & ~only.bits["apgd-ce"], first.broken_by == 1)
+    for name in ("apgd-dlr", "apgd-t", "fab-t", "square"):
+        small = {"apgd-t": {"targets": 2}, "fab-t": {"targets": 2, "rho": None}}.get(name, {})
+        if name == "square":
+            small = {"steps": None, "rho": None, "queries": 20, "p_init": 0.8}
+        spec = EvalAttack(name=name, kind=name, **{**arguments, **small})
+        bits = attack(loaded.model, task, attacks=[spec]).bits
+        assert not (bits[name] & ~bits["clean"]).any() and bits[name].sum() < bits["clean"].sum()
+
+
+def test_users_can_ask_for_single_attacks_by_name(trained):
+    _, _, path = trained
+    result = lt.evaluate(path, attacks=["apgd-dlr", "fgsm"], limit_test=20)
+    assert result.attacks == ["fgsm", "apgd-dlr"] or result.attacks == ["apgd-dlr", "fgsm"]
+    with pytest.raises(UnknownNameError, match="square"):
+        lt.evaluate(path, attacks=["sqaure"])
+
+
+def test_transfer_from_itself_is_pgd_and_from_another_is_weaker(trained):
+    loaded, _, path = trained
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    itself, stranger, both = (
+        lt.evaluate(path, transfer_from=source, attacks=attacks)
+        for source, attacks in ((loaded.model, None), (other, None), (path, ["fgsm"]))
+    )
+    assert itself.attacks == ["transfer"] and both.attacks == ["fgsm", "transfer"]
+    assert itself.bits["transfer"].sum() < stranger.bits["transfer"].sum() <= stranger.bits["clean"].sum()
+    assert np.array_equal(both.bits["transfer"], itself.bits["transfer"])
