@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from ltrobust_bench._version import __version__
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
+from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images
+from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan import Plan, Task, make_plan, make_task
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Protocol, load_protocol
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.protocol.spec import canonical_digest
@@ -259,6 +261,80 @@ def evaluate(
         UsageError: for unknown names or a network of another data set.
         CheckFailed: if the model does not return finite logits [B, C].
     """
+    module, task, where = _subject(
+        model,
+        dataset,
+        device,
+        protocol=protocol,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        limit_test=limit_test,
+        data_dir=data_dir,
+    )
+    chosen = suite_attacks(task.protocol, attacks)
+    surrogate = None
+    if transfer_from is not None:
+        other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
+        surrogate = other.to(where).eval()
+        chosen = [*(chosen or []), TRANSFER]
+    verdict = _attack(module, task, where, "", None, progress, chosen, surrogate)
+    labels = task.source.test_labels[task.split.test]
+    return Evaluation(
+        verdict.bits,
+        labels,
+        task.split.train_counts,
+        verdict.broken_by,
+        verdict.forwards,
+        verdict.backwards,
+        verdict.seconds,
+        verdict.reliability,
+    )
+
+
+def curve(
+    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    kind: CurveKind,
+    dataset: str | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **terms: Any,
+) -> Curve:
+    """Robust accuracy along a growing radius (``eps``) or number of PGD steps (``steps``).
+
+    Args:
+        model, dataset, device, progress: see :func:`evaluate`.
+        **terms: protocol, imbalance_ratio, profile, limit_test, data_dir, see :func:`evaluate`.
+
+    Raises:
+        UnknownNameError: for another kind.
+        UsageError, CheckFailed: see :func:`evaluate`.
+    """
+    if kind not in CURVES:
+        raise UnknownNameError("curve", kind, CURVES)
+    module, task, where = _subject(model, dataset, device, **terms)
+    labels, counts = task.source.test_labels[task.split.test], task.split.train_counts
+
+    def measure(attack: EvalAttack, epsilon: float) -> Metrics:
+        at, name = replace(task, epsilon=epsilon), f"{attack.name} at {epsilon:.3g}"
+        bits = _attack(module, at, where, "", None, Named(progress or Silent(), name), [attack]).bits[attack.name]
+        return metrics_from_bits(bits, labels, counts)
+
+    clean = metrics_from_bits(_attack(module, task, where, "", None, progress, []).bits["clean"], labels, counts)
+    return trace(kind, task.epsilon, len(labels), measure, clean)
+
+
+def _subject(
+    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    dataset: str | None,
+    device: str,
+    *,
+    protocol: str | None = None,
+    imbalance_ratio: float | None = None,
+    profile: str | None = None,
+    **terms: Any,
+) -> tuple[nn.Module, Task, torch.device]:
+    """A model ready to be attacked, its task, and where it is; of a network of ours what is not given is its own."""
     if isinstance(model, (str, Path)):
         loaded = load_model(Path(model), device=device)
         own = loaded.run
@@ -278,27 +354,9 @@ def evaluate(
         protocol=protocol,
         imbalance_ratio=imbalance_ratio,
         profile=profile,
-        limit_test=limit_test,
-        data_dir=data_dir,
+        **terms,
     )
-    chosen = suite_attacks(task.protocol, attacks)
-    surrogate = None
-    if transfer_from is not None:
-        other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
-        surrogate = other.to(where).eval()
-        chosen = [*(chosen or []), TRANSFER]
-    verdict = _attack(module.to(where), task, where, "", None, progress, chosen, surrogate)
-    labels = task.source.test_labels[task.split.test]
-    return Evaluation(
-        verdict.bits,
-        labels,
-        task.split.train_counts,
-        verdict.broken_by,
-        verdict.forwards,
-        verdict.backwards,
-        verdict.seconds,
-        verdict.reliability,
-    )
+    return module.to(where), task, where
 
 
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
@@ -415,6 +473,7 @@ def _attack(
 __all__ = [
     "Evaluation",
     "LoadedModel",
+    "curve",
     "evaluate",
     "finish_run",
     "load_model",

@@ -31,6 +31,19 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
+class Named(Silent):
+    """Passes the progress of one part of a longer work on under the part's name, and keeps no lines."""
+
+    def __init__(self, inner: Progress, name: str) -> None:
+        self.inner, self.name = inner, name
+
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        self.inner.start(self.name, total, done)
+
+    def advance(self, units: int = 1, detail: Callable[[], str] | None = None) -> None:
+        self.inner.advance(units, detail)
+
+
 class RichProgress:
     """A bar with time left on a terminal; elsewhere a line at most every ``period`` seconds.
 

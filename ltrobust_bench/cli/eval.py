@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,11 @@ from ltrobust_bench.cli.shared import (
     set_threads,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ltrobust_bench.evaluation.curves import Curve, CurveKind
 
 
 @click.command(
@@ -35,6 +41,14 @@ from ltrobust_bench.cli.shared import (
 @click.option(
     "--transfer-from", type=FOLDER, metavar="CHECKPOINT", help="Attack with PGD-20 crafted on another network."
 )
+@click.option(
+    "--curve",
+    "curves",
+    type=click.Choice(["eps", "steps"]),
+    multiple=True,
+    help="Robust accuracy along the radius or the number of PGD steps, as CSV and figure; repeatable.",
+)
+@click.option("--output", type=FOLDER, help="Where curves are written (default: the run folder).")
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
@@ -46,6 +60,8 @@ def command(
     dataset: str | None,
     attacks: tuple[str, ...],
     transfer_from: Path | None,
+    curves: tuple[CurveKind, ...],
+    output: Path | None,
     limit_test: int | None,
     again: bool,
     data_dir: Path | None,
@@ -60,6 +76,20 @@ def command(
 
     set_threads(threads)
     out = console()
+    if curves:
+        for kind in curves:
+            with progress_on(out) as progress:
+                drawn = bench.curve(
+                    checkpoint,
+                    kind,
+                    dataset,
+                    limit_test=limit_test,
+                    data_dir=data_dir,
+                    device=device,
+                    progress=progress,
+                )
+            print_curve(out, drawn, output or (checkpoint if checkpoint.is_dir() else checkpoint.parent))
+        return
     if attacks or transfer_from is not None or limit_test is not None:
         with progress_on(out) as progress:
             result = bench.evaluate(
@@ -85,3 +115,22 @@ def command(
     with progress_on(out) as progress:
         record = bench.finish_run(loaded, task, own, results_dir, progress, again=again)
     print_record(out, record, own)
+
+
+def print_curve(out: Console, curve: Curve, folder: Path) -> None:
+    """A curve as a table, and as CSV and figure in a folder."""
+    from rich.table import Table
+
+    from ltrobust_bench.evaluation.curves import GROUPS
+    from ltrobust_bench.files import make_folder, write_text
+    from ltrobust_bench.report.figures import curve_figure, save
+
+    make_folder(folder)
+    table = Table("radius" if curve.kind == "eps" else "steps", *GROUPS, box=None)
+    for x, point in zip(curve.x, curve.points, strict=True):
+        table.add_row(f"{x:.4g}", *(f"{100 * float(getattr(point, g)):.1f}" for g in GROUPS))
+    out.print(table)
+    path = folder / f"curve-{curve.kind}.csv"
+    write_text(path, curve.csv())
+    for written in (path, *save(curve_figure(curve), folder / f"curve-{curve.kind}")):
+        out.print(f"wrote {written}", soft_wrap=True)

@@ -156,7 +156,7 @@ def evaluate_images(
         classes,
         epsilon,
         suite,
-        attacks or suite.attacks,
+        suite.attacks if attacks is None else attacks,
         identity,
         state_path,
         progress or Silent(),

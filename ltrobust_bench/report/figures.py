@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ltrobust_bench.evaluation.curves import Curve
 from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.files import atomic_path
 from ltrobust_bench.report.aggregate import Board, Entry
@@ -130,6 +131,34 @@ def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
         ]
         axes.legend(handles=key, loc="best", fontsize=6)
     _legend(figure, board, handles, "outside lower center", min(per_line, len(handles)), column)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def curve_figure(curve: Curve, column: Column = "single") -> Figure:
+    """Accuracy along a curve: over all classes, and of the head, medium and tail third."""
+    figure = _figure(column, WIDTHS[column] * (0.75 if column == "single" else 0.45))
+    axes = figure.subplots()
+    styles = {"balanced": ("#000000", "o", "all classes"), "head": ("#0072B2", "s", "head"),
+              "medium": ("#E69F00", "^", "medium"), "tail": ("#D55E00", "D", "tail")}  # fmt: skip
+    for group, (colour, marker, label) in styles.items():
+        values = [100 * float(getattr(point, group)) for point in curve.points]
+        if not np.isnan(values).any():
+            axes.plot(curve.x, values, color=colour, marker=marker, markersize=3, linewidth=1.0, label=label)
+    if curve.kind == "steps":
+        axes.set_xscale("log")
+        axes.set_xticks(list(curve.x), [f"{x:g}" for x in curve.x])
+        axes.minorticks_off()
+    else:
+        axes.axvline(curve.epsilon, color="0.5", linewidth=0.6, linestyle=":")
+        axes.annotate(
+            "protocol", (curve.epsilon, 100), color="0.4", fontsize=6, xytext=(2, 0), textcoords="offset points"
+        )
+    axes.set_xlabel({"eps": "radius (pixel scale 0 to 1), PGD-20", "steps": "PGD steps"}[curve.kind])
+    axes.set_ylabel("accuracy (%)")
+    axes.set_ylim(-2, 104)
+    axes.grid(linewidth=0.3, alpha=0.5)
+    axes.legend(fontsize=6)
     return figure
 
 

@@ -59,3 +59,19 @@ def test_wrong_checkpoints(capsys, folder, tmp_path):
     model = folder / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-9])
     assert "no readable safetensors file" in refused(capsys, "eval", folder)
+
+
+def test_curves_are_printed_written_and_drawn(capsys, folder, tmp_path):
+    code, out, _ = call(capsys, "eval", folder, "--curve", "eps", "--limit-test", 20)
+    assert code == 0 and "medium" in out and (folder / "curve-eps.csv").exists() and (folder / "curve-eps.pdf").exists()
+    place = ["--limit-test", 20, "--output", tmp_path / "out"]
+    assert call(capsys, "eval", folder, "--curve", "steps", *place)[0] == 0
+    assert (tmp_path / "out" / "curve-steps.png").exists()
+    assert not (folder / "record.json").exists()
+
+
+def test_single_attacks_and_transfer(capsys, folder):
+    options = ["--limit-test", 20, "--attack", "apgd-dlr", "--transfer-from", folder]
+    code, out, _ = call(capsys, "eval", folder, *options)
+    assert code == 0 and "apgd-dlr" in out and "transfer" in out
+    assert "'square'" in refused(capsys, "eval", folder, "--attack", "sqare")

@@ -1,0 +1,74 @@
+"""Robust accuracy as the radius grows, and as an attack gets more steps: an honest model's falls to nothing with the
+radius, and levels off with the steps."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ltrobust_bench.evaluation.metrics import Metrics
+from ltrobust_bench.protocol import EvalAttack
+
+CurveKind = Literal["eps", "steps"]
+CURVES: tuple[CurveKind, ...] = get_args(CurveKind)
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Multiples of the protocol's epsilon, under PGD-20 with steps of a quarter of the radius."""
+STEPS = (1, 2, 5, 10, 20, 50, 100)
+"""PGD steps at the protocol's epsilon, each of epsilon / 4; up to 2 of epsilon, 5 of epsilon / 2."""
+GROUPS = ("balanced", "head", "medium", "tail")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies along a curve.
+
+    Attributes:
+        kind: ``eps`` or ``steps``.
+        x: radius ([0, 1] pixel scale) or number of steps.
+        points: metrics at each x.
+        epsilon: the protocol's radius.
+        images: test images.
+    """
+
+    kind: CurveKind
+    x: tuple[float, ...]
+    points: tuple[Metrics, ...]
+    epsilon: float
+    images: int
+
+    def csv(self) -> str:
+        """One row per point: x, accuracy in per cent balanced and by group."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([{"eps": "epsilon", "steps": "steps"}[self.kind], *GROUPS, "images"])
+        for x, point in zip(self.x, self.points, strict=True):
+            writer.writerow([f"{x:.6g}", *(f"{100 * float(getattr(point, g)):.2f}" for g in GROUPS), self.images])
+        return text.getvalue()
+
+
+def attack_at(kind: CurveKind, x: float) -> EvalAttack:
+    """The attack of one point; its radius is the point's for ``eps``, the protocol's for ``steps``."""
+    steps = 20 if kind == "eps" else int(x)
+    # Few steps must be able to cross the ball.
+    size = "epsilon" if steps <= 2 else "epsilon/2" if steps <= 5 else "epsilon/4"
+    start = "none" if steps == 1 else "uniform"
+    return EvalAttack(name=f"pgd-{steps}", kind="pgd", steps=steps, step_size=size, start=start, restarts=1)  # type: ignore[arg-type]
+
+
+def trace(
+    kind: CurveKind, epsilon: float, images: int, measure: Callable[[EvalAttack, float], Metrics], clean: Metrics
+) -> Curve:
+    """Measure every point of a curve.
+
+    Args:
+        epsilon: the protocol's radius.
+        images: how many are attacked.
+        measure: metrics under an attack at a radius.
+        clean: metrics without one, the point at radius 0.
+    """
+    values: Sequence[float] = [factor * epsilon for factor in RADII] if kind == "eps" else STEPS
+    points = [clean if x == 0 else measure(attack_at(kind, x), x if kind == "eps" else epsilon) for x in values]
+    return Curve(kind, tuple(values), tuple(points), epsilon, images)
