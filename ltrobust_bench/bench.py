@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ltrobust_bench._version import __version__
-from ltrobust_bench.data.loader import DeviceData
+from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
-from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
+from ltrobust_bench.evaluation.examine import first_places
+from ltrobust_bench.evaluation.foreign import check_input
 from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
@@ -34,6 +36,8 @@ from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import choose_device, load_deployed
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 
+Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
+"""What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
 RUNS, RESULTS = Path("runs"), Path("results")
 EXAMINED = 200
 """Test images on which a model's reliability is measured."""
@@ -226,7 +230,7 @@ def file_record(record: Record, results_dir: Path, progress: Progress) -> Path |
 
 
 def evaluate(
-    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    model: Model,
     dataset: str | None = None,
     *,
     protocol: str | None = None,
@@ -237,6 +241,7 @@ def evaluate(
     limit_test: int | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
+    state: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Attack any model with a protocol's suite.
@@ -253,13 +258,15 @@ def evaluate(
         limit_test: first limit // C test images of each class.
         data_dir: folder or archive of the data set.
         device: where to compute; ``auto``: where the model is.
+        state: file that keeps what is done, so that an interrupted call goes on; removed at the end. It is ignored if
+            it belongs to other weights, images or attacks. A plain function has no weights to tell, so none is kept.
 
     Returns:
         One bit per image and attack, and the metrics derived from them.
 
     Raises:
         UsageError: for unknown names or a network of another data set.
-        CheckFailed: if the model does not return finite logits [B, C].
+        CheckFailed: if the model does not return finite logits [B, C], or needs normalised input.
     """
     module, task, where = _subject(
         model,
@@ -277,7 +284,13 @@ def evaluate(
         other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
         surrogate = other.to(where).eval()
         chosen = [*(chosen or []), TRANSFER]
-    verdict = _attack(module, task, where, "", None, progress, chosen, surrogate)
+    identity = ""
+    if state is not None and module.state_dict():
+        make_folder(state.parent)
+        identity = _identity_of(module, task, chosen, surrogate)
+    verdict = _attack(module, task, where, identity, state if identity else None, progress, chosen, surrogate)
+    if state is not None:
+        state.unlink(missing_ok=True)
     labels = task.source.test_labels[task.split.test]
     return Evaluation(
         verdict.bits,
@@ -291,8 +304,25 @@ def evaluate(
     )
 
 
+def _identity_of(module: nn.Module, task: Task, attacks: list[EvalAttack] | None, surrogate: nn.Module | None) -> str:
+    """Digest of what an evaluation's verdict depends on, as far as it can be told: code is known by its name only."""
+    return canonical_digest(
+        [
+            f"{type(module).__module__}.{type(module).__qualname__}",
+            ckpt.weights_sha256(module.state_dict()),
+            ckpt.weights_sha256(surrogate.state_dict()) if surrogate is not None else None,
+            task.protocol.digest(task.spec.name),
+            task.split.test_sha256,
+            task.source.sha256,
+            task.epsilon,
+            None if attacks is None else [attack.model_dump(mode="json") for attack in attacks],
+            __version__,
+        ]
+    )
+
+
 def curve(
-    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    model: Model,
     kind: CurveKind,
     dataset: str | None = None,
     *,
@@ -325,7 +355,7 @@ def curve(
 
 
 def _subject(
-    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    model: Model,
     dataset: str | None,
     device: str,
     *,
@@ -356,7 +386,19 @@ def _subject(
         profile=profile,
         **terms,
     )
-    return module.to(where), task, where
+    module = module.to(where)
+    if not isinstance(model, (str, Path)):
+        _check_foreign(module, task, where)
+    return module, task, where
+
+
+def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
+    """See that a model that is not ours takes the data set's pixels, or say what it does instead."""
+    labels = np.asarray(task.source.test_labels[task.split.test])
+    first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
+    data = DeviceData.of(task.source.test_images[task.split.test[first]], labels[first], device)
+    with frozen(module):
+        check_input(module, to_unit(data.images), data.labels, task.classes)
 
 
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:

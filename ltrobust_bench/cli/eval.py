@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,24 +13,42 @@ from ltrobust_bench.cli.shared import (
     data_dir_option,
     device_option,
     metrics_table,
+    options,
+    parse_settings,
     progress_on,
     results_dir_option,
+    runs_dir_option,
     set_threads,
+    split_options,
     threads_option,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
 
+foreign_options = options(
+    click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
+    click.option("--torch", "factory", metavar="MODULE:FACTORY", help="A network from your own code."),
+    click.option("--official", metavar="METHOD",
+                 help="A checkpoint of the RoBal, REAT or AT-BSL repository (--weights), with this method's head and "
+                      "inference form."),
+    click.option("--weights", type=FOLDER, metavar="FILE", help="Weights for --torch or --official: tensors only."),
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+                 help="An option of the --official method, e.g. variant=N; repeatable."),
+    split_options,
+)  # fmt: skip
+
 
 @click.command(
-    epilog="Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d. With --attack or --limit-test "
-    "the result is only printed."
+    epilog="Examples: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d. ltbench eval --torch my_nets:resnet "
+    "--weights net.pt --dataset cifar10-lt. ltbench eval --official robal --set variant=N --weights epoch80.pt "
+    "--dataset cifar10-lt. Only a whole evaluation of a network of ours makes a record."
 )
-@click.argument("checkpoint", type=FOLDER)
-@click.option("--dataset", "-d", help="Refuse a network of another data set.")
+@click.argument("checkpoint", type=FOLDER, required=False)
+@click.option("--dataset", "-d", help="Data set of a model that is not ours; refuses a network of ours of another.")
 @click.option(
     "--attack",
     "-a",
@@ -48,63 +66,152 @@ if TYPE_CHECKING:
     multiple=True,
     help="Robust accuracy along the radius or the number of PGD steps, as CSV and figure; repeatable.",
 )
-@click.option("--output", type=FOLDER, help="Where curves are written (default: the run folder).")
+@foreign_options
+@click.option("--output", type=FOLDER, help="Folder for tables, curves and the state of an interrupted evaluation.")
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
 @device_option
 @threads_option
+@runs_dir_option
 @results_dir_option
 def command(
-    checkpoint: Path,
+    checkpoint: Path | None,
     dataset: str | None,
     attacks: tuple[str, ...],
     transfer_from: Path | None,
     curves: tuple[CurveKind, ...],
+    robustbench: str | None,
+    factory: str | None,
+    official: str | None,
+    weights: Path | None,
+    settings: tuple[str, ...],
     output: Path | None,
     limit_test: int | None,
     again: bool,
-    data_dir: Path | None,
     device: str,
     threads: int | None,
+    runs_dir: Path,
     results_dir: Path,
+    **terms: Any,
 ) -> None:
-    """Attack a finished network of ours: a run folder, or its model.safetensors."""
+    """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
+    from ltrobust_bench import bench
+
+    set_threads(threads)
+    out = console()
+    asked = {"CHECKPOINT": checkpoint, "--robustbench": robustbench, "--torch": factory, "--official": official}
+    source = _only_source({name: value for name, value in asked.items() if value is not None}, weights, settings)
+    terms |= {"limit_test": limit_test}
+    subject: Path | nn.Module
+    if checkpoint is not None:
+        subject, name, folder = checkpoint, str(checkpoint), output
+        place = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    else:
+        subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
+        folder = place = output or runs_dir / f"eval-{name}"
+    if curves:
+        for kind in curves:
+            with progress_on(out) as progress:
+                drawn = bench.curve(subject, kind, dataset, device=device, progress=progress, **terms)
+            print_curve(out, drawn, output or place)
+        return
+    part = attacks or transfer_from is not None or limit_test is not None
+    own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
+    if checkpoint is not None and not part and not own_terms:
+        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again)
+        return
+    with progress_on(out) as progress:
+        result = bench.evaluate(
+            subject,
+            dataset,
+            attacks=list(attacks),
+            transfer_from=transfer_from,
+            device=device,
+            state=folder / "evaluation.npz" if folder else None,
+            progress=progress,
+            **terms,
+        )
+    rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
+    what = "part of the suite" if attacks or transfer_from is not None else "the suite"
+    out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
+    from ltrobust_bench.cli.run import print_flags
+
+    print_flags(out, result.flags)
+    if folder is not None:
+        from ltrobust_bench.files import write_text
+
+        write_text(folder / "evaluation.csv", result.csv())
+        out.print(f"wrote {folder / 'evaluation.csv'}", soft_wrap=True)
+
+
+def _only_source(given: dict[str, object], weights: Path | None, settings: tuple[str, ...]) -> str:
+    """The one place that a model was asked from."""
+    from ltrobust_bench.errors import UsageError
+
+    if len(given) != 1:
+        seen = f"got {' and '.join(given)}" if given else "got none"
+        raise UsageError(f"name one model: CHECKPOINT, --robustbench, --torch or --official; {seen}.")
+    (source,) = given
+    if weights is not None and source not in ("--torch", "--official"):
+        raise UsageError(f"--weights belongs to --torch or --official, not to {source}.")
+    if source == "--official" and weights is None:
+        raise UsageError("--official needs the checkpoint: --weights FILE.")
+    if settings and source != "--official":
+        raise UsageError(f"--set belongs to --official, not to {source}.")
+    return source
+
+
+def _foreign(
+    source: str,
+    name: str,
+    weights: Path | None,
+    settings: tuple[str, ...],
+    dataset: str | None,
+    runs_dir: Path,
+    terms: dict[str, Any],
+) -> tuple[nn.Module, str, str]:
+    """A model that is not ours, a short name for it, and its data set."""
+    from ltrobust_bench.data.registry import locate
+    from ltrobust_bench.errors import UsageError
+
+    if dataset is None:
+        if source != "--robustbench":
+            raise UsageError(f"{source} needs --dataset NAME; `ltbench list datasets` shows them.")
+        dataset = "cifar10-lt"
+    known = locate(dataset, terms["data_dir"])[0].name
+    if source == "--robustbench":
+        from ltrobust_bench.interop.zoo import zoo_model
+
+        return zoo_model(name, known, runs_dir / "robustbench"), f"{name}-{known}", dataset
+    if source == "--torch":
+        from ltrobust_bench.interop.factory import from_factory
+
+        model = from_factory(name, weights)
+        return model, "-".join([name.replace(":", "."), *([weights.stem] if weights else []), known]), dataset
+    from ltrobust_bench.interop.official import from_official
+    from ltrobust_bench.plan import make_task
+
+    assert weights is not None
+    task = make_task(dataset, **terms)
+    model = from_official(weights, name, parse_settings(settings), task.split.train_counts, known)
+    return model, f"{name}-{weights.stem}-{known}", dataset
+
+
+def _file(
+    out: Console,
+    checkpoint: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    device: str,
+    results_dir: Path,
+    again: bool,
+) -> None:
+    """The whole evaluation of a network of ours, which makes its record."""
     from ltrobust_bench import bench
     from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
 
-    set_threads(threads)
-    out = console()
-    if curves:
-        for kind in curves:
-            with progress_on(out) as progress:
-                drawn = bench.curve(
-                    checkpoint,
-                    kind,
-                    dataset,
-                    limit_test=limit_test,
-                    data_dir=data_dir,
-                    device=device,
-                    progress=progress,
-                )
-            print_curve(out, drawn, output or (checkpoint if checkpoint.is_dir() else checkpoint.parent))
-        return
-    if attacks or transfer_from is not None or limit_test is not None:
-        with progress_on(out) as progress:
-            result = bench.evaluate(
-                checkpoint,
-                dataset,
-                attacks=list(attacks),
-                transfer_from=transfer_from,
-                limit_test=limit_test,
-                data_dir=data_dir,
-                device=device,
-                progress=progress,
-            )
-        rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
-        out.print(metrics_table(f"{checkpoint} (part of the suite, no record)", rows, len(result.labels)))
-        return
     loaded = bench.load_model(checkpoint, device=device)
     if dataset is not None and dataset != loaded.run.dataset:
         raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {dataset}.")

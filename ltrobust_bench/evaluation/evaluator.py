@@ -20,6 +20,7 @@ from ltrobust_bench.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
+from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.evaluation.suite import StageFunction, SuiteAttack, build_attack
 from ltrobust_bench.files import atomic_path
 from ltrobust_bench.precision import full_float32
@@ -244,16 +245,7 @@ class _Evaluation:
         return to_unit(self.data.images[chosen]), self.data.labels[chosen]
 
     def _predict(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = self.model(x)
-        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
-            seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise CheckFailed(
-                f"the model returned {seen} for {len(x)} images; logits of shape ({len(x)}, {self.classes}) are needed."
-            )
-        if not torch.isfinite(logits).all():
-            raise CheckFailed("the model returned NaN or infinite logits for images in [0, 1].")
-        return logits.argmax(dim=1)
+        return checked_logits(self.model, x, self.classes).argmax(dim=1)
 
     def _batches(self, index: np.ndarray) -> list[np.ndarray]:
         return [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +45,19 @@ class Evaluation:
     def attacks(self) -> list[str]:
         """The attacks, in the suite's order."""
         return [name for name in self.bits if name != "clean"]
+
+    def csv(self) -> str:
+        """One row per attack, then their union: accuracy in per cent over all classes, by group, worst, and of each
+        class; empty where there is no such group."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = ("balanced", "head", "medium", "tail", "worst_class", "worst_tenth")
+        writer.writerow(["attack", *columns, *(f"class_{c}" for c in range(len(self.train_counts)))])
+        for name in ("clean", *self.attacks, "union"):
+            m = self.metrics(name)
+            values = [*(float(getattr(m, column)) for column in columns), *m.per_class]
+            writer.writerow([name, *("" if v != v else f"{100 * float(v):.2f}" for v in values)])
+        return text.getvalue()
 
     def metrics(self, attack: str = "union") -> Metrics:
         """Accuracies under ``attack``: ``clean``, an attack's name, or ``union`` (per-image worst case of all).

@@ -75,3 +75,123 @@ def test_single_attacks_and_transfer(capsys, folder):
     code, out, _ = call(capsys, "eval", folder, *options)
     assert code == 0 and "apgd-dlr" in out and "transfer" in out
     assert "'square'" in refused(capsys, "eval", folder, "--attack", "sqare")
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+def bright():
+    # The class means of the digits as templates, for pixels from 0 to 255.
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    templates = torch.stack([torch.tensor(images[labels == c].mean(axis=0) / 16 * 255).float() for c in range(10)])
+    net = Net()
+    net.layer.weight.data = templates
+    net.layer.bias.data = -0.5 * templates.square().sum(dim=1)
+    return net
+
+
+def nan():
+    net = Net()
+    nn.init.constant_(net.layer.bias, float("nan"))
+    return net
+
+
+def wide():
+    net = Net()
+    net.layer = nn.Linear(64, 7)
+    return net
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """A folder with a user's own networks, and weights for them."""
+    import sys
+
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    (tmp_path / "own_nets.py").write_text(NETS)
+    generator = torch.Generator().manual_seed(0)
+    weights = {"layer.weight": torch.randn(10, 64, generator=generator), "layer.bias": torch.zeros(10)}
+    torch.save(weights, tmp_path / "net.pt")
+    return tmp_path
+
+
+def test_a_network_of_somebody_else(capsys, nets):
+    options = ["--weights", "net.pt", "--dataset", "digits-lt", "--protocol", "smoke", "--limit-test", 40]
+    code, out, _ = call(capsys, "eval", "--torch", "own_nets:Net", *options)
+    assert code == 0 and "own_nets.Net-net-digits-lt (the suite, no record)" in out
+    table = nets / "runs" / "eval-own_nets.Net-net-digits-lt" / "evaluation.csv"
+    header, clean, *_, union = table.read_text().splitlines()
+    assert header.startswith("attack,balanced,head,medium,tail") and header.endswith("class_9")
+    assert clean.startswith("clean,") and union.startswith("union,")
+    assert not list(nets.glob("runs/*/evaluation.npz"))
+    code, out, _ = call(capsys, "eval", "--torch", "own_nets:Net", *options, "--curve", "steps", "--output", "drawn")
+    assert code == 0 and (nets / "drawn" / "curve-steps.svg").exists()
+
+
+def test_an_interrupted_evaluation_of_somebody_elses_network_goes_on(nets):
+    from ltrobust_bench import bench
+    from ltrobust_bench.interop.factory import from_factory
+    from ltrobust_bench.progress import Silent
+
+    class Stop(Silent):
+        def start(self, label, total, done=0):
+            if label.startswith("fab"):
+                raise KeyboardInterrupt
+            started.append(label)
+
+    class Watch(Silent):
+        def start(self, label, total, done=0):
+            started.append(label)
+
+    started: list[str] = []
+    terms = {"dataset": "digits-lt", "limit_test": 20, "attacks": ["apgd-ce", "apgd-dlr", "fab-t"], "device": "cpu"}
+    model, state = from_factory("own_nets:Net", None), nets / "state" / "evaluation.npz"
+    whole = bench.evaluate(model, **terms)
+    with pytest.raises(KeyboardInterrupt):
+        bench.evaluate(model, state=state, progress=Stop(), **terms)
+    assert state.exists() and started == ["apgd-ce", "apgd-dlr"]
+    started.clear()
+    resumed = bench.evaluate(model, state=state, progress=Watch(), **terms)
+    assert started == ["fab-t"] and not state.exists()
+    assert all((resumed.bits[name] == value).all() for name, value in whole.bits.items())
+
+
+def test_models_that_are_no_classifiers_of_these_images(capsys, nets):
+    asked = ["--dataset", "digits-lt", "--protocol", "smoke"]
+    assert "NaN" in refused(capsys, "eval", "--torch", "own_nets:nan", *asked, code=1)
+    assert "returned (100, 7) for 100 images" in refused(capsys, "eval", "--torch", "own_nets:wide", *asked, code=1)
+    assert "returned (100, 64)" in refused(capsys, "eval", "--torch", "torch.nn:Flatten", *asked, code=1)
+    assert "needs normalised input" in refused(capsys, "eval", "--torch", "own_nets:bright", *asked, code=1)
+    assert "left over" in refused(capsys, "eval", "--torch", "torch.nn:Flatten", "--weights", "net.pt", *asked)
+
+
+def test_one_model_from_one_place(capsys, nets):
+    line = refused(capsys, "eval", "--dataset", "digits-lt")
+    assert "name one model" in line and "got none" in line
+    assert "got CHECKPOINT and --torch" in refused(capsys, "eval", "x", "--torch", "own_nets:Net")
+    assert "belongs to --torch or --official" in refused(capsys, "eval", "x", "--weights", "net.pt")
+    assert "needs --dataset" in refused(capsys, "eval", "--torch", "own_nets:Net")
+    assert "--weights FILE" in refused(capsys, "eval", "--official", "robal", "--dataset", "digits-lt")
+    assert "belongs to --official" in refused(capsys, "eval", "--torch", "own_nets:Net", "--set", "a=b")
+    official = ["--official", "robal", "--weights", "net.pt", "--dataset", "digits-lt"]
+    assert "is no network of the RoBal, REAT or AT-BSL" in refused(capsys, "eval", *official)
+    assert "unknown method" in refused(capsys, "eval", "--official", "robaal", *official[2:])
+    assert "no models for digits-lt" in refused(capsys, "eval", "--robustbench", "X", "--dataset", "digits-lt")

@@ -1,0 +1,1 @@
+"""Other people's models in, and our records out in their form."""
