@@ -19,6 +19,8 @@ from ltrobust_bench.evaluation.intervals import t_interval
 from ltrobust_bench.records.schema import Record
 
 LEVEL = 0.05
+NORMAL = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def paired_interval(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> t
     classes = np.unique(labels)
     means = np.array([change[labels == c].mean() for c in classes])
     variances = np.array([change[labels == c].var() / (labels == c).sum() for c in classes])
-    centre, half = means.mean(), 1.959963984540054 * np.sqrt(variances.sum()) / len(classes)
+    centre, half = means.mean(), NORMAL * np.sqrt(variances.sum()) / len(classes)
     return float(centre - half), float(centre + half)
 
 
@@ -109,6 +111,100 @@ def compare(entries: Sequence[tuple[str, Sequence[Record]]], attack: str = "unio
         for m, differences in enumerate(found)
         for g, difference in enumerate(differences)
     ]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Sums over the seeds that two entries share, for all pairs of entries at once; arrays of shape [E, E]."""
+
+    shared: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    lows: np.ndarray
+    smallest: np.ndarray
+    largest: np.ndarray
+    p_value: np.ndarray
+
+
+def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -> np.ndarray:
+    """Which entries of a board are resolved better than which: [i, j] is true if the data tell that i beats j.
+
+    The same tests as :func:`compare`, over all classes, for all pairs at once. Holm's correction for a pair goes over
+    all comparisons of ``j``.
+
+    Args:
+        entries: the runs of each entry, all on one board.
+        attack: ``clean``, an attack, or ``union``.
+
+    Returns:
+        bool, shape [E, E].
+    """
+    from scipy.special import stdtrit
+
+    count = len(entries)
+    sums = _sums(entries, attack)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums.total / sums.shared
+        low = sums.lows / sums.shared
+        spread = np.sqrt(np.maximum(sums.squares - sums.shared * mean**2, 0) / (sums.shared - 1))
+        half = stdtrit(np.maximum(sums.shared - 1, 1), 0.975) * spread / np.sqrt(sums.shared)
+    several = sums.shared > 1
+    low = np.where(several, np.minimum(low, mean - half), low)
+    p_value = np.where((sums.shared > 0) & (sums.smallest == sums.largest), sums.p_value, 1.0)
+    np.fill_diagonal(p_value, 2.0)  # last in its row, and in nobody's family
+    order = np.argsort(p_value, axis=1)
+    ranked = np.take_along_axis(p_value, order, axis=1) * np.maximum(count - 1 - np.arange(count), 1)
+    corrected = np.empty_like(p_value)
+    np.put_along_axis(corrected, order, np.maximum.accumulate(ranked, axis=1), axis=1)
+    return (corrected.T < LEVEL) & (low > 0)
+
+
+def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
+    labels = entries[0][0].labels()
+    by_seed = [{r.run.seed: r for r in runs} for runs in entries]
+    shape = (len(entries), len(entries))
+    shared, total, squares, lows, p_value = (np.zeros(shape) for _ in range(5))
+    smallest, largest = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for seed in sorted({seed for runs in by_seed for seed in runs}):
+        here = np.flatnonzero([seed in runs for runs in by_seed])
+        at = np.ix_(here, here)
+        bits = np.stack([by_seed[i][seed].bits(attack) for i in here])
+        only, difference, variance = _one_seed(bits, labels)
+        agree = np.sign(only - only.T) == np.sign(difference)
+        shared[at] += 1
+        total[at] += difference
+        squares[at] += difference**2
+        lows[at] += difference - NORMAL * np.sqrt(variance)
+        smallest[at] = np.minimum(smallest[at], np.sign(difference))
+        largest[at] = np.maximum(largest[at], np.sign(difference))
+        p_value[at] = np.maximum(p_value[at], np.where(agree, _mcnemar_matrix(only), 1.0))
+    return _Pairs(shared, total, squares, lows, smallest, largest, p_value)
+
+
+def _one_seed(bits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For all pairs of one seed's runs: images that only the first gets right, class-balanced difference, and its
+    variance as in :func:`paired_interval`; each of shape [E, E]."""
+    classes = np.unique(labels)
+    only = np.zeros((len(bits), len(bits)))
+    difference, variance = np.zeros_like(only), np.zeros_like(only)
+    for c in classes:
+        own = bits[:, labels == c].astype(np.float32)
+        first = (own @ (1 - own).T).astype(np.float64)
+        mean, images = (first - first.T) / own.shape[1], own.shape[1]
+        only += first
+        difference += mean
+        variance += ((first + first.T) / images - mean**2) / images
+    return only, difference / len(classes), variance / len(classes) ** 2
+
+
+def _mcnemar_matrix(only: np.ndarray) -> np.ndarray:
+    """:func:`mcnemar` of all pairs; each distinct pair of counts is computed once."""
+    from scipy.stats import binom
+
+    few, total = np.minimum(only, only.T).astype(np.int64), (only + only.T).astype(np.int64)
+    keys, inverse = np.unique(total * (total.max() + 1) + few, return_inverse=True)
+    totals, fews = np.divmod(keys, total.max() + 1)
+    return np.minimum(1.0, 2 * binom.cdf(fews, totals, 0.5))[inverse].reshape(only.shape)
 
 
 def _differences(first: str, second: str, pairs: list[tuple[Record, Record]], attack: str) -> list[Difference]:

@@ -48,7 +48,8 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
     """The one board of full runs that fits, and what was wrong with records on the way.
 
     Args:
-        wanted: fields of the board's key (dataset, protocol, track, imbalance_ratio, profile, model); None fits all.
+        wanted: fields of the board's key (dataset, protocol, track, imbalance_ratio, profile, model); None fits all,
+            and if several boards fit, means the protocol's own ratio, profile and network.
 
     Raises:
         UsageError: if none or several fit; the message names what there is.
@@ -60,6 +61,8 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
     records, problems = find_records([records_dir])
     full = [board for board in aggregate.boards(records) if not board.key.reduced]
     fitting = [b for b in full if all(v is None or getattr(b.key, k) == v for k, v in wanted.items())]
+    if len(fitting) > 1:
+        fitting = [b for b in fitting if b.usual] or fitting
     if len(fitting) != 1:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
         nothing = "only reduced runs" if records else "no records"

@@ -13,6 +13,7 @@ import numpy as np
 
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.evaluation.compare import resolved_pairs
 from ltrobust_bench.evaluation.groups import by_size
 from ltrobust_bench.evaluation.intervals import t_interval, wilson
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
@@ -25,11 +26,11 @@ from ltrobust_bench.records.schema import AUTOATTACK, Record, RunSection
 ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
 DECIMALS = 2
-"""Decimals of every percentage; entries that agree after rounding share a rank."""
-
-
-UNRANKED = "unranked"
-"""Flag of an entry whose card asks for no rank."""
+"""Decimals of every percentage."""
+TOP, TOP_SEEDS = 3, 5
+"""A claim to one of the first ranks needs so many seeds."""
+UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
+"""Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
 
 
 class BoardKey(NamedTuple):
@@ -89,7 +90,8 @@ class Entry:
         interval: 95 % interval of the balanced worst-case accuracy, fractions.
         interval_kind: how it was made.
         flags: what a reader must know before comparing.
-        rank: 1 is best; equal accuracies share a rank; None if the board or the entry is not ranked.
+        rank: 1 is best; entries whose difference is not resolved share a rank; None if the board or the entry is
+            not ranked.
     """
 
     label: str
@@ -155,6 +157,16 @@ class Board:
         return texts + ([f"incomplete suite, without {', '.join(self.missing)}"] if self.missing else [])
 
     @property
+    def usual(self) -> bool:
+        """Whether imbalance ratio, profile and network are those that the protocol names for the data set."""
+        if self.status == "unknown":
+            return False
+        k, terms = self.key, load_protocol(self.key.protocol).terms(self.key.dataset)
+        return (k.profile, k.model) == (terms.profile, terms.model) and (
+            terms.profile == "own" or k.imbalance_ratio == terms.imbalance_ratio
+        )
+
+    @property
     def missing(self) -> list[str]:
         """Attacks of the protocol that the runs were not put through."""
         if self.status == "unknown":
@@ -174,7 +186,8 @@ class Board:
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
-    """The boards of some records: full before reduced, frozen before disposable before other protocols.
+    """The boards of some records: full before reduced, frozen before disposable before other protocols, the protocol's
+    own ratio, profile and network before others.
 
     The order of ``records`` does not matter. If a seed was run twice with different results (on two machines,
     say), the earlier run counts and the board has a message.
@@ -190,7 +203,7 @@ def boards(records: Iterable[Record]) -> list[Board]:
         slug = slugs[key] if shared[slugs[key]] == 1 else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
         built.append(_board(key, members, slug, *states[key]))
     order = get_args(ProtocolStatus)
-    return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), b.slug))
+    return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.usual, b.slug))
 
 
 def entries_called(board: Board, names: Sequence[str], attack: str) -> list[Entry]:
@@ -235,7 +248,8 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
     messages = list(odd)
     runs: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        seeds = runs[canonical_digest(record.run.model_dump(mode="json", exclude={"seed"}))]
+        # The run that it builds on has the same seed, so its key differs from seed to seed.
+        seeds = runs[canonical_digest(record.run.model_dump(mode="json", exclude={"seed", "base_key"}))]
         first = seeds.setdefault(record.run.seed, record)
         if first.result.digest != record.result.digest:
             messages.append(
@@ -312,16 +326,27 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
 
 
 def _ranked(entries: list[Entry]) -> list[Entry]:
-    """Best first, by rounded balanced worst-case accuracy; the label only settles the order of equals. Entries whose
-    card asks for no rank stand where their accuracy puts them, and take no rank from others."""
+    """Best first, by rounded balanced worst-case accuracy; the label only settles the order of equals.
+
+    An entry's rank is one more than the number of entries above it that are resolved better (a paired difference, see
+    :func:`~ltrobust_bench.evaluation.compare.resolved_pairs`), and never better than that of the entry above it: what
+    the data cannot tell apart shares a rank. Entries whose card asks for no rank stand where their accuracy puts them,
+    and take no rank from others.
+    """
     accuracy = {e.label: round(float(e.percent("union", "balanced")), DECIMALS) for e in entries}
     ordered = sorted(entries, key=lambda e: (-accuracy[e.label], e.label))
     taking_part = [e for e in ordered if UNRANKED not in e.flags]
     rank: dict[str, int] = {}
-    best: dict[float, int] = {}
-    for place, entry in enumerate(taking_part, start=1):
-        rank[entry.label] = best.setdefault(accuracy[entry.label], place)
-    return [replace(e, rank=rank.get(e.label)) for e in ordered]
+    if taking_part:
+        better = np.triu(resolved_pairs([e.runs for e in taking_part]), 1)
+        ranks = np.maximum.accumulate(1 + better.sum(axis=0))
+        rank = {e.label: int(r) for e, r in zip(taking_part, ranks, strict=True)}
+    return [_placed(e, rank.get(e.label)) for e in ordered]
+
+
+def _placed(entry: Entry, rank: int | None) -> Entry:
+    few = rank is not None and rank <= TOP and len(entry.runs) < TOP_SEEDS
+    return replace(entry, rank=rank, flags=[*entry.flags, NEEDS_SEEDS] if few else entry.flags)
 
 
 def _slug(key: BoardKey, status: str) -> str:

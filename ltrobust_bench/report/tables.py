@@ -102,7 +102,8 @@ def markdown(boards: Sequence[Board]) -> str:
 
 LEGEND = (
     "Percentages, mean over seeds. Worst case: the image withstands every attack of the suite, balanced over "
-    "classes; entries are ranked by it and equal values share a rank. Interval: 95 %, t over seeds, or with "
+    "classes. #: one more than the number of entries above that are resolved better (exact McNemar test per seed "
+    "pair, Holm's correction); what the data cannot tell apart shares a rank. Interval: 95 %, t over seeds, or with "
     "one seed Wilson within the run (marked w), which leaves out the spread between seeds. Head/medium/tail "
     "(h/m/t): thirds of the classes by training images. Gap: head minus tail, worst case; no measure of "
     "quality. Cost: images passed forward and backward in training, and its seconds."
@@ -120,9 +121,8 @@ def terminal_table(board: Board, width: int = 130) -> Table:
     header, rows = _readable(board, group_decimals=1 if wide else 0)
     shown = [i for i, name in enumerate(header) if wide or name not in WIDE_ONLY]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    flagged = [f"{entry.label}: {', '.join(entry.flags)}" for entry in board.entries if entry.flags]
-    if flagged and not wide:
-        table.caption = f"flags: {'; '.join(flagged)}"
+    if not wide:
+        table.caption = _flag_lines(board)
     for i in shown:
         if header[i] in ("Method", "Flags"):
             table.add_column(header[i], min_width=8, overflow="fold")
@@ -134,6 +134,21 @@ def terminal_table(board: Board, width: int = 130) -> Table:
     return table
 
 
+def _flag_lines(board: Board) -> str | None:
+    """One line per flag, with the entries that have it."""
+    flagged: dict[str, list[str]] = {}
+    for entry in board.entries:
+        for flag in entry.flags:
+            flagged.setdefault(flag, []).append(entry.label)
+    lines = [
+        f"{flag}: {', '.join(labels) if len(labels) <= NAMED else f'{len(labels)} entries'}"
+        for flag, labels in flagged.items()
+    ]
+    return "\n".join(lines) or None
+
+
+NAMED = 8
+"""Entries that a line about a flag names."""
 WIDE_ONLY = ("Tail", "Gap", "Seeds", "Cost", "Flags")
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ltrobust_bench.cards import methods
+from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records.io import find_records, read_record
 from ltrobust_bench.report import leaderboard
 
@@ -20,9 +22,27 @@ def test_three_seeds_of_each_entry():
     assert problems == []
     seeds = {}
     for record in found:
-        seeds.setdefault((record.run.method, str(record.run.options)), set()).add(record.run.seed)
-    assert {m for m, _ in seeds} >= {"at", "trades", "robal", "reat", "at-bsl"}
+        entry = record.run.model_dump(mode="json", exclude={"seed", "base_key"})
+        seeds.setdefault(canonical_digest(entry), set()).add(record.run.seed)
     assert all(s == {0, 1, 2} for s in seeds.values())
+
+
+def test_every_defense_of_the_registry_is_on_the_board():
+    found, _ = find_records([RESULTS / "records"])
+    on_board = {r.run.method for r in found if r.run.imbalance_ratio > 1 and r.run.profile == "exp"}
+    assert on_board == set(methods.names())
+    assert {p for r in found for p in r.run.plugins} == set(plugins.names())
+
+
+def test_they_defend():
+    """Under PGD-20 each run is more robust than plain training with the same seed. There is no exception to list."""
+    found, _ = find_records([RESULTS / "records"])
+    board = [r for r in found if r.run.imbalance_ratio > 1 and r.run.profile == "exp"]
+    robust = {r.id: float(summary(r, "pgd-20").balanced) for r in board}
+    plain = {r.run.seed: robust[r.id] for r in board if r.run.method == "erm"}
+    assert len(plain) == 3
+    for record in board:
+        assert record.run.method == "erm" or robust[record.id] > plain[record.run.seed], record.run.folder_name()
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: "/".join(p.parts[-2:]))
@@ -33,7 +53,7 @@ def test_record(path):
     assert record.environment.git_dirty is False and record.environment.git_commit
     protocol, card = load_protocol(run.protocol), methods.get(run.method).card
     assert run.protocol_digest == protocol.digest(run.dataset) and run.card_version == card.version
-    assert run.recipe == card.resolve_recipe(protocol, run.track, run.epsilon)
+    assert run.recipe == card.resolve_recipe(protocol, run.track, run.epsilon, run.overrides)
 
 
 def test_tables_are_regenerated_byte_for_byte(tmp_path):

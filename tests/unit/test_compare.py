@@ -7,7 +7,7 @@ import pytest
 from record_factory import synthetic_record
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.evaluation.compare import compare, holm, mcnemar, paired_interval
+from ltrobust_bench.evaluation.compare import compare, holm, mcnemar, paired_interval, resolved_pairs
 from ltrobust_bench.evaluation.intervals import t_interval
 
 
@@ -133,3 +133,24 @@ def test_classes_that_point_one_way_and_images_that_point_the_other_show_nothing
 def test_equal_seeds_do_not_make_an_interval_of_no_width():
     low, high = compare([runs("at", [0.6, 0.6, 0.6]), runs("trades", [0.5, 0.5, 0.5])], "pgd-20")[0].interval
     assert low < 0.1 < high
+
+
+def test_all_pairs_at_once_are_the_pairs_one_by_one():
+    """With entries that share some seeds, all, or none."""
+    seeds = [(0, 1, 2), (0, 1, 2), (1, 2), (3,), (0,), (0, 1, 2, 3)]
+    robustness = [0.9, 0.5, 0.7, 0.6, 0.3, 0.88]
+    entries = [
+        [synthetic_record(seed=s, robustness=r, method=f"m{i}", tests_per_class=60) for s in own]
+        for i, (own, r) in enumerate(zip(seeds, robustness, strict=True))
+    ]
+    better = resolved_pairs(entries)
+    assert better.any() and not (better & better.T).any() and not better.diagonal().any()
+    for j, reference in enumerate(entries):
+        others = [i for i, own in enumerate(seeds) if i != j and set(own) & set(seeds[j])]
+        family = len(entries) - 1
+        found = [compare([("j", reference), (str(i), entries[i])])[0] for i in others]
+        p_values = [d.p_value for d in found] + [1.0] * (family - len(others))
+        corrected = holm(p_values)
+        for i, d, p in zip(others, found, corrected, strict=False):
+            assert better[i, j] == (p < 0.05 and d.interval[1] < 0), (i, j)
+        assert not better[[i for i in range(len(entries)) if i not in others], j].any()

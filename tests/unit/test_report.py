@@ -20,7 +20,7 @@ from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import write_record
 from ltrobust_bench.report import leaderboard, tables
-from ltrobust_bench.report.aggregate import boards, method_label
+from ltrobust_bench.report.aggregate import NEEDS_SEEDS, boards, method_label
 from ltrobust_bench.report.figures import WIDTHS, per_class_figure, save, tradeoff_figure
 
 BITS = {
@@ -54,7 +54,12 @@ def test_a_line_of_the_leaderboard_by_hand():
     assert row["union_worst_tenth"] == "0.00" and row["union_head_tail_gap"] == "50.00"
     assert (row["autoattack_kind"], row["autoattack_balanced"]) == ("autoattack", "50.00")
     assert (row["clean_balanced"], row["clean_tail"]) == ("83.33", "50.00")
-    assert (row["rank"], row["seeds"], row["interval_kind"], row["flags"]) == ("1", "1", "wilson", "1 seed")
+    assert (row["rank"], row["seeds"], row["interval_kind"], row["flags"]) == (
+        "1",
+        "1",
+        "wilson",
+        "1 seed; needs 5 seeds",
+    )
     low, high = wilson(4, 12)
     assert (row["interval_low"], row["interval_high"]) == (f"{100 * low:.2f}", f"{100 * high:.2f}")
     assert (row["protocol_status"], row["scope"]) == ("disposable", "full")
@@ -84,16 +89,35 @@ def test_seeds_are_averaged_and_the_interval_is_over_them(six):
     means = [100 * summary(record, "union").balanced for record in six[6:9]]
     assert entry.percent("union", "balanced") == pytest.approx(np.mean(means))
     assert [100 * bound for bound in entry.interval] == pytest.approx(list(t_interval(means)))
-    assert entry.interval_kind == "t over seeds" and entry.flags == []
+    assert entry.interval_kind == "t over seeds" and entry.flags == [NEEDS_SEEDS]
     assert [record.run.seed for record in entry.runs] == [0, 1, 2]
 
 
-def test_best_first_and_equals_share_a_rank():
-    weak = {**BITS, "pgd-20": [1, 0, 0, 0] * 2 + [0] * 4}
-    made = [synthetic_record(BITS, train_counts=COUNTS, method=name) for name in ("b", "a")]
-    made += [synthetic_record(weak, train_counts=COUNTS, method="c")]
+def many(robust, of=20):
+    """Bits of 3 classes of ``of`` images: the first ``robust`` of each withstand every attack."""
+    kept = ([1] * robust + [0] * (of - robust)) * 3
+    return {name: [1] * 3 * of if name == "clean" else kept for name in BITS}
+
+
+def test_best_first_and_what_is_not_resolved_shares_a_rank():
+    robust = {"b": 18, "a": 18, "c": 17, "d": 12, "e": 11}
+    made = [synthetic_record(many(n), train_counts=COUNTS, method=name) for name, n in robust.items()]
     (board,) = boards(made)
-    assert [(entry.rank, entry.label) for entry in board.entries] == [(1, "a"), (1, "b"), (3, "c")]
+    ranks = [(entry.rank, entry.label) for entry in board.entries]
+    assert ranks == [(1, "a"), (1, "b"), (1, "c"), (4, "d"), (4, "e")]
+    assert [NEEDS_SEEDS in entry.flags for entry in board.entries] == [True, True, True, False, False]
+
+
+def test_five_seeds_make_a_claim_to_the_top():
+    made = [synthetic_record(seed=s, method=m) for s in range(5) for m in "ab"]
+    (board,) = boards([*made, synthetic_record(seed=0, method="c")])
+    assert {e.label: NEEDS_SEEDS in e.flags for e in board.entries} == {"a": False, "b": False, "c": True}
+
+
+def test_runs_that_build_on_their_own_seeds_run_are_one_entry():
+    made = [synthetic_record(seed=s, method="crt", base_key=f"{s}" * 64) for s in range(3)]
+    (board,) = boards(made)
+    assert [(e.label, len(e.runs)) for e in board.entries] == [("crt", 3)]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +162,7 @@ def test_what_makes_an_entry():
         "synthetic+awp",
         "synthetic (lr=0.05)",
     }
-    assert next(e for e in board.entries if "lr" in e.label).flags == ["off-recipe", "1 seed"]
+    assert next(e for e in board.entries if "lr" in e.label).flags == ["off-recipe", "1 seed", NEEDS_SEEDS]
 
 
 def test_versions_of_a_card_are_different_entries():
@@ -184,7 +208,7 @@ def test_flags():
     recipe = synthetic_record().run.recipe.model_dump()
     recipe["attack"]["epsilon"] = 0.2
     (board,) = boards([synthetic_record(recipe=recipe, epochs=2, protocol="gone")])
-    flags = ["reduced", "1 seed", "train-eps>eval-eps", "unknown protocol"]
+    flags = ["reduced", "1 seed", "train-eps>eval-eps", "unknown protocol", NEEDS_SEEDS]
     assert board.entries[0].flags == flags
     assert board.status == "unknown" and "unknown protocol" in board.title and "2 epochs" in board.title
     assert "'gone'" in board.messages[0]
@@ -215,9 +239,8 @@ def test_a_smoke_test_is_not_ranked():
 
 
 def test_an_unranked_method_stands_in_its_place_and_takes_no_rank():
-    weak = {**BITS, "pgd-20": [0] * 12}
-    made = [synthetic_record(BITS, train_counts=COUNTS, method=name) for name in ("at", "selfdistill")]
-    made.append(synthetic_record(weak, train_counts=COUNTS, method="trades"))
+    made = [synthetic_record(many(18), train_counts=COUNTS, method=name) for name in ("at", "selfdistill")]
+    made.append(synthetic_record(many(5), train_counts=COUNTS, method="trades"))
     (board,) = boards(made)
     assert [(e.rank, e.label.split(" ")[0]) for e in board.entries] == [(1, "at"), (None, "selfdistill"), (2, "trades")]
     assert ["unranked" in entry.flags for entry in board.entries] == [False, True, False]
