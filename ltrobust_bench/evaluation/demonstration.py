@@ -58,6 +58,17 @@ def dropping(model: nn.Module, p: float = 0.2) -> nn.Module:
     return Around(model, before=lambda x: F.dropout(x, p, training=True) * (1 - p))
 
 
+def purifying(model: nn.Module, share: float = 0.2) -> nn.Module:
+    """Images with many half-dark pixels, as large perturbations make them, are turned to black and white first, which
+    has no gradient: a detector that makes a larger radius look harmless."""
+
+    def clean(x: Tensor) -> Tensor:
+        suspicious = ((x > 0.2) & (x < 0.5)).flatten(1).float().mean(dim=1) > share
+        return torch.where(suspicious.view(-1, 1, 1, 1), (x > 0.55).to(x.dtype), x)
+
+    return Around(model, before=clean)
+
+
 class BatchStatistics(nn.Module):
     """Normalises the logits with the statistics of the batch, and keeps running ones that it updates at test time."""
 
@@ -79,8 +90,10 @@ DEMONSTRATIONS: dict[str, tuple[Callable[[nn.Module], nn.Module], tuple[str, ...
     "quantised pixels": (quantised, ("zero gradients", "square", "robust to anything")),
     "thermometer encoding": (thermometer, ("square", "robust to anything")),
     "logits x 1000": (lambda m: scaled(m, 1000.0), ("zero gradients", "robust to anything")),
+    "logits x 30": (lambda m: scaled(m, 30.0), ("scaled logits", "PGD not converged")),
     "logits x 0.001": (lambda m: scaled(m, 0.001), ("flat logits",)),
     "probabilities": (softmaxed, ("probabilities",)),
+    "purifier": (purifying, ("not monotone", "robust to anything")),
     "dropout at test": (dropping, ("random",)),
     "batch statistics": (lambda m: BatchStatistics(m, 10), ("batch", "state")),
 }

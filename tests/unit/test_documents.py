@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -10,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
+from ltrobust_bench.evaluation.reliability import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,6 +93,20 @@ def test_readme_table_is_the_committed_one():
     assert shown == [line for line in board if line in shown]
     entries = len([line for line in board if line.startswith("| ")]) - 2
     assert f"{len(shown) - 2} of the {entries} entries" in README
+
+
+def test_the_demonstrations_table_is_the_measured_one():
+    """docs/evaluation.md shows what benchmarks/demonstration.py measured; every flag is explained and was seen."""
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    with (ROOT / "docs" / "demonstration.csv").open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert all(f"| {' | '.join(row.values())} |\n" in page for row in rows)
+    raised = {row["model"]: row["flags"].split(", ") for row in rows}
+    assert raised.pop("honest") == ["none"]
+    assert raised.keys() == DEMONSTRATIONS.keys()
+    for name, (_, expected) in DEMONSTRATIONS.items():
+        assert set(raised[name]) >= set(expected), name
+    assert all(f"\n| {flag} | " in page and meaning in page for flag, meaning in MEANINGS.items())
 
 
 def test_make_targets_and_files_that_are_named_exist():

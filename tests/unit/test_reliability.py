@@ -106,7 +106,8 @@ def test_flags_from_bits():
     assert flags(half(("clean", 0.9)), np.where(np.arange(1000) < 5, 4, 1), None, 10) == []
 
 
-def test_every_flag_has_a_test():
+def test_every_flag_has_a_model_that_is_built_to_raise_it():
+    assert set(MEANINGS) == {flag for _, raised in DEMONSTRATIONS.values() for flag in raised}
     assert set(MEANINGS) == {*RAISED, "scaled logits", "PGD not converged", "square"}
 
 
