@@ -46,7 +46,6 @@ def test_an_honest_model_raises_none(honest, task):
     assert flagged(honest, task) == set()
 
 
-@pytest.mark.filterwarnings("ignore:there are .* zero gradient")
 @pytest.mark.parametrize("name", DEMONSTRATIONS)
 def test_a_model_built_to_fool_is_noticed(honest, task, name):
     make, expected = DEMONSTRATIONS[name]
