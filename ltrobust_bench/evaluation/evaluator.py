@@ -115,6 +115,36 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def craft(name: str, function: StageFunction, x: Tensor, y: Tensor, position: int, epsilon: float) -> Tensor:
+    """What an attack's stage makes of one batch.
+
+    Raises:
+        CheckFailed: if the model gives it no gradient.
+        LTBenchError: if it leaves its ball.
+    """
+    try:
+        adversarial = function(x, y, position)
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            raise CheckFailed(
+                f"attack {name} got no gradient: the model's logits do not depend differentiably on the image."
+            ) from None
+        raise
+    check_ball(name, x, adversarial, epsilon)
+    return adversarial
+
+
+def check_ball(name: str, x: Tensor, adversarial: Tensor, epsilon: float) -> None:
+    """Refuse images farther than ``epsilon`` from ``x``, or outside [0, 1]."""
+    worst = (adversarial.double() - x.double()).abs().max().item()
+    low, high = adversarial.min().item(), adversarial.max().item()
+    if not (worst <= epsilon + BALL_TOLERANCE and low >= 0 and high <= 1):
+        raise LTBenchError(
+            f"attack {name} left its ball: distance {worst:.6g} for epsilon {epsilon:.6g}, "
+            f"pixels from {low:.6g} to {high:.6g}; its result would not count."
+        )
+
+
 def evaluate_images(
     model: nn.Module,
     data: DeviceData,
@@ -287,8 +317,7 @@ class _Evaluation:
                 index = batches[state.batch]
                 with self._accounted():
                     x, y = self._images(index)
-                    adversarial = self._craft(label, function, x, y, state.batch)
-                    self._check_ball(label, x, adversarial)
+                    adversarial = craft(label, function, x, y, state.batch, self.epsilon)
                     fooled = (self._predict(adversarial) != y).cpu().numpy()
                     broken[index[fooled]] = code
                     state.batch += 1
@@ -296,25 +325,6 @@ class _Evaluation:
             state.stage, state.batch = state.stage + 1, 0
         self.progress.note(f"{attack.name} accuracy {self._robust(broken):.1%}")
 
-    def _craft(self, name: str, function: StageFunction, x: Tensor, y: Tensor, position: int) -> Tensor:
-        try:
-            return function(x, y, position)
-        except RuntimeError as error:
-            if "does not require grad" in str(error):
-                raise CheckFailed(
-                    f"attack {name} got no gradient: the model's logits do not depend differentiably on the image."
-                ) from None
-            raise
-
     def _robust(self, broken: np.ndarray) -> float:
         assert self.state.clean is not None
         return float((self.state.clean & (broken == 0)).mean())
-
-    def _check_ball(self, name: str, x: Tensor, adversarial: Tensor) -> None:
-        worst = (adversarial.double() - x.double()).abs().max().item()
-        low, high = adversarial.min().item(), adversarial.max().item()
-        if not (worst <= self.epsilon + BALL_TOLERANCE and low >= 0 and high <= 1):
-            raise LTBenchError(
-                f"attack {name} left its ball: distance {worst:.6g} for epsilon {self.epsilon:.6g}, "
-                f"pixels from {low:.6g} to {high:.6g}; its result would not count."
-            )

@@ -122,15 +122,15 @@ def test_killed_anywhere_continues_to_the_same_bits(trained, tmp_path, seed):
 def test_killed_inside_a_batch_repeats_only_that_batch(trained, tmp_path, monkeypatch):
     model, task, _ = trained
     whole, calls = attack(model.model, task), []
-    check = evaluator._Evaluation._check_ball
+    check = evaluator.check_ball
 
-    def fail_once(self, name, x, adversarial):
+    def fail_once(name, x, adversarial, epsilon):
         calls.append(name)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        check(self, name, x, adversarial)
+        check(name, x, adversarial, epsilon)
 
-    monkeypatch.setattr(evaluator._Evaluation, "_check_ball", fail_once)
+    monkeypatch.setattr(evaluator, "check_ball", fail_once)
     settings = {"identity": "a", "state_path": tmp_path / "s.npz"}
     with pytest.raises(KeyboardInterrupt):
         attack(model.model, task, **settings)
