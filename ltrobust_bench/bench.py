@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from ltrobust_bench._version import __version__
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.registry import dataset_spec
+from ltrobust_bench.data.split import first_of_each_class
 from ltrobust_bench.errors import CheckpointError, RecordError, UnknownNameError, UsageError
+from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.examine import first_places
 from ltrobust_bench.evaluation.foreign import check_input
 from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
+from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
@@ -168,9 +171,7 @@ def finish_run(
         with locked(folder):
             path, state = folder / "record.json", folder / "evaluation.npz"
             if path.exists() and not again:
-                record = read_record(path)
-                if (record.run.key(), record.result.weights_sha256) != (loaded.run.key(), loaded.weights_sha256):
-                    raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
+                record = _own_record(path, loaded)
                 progress.note(f"already finished: reusing {path}")
             else:
                 if path.exists():
@@ -180,6 +181,14 @@ def finish_run(
                 state.unlink(missing_ok=True)
     if results_dir is not None:
         file_record(record, results_dir, progress)
+    return record
+
+
+def _own_record(path: Path, loaded: LoadedModel) -> Record:
+    """The record in a file, which must be that of the network."""
+    record = read_record(path)
+    if (record.run.key(), record.result.weights_sha256) != (loaded.run.key(), loaded.weights_sha256):
+        raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
     return record
 
 
@@ -354,6 +363,51 @@ def curve(
     return trace(kind, task.epsilon, len(labels), measure, clean)
 
 
+def analyse(
+    network: Path | str,
+    *,
+    limit_test: int | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Analysis:
+    """What a finished network of ours does class by class: natural and boundary error, where attacked images end,
+    norms of features and class vectors, margins.
+
+    Errors are those of the worst case over the suite where there is a record beside the network, else of the
+    protocol's first PGD attack, as everything else under attack.
+
+    Args:
+        network: its run folder, or ``model.safetensors``.
+        limit_test: first limit // C test images of each class; then no record is used.
+        data_dir: folder or archive of the data set.
+        device: where to compute.
+        progress: what to report to; default: nothing.
+
+    Raises:
+        CheckpointError: if the network is damaged, or its data set's split is not what it was.
+        RecordError: if the record beside it is damaged or another run's.
+        UsageError: for a limit that leaves classes empty.
+    """
+    loaded = load_model(network, device)
+    task = task_of(loaded.run, data_dir)
+    beside = Path(network) if Path(network).is_dir() else Path(network).parent
+    path = beside / "record.json"
+    record = _own_record(path, loaded) if limit_test is None and path.exists() else None
+    labels = np.asarray(task.source.test_labels)
+    index = first_of_each_class(labels, task.split.test, limit_test)
+    seen = observe(
+        loaded.model,
+        DeviceData.of(task.source.test_images[index], labels[index], choose_device(device)),
+        classes=task.classes,
+        epsilon=task.epsilon,
+        suite=task.protocol.evaluation,
+        progress=progress or Silent(),
+    )
+    tested = np.bincount(labels[index], minlength=task.classes).tolist()
+    return analysis_of(loaded.run, Classes(loaded.class_names, loaded.run.train_counts, tested), seen, record)
+
+
 def _subject(
     model: Model,
     dataset: str | None,
@@ -515,6 +569,7 @@ def _attack(
 __all__ = [
     "Evaluation",
     "LoadedModel",
+    "analyse",
     "curve",
     "evaluate",
     "finish_run",

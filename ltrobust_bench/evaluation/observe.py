@@ -1,0 +1,151 @@
+"""Looking at a network: its answers to the test images and to what PGD makes of each of them, and its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltrobust_bench.api import Network
+from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.evaluation.analysis import Answers, Head, HeadKind, Observations
+from ltrobust_bench.evaluation.evaluator import craft, frozen, logits_of
+from ltrobust_bench.evaluation.suite import build_attack
+from ltrobust_bench.progress import Progress
+from ltrobust_bench.protocol import Suite
+
+TOLERANCE = 1e-3
+"""How far logits may be from those of class vectors, as a share of the largest, and still be called theirs."""
+
+
+def observe(
+    model: nn.Module, data: DeviceData, *, classes: int, epsilon: float, suite: Suite, progress: Progress
+) -> Observations:
+    """Run a network over images, clean and under the suite's first PGD attack (PGD-20 in the full protocols).
+
+    The images that it classifies correctly come first and in the evaluator's batches, so that their verdict is that of
+    a record; then the others are attacked, too.
+
+    Args:
+        model: deployed: pixels in [0, 1] to logits [B, C], on the device of ``data``.
+        data: test images, ordered by (label, index), uint8.
+        classes: C.
+        epsilon: Linf radius, [0, 1] pixel scale.
+        suite: seed, batch size and attacks.
+        progress: what to report to.
+
+    Raises:
+        UsageError: if the suite has no PGD attack.
+        CheckFailed: if the model's output is no finite [B, C] tensor.
+    """
+    attack = next((a for a in suite.attacks if a.kind == "pgd"), None)
+    if attack is None:
+        raise UsageError("the protocol has no PGD attack, under which a network could be analysed.")
+    device, total, network = data.images.device, len(data), _network(model)
+    built = build_attack(attack, model, classes=classes, epsilon=epsilon, seed=suite.seed, device=device)
+    (function,) = built.stages.values()
+    # Row 0: clean, row 1: attacked.
+    predicted, margins = torch.empty(2, total, dtype=torch.int64, device=device), torch.empty(2, total, device=device)
+    norms, head = torch.empty(total, device=device), None
+    with frozen(model):
+        with _recorded(network) as features:
+            for index in _batches(torch.arange(total, device=device), suite.batch_size):
+                x, y = to_unit(data.images[index]), data.labels[index]
+                logits = logits_of(model, x, classes)
+                predicted[0, index], margins[0, index] = _answers(logits, y)
+                if network is not None:
+                    norms[index] = torch.linalg.vector_norm(features[-1], dim=1)
+                    head = head or _head(model, network, x[:1], features[-1], logits)
+                    features.clear()
+        right = predicted[0] == data.labels
+        progress.note(f"clean accuracy {right.double().mean():.1%} on {total} test images")
+        progress.start(attack.name, total)
+        order = [i for part in (right, ~right) for i in _batches(part.nonzero().squeeze(1), suite.batch_size)]
+        for position, index in enumerate(order):
+            x, y = to_unit(data.images[index]), data.labels[index]
+            adversarial = craft(attack.name, function, x, y, position, epsilon)
+            predicted[1, index], margins[1, index] = _answers(logits_of(model, adversarial, classes), y)
+            progress.advance(len(index))
+    robust = right & (predicted[1] == data.labels)
+    progress.note(f"{attack.name} accuracy {robust.double().mean():.1%}")
+    clean, attacked = (
+        Answers(p.cpu().numpy(), m.double().cpu().numpy()) for p, m in zip(predicted, margins, strict=True)
+    )
+    own = None if head is None else norms.double().cpu().numpy()
+    return Observations(data.labels.cpu().numpy(), clean, attacked, attack.name, own, head)
+
+
+def _batches(index: Tensor, size: int) -> list[Tensor]:
+    return list(index.split(size)) if len(index) else []
+
+
+def _answers(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted label and margin of each image."""
+    true = logits.gather(1, y[:, None]).squeeze(1)
+    other = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    return logits.argmax(dim=1), true - other
+
+
+def _network(model: nn.Module) -> Network | None:
+    """The network inside a deployed model, if there is exactly one."""
+    found = [module for module in model.modules() if isinstance(module, Network)]
+    return found[0] if len(found) == 1 else None
+
+
+@contextmanager
+def _recorded(network: Network | None) -> Iterator[list[Tensor]]:
+    """A list to which every forward adds the features of its images [B, D]."""
+    features: list[Tensor] = []
+    if network is None:
+        yield features
+        return
+    handle = network.backbone.register_forward_hook(lambda module, given, output: features.append(output))
+    try:
+        yield features
+    finally:
+        handle.remove()
+
+
+class _Given(nn.Module):
+    """Stands in for a backbone: the given features, whatever the images."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features
+
+
+def _head(model: nn.Module, network: Network, x: Tensor, features: Tensor, logits: Tensor) -> Head:
+    """The class vectors of a deployed model, read off its logits at the origin and at the unit features.
+
+    So whatever a deployed form does to the head (scaling, normalising, shifting, in the head or around it) is in them.
+
+    Args:
+        x: one image.
+        features, logits: of a clean batch, [B, D] and [B, C]; they decide whether the vectors explain the logits.
+    """
+    width = features.shape[1]
+    probes = torch.cat([features.new_zeros(1, width), torch.eye(width, dtype=features.dtype, device=features.device)])
+    backbone, network.backbone = network.backbone, _Given(probes)
+    try:
+        with torch.no_grad():
+            probed = model(x.expand(len(probes), -1, -1, -1))
+    finally:
+        network.backbone = backbone
+    without_bias, vectors = logits - probed[0], probed[1:] - probed[0]
+    forms: dict[HeadKind, Tensor] = {"linear": features, "cosine": F.normalize(features)}
+    near = TOLERANCE * without_bias.abs().max()
+    kind = next((k for k, h in forms.items() if (h @ vectors - without_bias).abs().max() <= near), None)
+    weight = getattr(network.head, "weight", None)
+    rows = weight if isinstance(weight, Tensor) and weight.shape == vectors.T.shape else None
+    return Head(
+        kind or "other",
+        None if kind is None else torch.linalg.vector_norm(vectors, dim=0).cpu().numpy(),
+        None if rows is None else torch.linalg.vector_norm(rows, dim=1).cpu().numpy(),
+    )
