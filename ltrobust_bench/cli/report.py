@@ -1,4 +1,4 @@
-"""``ltbench report``: tables and figures from records."""
+"""``ltbench report``: tables and figures from records, and of one network."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 
 import click
 
+from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.shared import results_dir_option
 
 
 @click.group(name="report")
 def command() -> None:
-    """Tables and figures from records."""
+    """Tables and figures from records, and of one network."""
+
+
+command.add_command(analyse)
 
 
 @command.command(epilog="Example: ltbench report leaderboard --records results/records --records runs --no-figures")

@@ -13,7 +13,8 @@ from ltrobust_bench.api import Network
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.analysis import Answers, Head, HeadKind, Observations
-from ltrobust_bench.evaluation.evaluator import craft, frozen, logits_of
+from ltrobust_bench.evaluation.evaluator import craft, frozen
+from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.evaluation.suite import build_attack
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.protocol import Suite
@@ -55,7 +56,7 @@ def observe(
         with _recorded(network) as features:
             for index in _batches(torch.arange(total, device=device), suite.batch_size):
                 x, y = to_unit(data.images[index]), data.labels[index]
-                logits = logits_of(model, x, classes)
+                logits = checked_logits(model, x, classes)
                 predicted[0, index], margins[0, index] = _answers(logits, y)
                 if network is not None:
                     norms[index] = torch.linalg.vector_norm(features[-1], dim=1)
@@ -68,7 +69,7 @@ def observe(
         for position, index in enumerate(order):
             x, y = to_unit(data.images[index]), data.labels[index]
             adversarial = craft(attack.name, function, x, y, position, epsilon)
-            predicted[1, index], margins[1, index] = _answers(logits_of(model, adversarial, classes), y)
+            predicted[1, index], margins[1, index] = _answers(checked_logits(model, adversarial, classes), y)
             progress.advance(len(index))
     robust = right & (predicted[1] == data.labels)
     progress.note(f"{attack.name} accuracy {robust.double().mean():.1%}")

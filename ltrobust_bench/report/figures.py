@@ -6,6 +6,7 @@ The same board gives the same bytes in every format: no dates, fixed identifiers
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ SHORT, LONG = 20, 46
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "h", ">", "*")
 CLEAN, ROBUST = "#56B4E9", "#0072B2"
+GROUP_COLOURS = {"head": "#0072B2", "medium": "#E69F00", "tail": "#D55E00"}
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -77,7 +79,7 @@ def per_class_figure(board: Board, column: Column = "double") -> Figure:
     entries = board.entries[:MOST]
     across = 1 if column == "single" else min(2, len(entries))
     down = -(-len(entries) // across)
-    figure = _figure(column, 0.75 + 1.05 * down)
+    figure = new_figure(column, 0.75 + 1.05 * down)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for i, panel in enumerate(panels.flat):
         if i < len(entries):
@@ -101,10 +103,10 @@ def per_class_figure(board: Board, column: Column = "double") -> Figure:
 def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
     """Worst-case against clean accuracy: each entry over all classes, and its head and tail third."""
     entries = board.entries[:MOST]
-    names = [_cut(entry.label) for entry in entries]
+    names = [cut(entry.label) for entry in entries]
     per_line = (1 if column == "single" else 2) * (2 if max(map(len, names)) <= SHORT else 1)
     lines = -(-len(entries) // per_line) + 1
-    figure = _figure(column, WIDTHS[column] * (0.85 if column == "single" else 0.5) + 0.16 * lines)
+    figure = new_figure(column, WIDTHS[column] * (0.85 if column == "single" else 0.5) + 0.16 * lines)
     axes = figure.subplots()
     groups = ["head", "balanced", "tail"] if rank_groups(board.key.train_counts) else ["balanced"]
     handles: list[Artist] = []
@@ -137,12 +139,11 @@ def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
 @matplotlib.rc_context(STYLE)
 def curve_figure(curve: Curve, column: Column = "single") -> Figure:
     """Accuracy along a curve: over all classes, and of the head, medium and tail third."""
-    figure = _figure(column, WIDTHS[column] * (0.75 if column == "single" else 0.45))
+    figure = new_figure(column, WIDTHS[column] * (0.75 if column == "single" else 0.45))
     axes = figure.subplots()
-    styles = {"balanced": ("#000000", "o", "all classes"), "head": ("#0072B2", "s", "head"),
-              "medium": ("#E69F00", "^", "medium"), "tail": ("#D55E00", "D", "tail")}  # fmt: skip
-    for group, (colour, marker, label) in styles.items():
+    for (group, colour), marker in zip({"balanced": "#000000", **GROUP_COLOURS}.items(), "os^D", strict=True):
         values = [100 * float(getattr(point, group)) for point in curve.points]
+        label = "all classes" if group == "balanced" else group
         if not np.isnan(values).any():
             axes.plot(curve.x, values, color=colour, marker=marker, markersize=3, linewidth=1.0, label=label)
     if curve.kind == "steps":
@@ -162,10 +163,23 @@ def curve_figure(curve: Curve, column: Column = "single") -> Figure:
     return figure
 
 
-def _figure(column: Column, height: float) -> Figure:
+def new_figure(column: Column, height: float) -> Figure:
+    """An empty figure of a column's width; ``height`` in inches."""
     figure = Figure(figsize=(WIDTHS[column], height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def mark_thirds(panel: Axes, counts: Sequence[int] | np.ndarray, height: float | None, **text: Any) -> None:
+    """Lines between head, medium and tail on an axis of ranks, and their names at a height, if one is given."""
+    start = 0
+    for name, members in rank_groups(counts).items():
+        if start:
+            panel.axvline(start - 0.5, color="0.4", linewidth=0.6, linestyle=":")
+        if height is not None:
+            centre = start + (len(members) - 1) / 2
+            panel.text(centre, height, name, ha="center", va="bottom", color="0.3", fontsize=6, **text)
+        start += len(members)
 
 
 def _legend(figure: Figure, board: Board, handles: list[Artist], loc: str, ncols: int, column: Column) -> None:
@@ -182,9 +196,9 @@ def _hatch(board: Board) -> str | None:
     return "/////" if len(board.classes) <= FEW else None
 
 
-def _cut(label: str) -> str:
+def cut(label: str, most: int = LONG) -> str:
     """``label`` at a length that fits one column; entries that differ in their last option stay apart."""
-    return label if len(label) <= LONG else f"{label[: LONG // 2]}…{label[-(LONG // 2 - 1) :]}"
+    return label if len(label) <= most else f"{label[: most // 2]}…{label[-(most // 2 - 1) :]}"
 
 
 def _bars(panel: Axes, board: Board, entry: Entry, named: bool) -> None:
@@ -200,19 +214,13 @@ def _bars(panel: Axes, board: Board, entry: Entry, named: bool) -> None:
     if len(entry.runs) > 1 and few:
         seeds = entry.per_seed("union", "per_class")[:, order]
         panel.vlines(at, seeds.min(axis=0), seeds.max(axis=0), color="black", linewidth=0.8)
-    start = 0
-    for name, members in rank_groups(counts).items():
-        if start:
-            panel.axvline(start - 0.5, color="0.4", linewidth=0.6, linestyle=":")
-        if named:
-            panel.text(start + (len(members) - 1) / 2, 101, name, ha="center", va="bottom", color="0.3", fontsize=6)
-        start += len(members)
+    mark_thirds(panel, counts, 101 if named else None)
     ticks = at[:: -(-len(order) // 10)]
     panel.set_xticks(ticks, [f"{order[i]}\n{counts[order[i]]}" for i in ticks], fontsize=6)
     panel.set_yticks([0, 50, 100])
     panel.set_ylim(0, 114)
     panel.set_xlim(-0.6, len(order) - 0.4)
-    panel.set_title(_cut(entry.label), loc="left", pad=4)
+    panel.set_title(cut(entry.label), loc="left", pad=4)
     if len(entry.label) <= 1.5 * SHORT:
         means = [float(entry.percent(attack, "balanced")) for attack in ("clean", "union")]
         panel.set_title("clean {:.1f}, robust {:.1f}".format(*means), loc="right", pad=4, fontsize=6, color="0.3")
