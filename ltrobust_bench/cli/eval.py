@@ -43,9 +43,12 @@ foreign_options = options(
 
 
 @click.command(
-    epilog="Examples: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d. ltbench eval --torch my_nets:resnet "
-    "--weights net.pt --dataset cifar10-lt. ltbench eval --official robal --set variant=N --weights epoch80.pt "
-    "--dataset cifar10-lt. Only a whole evaluation of a network of ours makes a record."
+    epilog="""\b
+    Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d
+             ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt
+             ltbench eval --official robal --set variant=N --weights epoch80.pt -d cifar10-lt
+
+    Only a whole evaluation of a network of ours makes a record."""
 )
 @click.argument("checkpoint", type=FOLDER, required=False)
 @click.option("--dataset", "-d", help="Data set of a model that is not ours; refuses a network of ours of another.")
