@@ -61,10 +61,8 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps per epoch: ceil(N / batch_size), or floor with ``drop_last``. A last batch of a single image
-        is always dropped: batch norm has no statistics of one value, and one image must not decide the last step."""
-        whole, rest = divmod(self.train_size, self.run.recipe.batch_size)
-        return max(1, whole + (rest > 1 and not self.run.recipe.drop_last))
+        """Optimiser steps per epoch."""
+        return self.run.steps_per_epoch
 
     @property
     def budget(self) -> int:
@@ -171,7 +169,7 @@ def make_plan(
         raise UsageError(f"a budget of {epochs} epochs trains nothing; use 1 or more.")
     if not 0 <= seed < 2**31:
         raise UsageError(f"seed must be between 0 and {2**31 - 1}, got {seed}.")
-    wrapped = _plugin_cards(method, plugin_names)
+    wrapped = plugin_cards(method, plugin_names)
     given, overrides = _sort_settings(card, wrapped, settings or {})
     options = card.resolve_options(cast(Track, track), given[""])
     for wrapper in wrapped:
@@ -190,7 +188,9 @@ def make_plan(
     )
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
     recipe = card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon, overrides)
-    overrides = _effective(overrides, recipe, card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon))
+    overrides = effective_overrides(
+        overrides, recipe, card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon)
+    )
     if recipe.epochs == 0 and overrides:
         raise UsageError(f"{method} trains nothing, so {', '.join(overrides)} would change nothing; leave it out.")
     if epochs is not None and recipe.epochs:
@@ -253,7 +253,7 @@ def make_plan(
     return Plan(run, card, task, base)
 
 
-def _plugin_cards(method: str, names: Sequence[str]) -> list[Card]:
+def plugin_cards(method: str, names: Sequence[str]) -> list[Card]:
     """The cards of plug-ins in their declared order.
 
     Raises:
@@ -291,7 +291,7 @@ def _sort_settings(
     return options, overrides
 
 
-def _effective(overrides: Mapping[str, Any], recipe: Recipe, base: Recipe) -> dict[str, Any]:
+def effective_overrides(overrides: Mapping[str, Any], recipe: Recipe, base: Recipe) -> dict[str, Any]:
     """The overrides that change something, as the recipe's own values: writing out a default is no override."""
 
     def value(of: Recipe, name: str) -> Any:

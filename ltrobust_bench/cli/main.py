@@ -18,6 +18,7 @@ VERBS = {
     "check": "the conformance test of a method",
     "data": "look at data sets, download them",
     "report": "leaderboard, tables, figures from records",
+    "record": "validate, submit, retract records",
 }
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ltrobust_bench.errors import LTBenchError, RecordError
+from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
-from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.protocol.load import printable
+from ltrobust_bench.records.retract import FOLDER, retractions_beside
 from ltrobust_bench.records.schema import SCHEMA_VERSION, Record
+from ltrobust_bench.records.strict import Finding, finding, findings_of, read_json
 
 
 def dumps(record: Record) -> str:
@@ -24,53 +26,66 @@ def write_record(record: Record, path: Path) -> None:
     write_text(path, dumps(record))
 
 
+def decode(path: Path) -> Record | list[Finding]:
+    """The record in a file, or what is wrong with its fields.
+
+    Raises:
+        RecordError: if it is no readable JSON file; the message does not name the file.
+    """
+    raw = read_json(path)
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if type(version) is not int or version != SCHEMA_VERSION:
+        return [finding("schema_version", f"must be {SCHEMA_VERSION}, the only one this version can read", version)]
+    try:
+        return Record.model_validate(raw)
+    except ValidationError as error:
+        return findings_of(error)
+
+
 def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
         RecordError: naming the file, the field and what is wrong.
     """
+    shown = printable(str(path), 300)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordError(f"no record at {path}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RecordError(f"{path} is no record: {str(error).splitlines()[0]}") from None
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path} is no record this version can read: schema_version is {version!r}, known: {SCHEMA_VERSION}."
-        )
-    try:
-        return Record.model_validate(raw)
-    except ValidationError as error:
-        raise RecordError(f"{path} is no valid record: {first_problem(error)}") from None
-    except LTBenchError as error:
-        raise RecordError(f"{path} is no valid record: {error}") from None
+        found = decode(path)
+    except RecordError as error:
+        raise RecordError(f"{shown} is no record: {error}.") from None
+    if isinstance(found, Record):
+        return found
+    more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+    raise RecordError(f"{shown} is no valid record: {found[0]}{more}")
 
 
-def find_records(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
+def record_files(folder: Path) -> Iterator[Path]:
+    """The files below ``folder`` that should be records: every JSON file, except retractions, and what lies in a run
+    folder beside its ``record.json``."""
+    for path in sorted(folder.rglob("*.json")):
+        run_folder = any((parent / "plan.json").exists() for parent in path.parents[:3])
+        if (path.name == "record.json" or not run_folder) and path.parent.name != FOLDER:
+            yield path
+
+
+def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple[list[Record], list[str]]:
     """All records below ``folders`` (or the files themselves), and a message for each file that is none.
 
-    The same run found twice (a run folder and its filed copy) counts once.
+    The same run found twice (a run folder and its filed copy) counts once. Retracted records are left out.
+
+    Args:
+        results: folders whose retractions hold besides those that lie beside the records.
     """
+    folders = list(folders)
+    retracted, problems = retractions_beside([*folders, *results])
     found: dict[str, Record] = {}
-    problems: list[str] = []
     for folder in folders:
-        files = [folder] if folder.is_file() else sorted(folder.rglob("*.json"))
-        for path in files:
-            if folder.is_dir() and not _looks_like_record(path):
-                continue
+        for path in [folder] if folder.is_file() else record_files(folder):
             try:
                 record = read_record(path)
             except RecordError as error:
                 problems.append(str(error))
                 continue
-            found.setdefault(record.id, record)
+            if record.id not in retracted:
+                found.setdefault(record.id, record)
     return list(found.values()), problems
-
-
-def _looks_like_record(path: Path) -> bool:
-    """Below a records folder every JSON file must be a record; in a run folder only ``record.json`` is one."""
-    run_folder = (path.parent / "plan.json").exists() or any((p / "plan.json").exists() for p in path.parents[1:3])
-    return path.name == "record.json" or not run_folder

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -20,6 +21,10 @@ from ltrobust_bench.protocol.spec import Profile, Recipe, Strict, Track, canonic
 SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=200)]
+Setting = bool | int | float | Text | None
+Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=2, max_length=100_000)]
+Factor = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=20)]
 AUTOATTACK = ("autoattack", "aa-small-c")
 """AutoAttack standard, and what stands in for it with 2 or 3 classes (the targeted DLR loss needs 4)."""
 BROKEN_BY = ("not broken", "apgd-ce", "apgd-t", "fab-t", "square")
@@ -41,13 +46,13 @@ class RunSection(Strict):
     dataset: Name
     imbalance_ratio: float = Field(ge=1)
     profile: Profile
-    train_counts: list[Annotated[int, Field(ge=1)]] = Field(description="training images per label")
-    test_counts: list[Annotated[int, Field(ge=1)]] = Field(description="test images per label")
+    train_counts: Counts = Field(description="training images per label")
+    test_counts: Counts = Field(description="test images per label")
     train_index_sha256: Sha256
     test_index_sha256: Sha256
     method: Name
     card_version: int = Field(ge=1)
-    options: dict[str, bool | int | float | str | None]
+    options: dict[Text, Setting]
     plugins: list[Name]
     model: Name
     seed: int = Field(ge=0, lt=2**31)
@@ -57,9 +62,7 @@ class RunSection(Strict):
     limit_train: int | None = Field(default=None, ge=1)
     limit_test: int | None = Field(default=None, ge=1)
     epochs: int | None = Field(default=None, ge=1, description="budget given by hand instead of the recipe's")
-    overrides: dict[str, bool | int | float | str | None] = Field(
-        default={}, description="recipe settings given by hand"
-    )
+    overrides: dict[Text, Setting] = Field(default={}, description="recipe settings given by hand")
     source_sha256: Sha256 | None = Field(
         default=None, description="identity of a data set that no registry describes: digest of a folder's files"
     )
@@ -83,6 +86,13 @@ class RunSection(Strict):
         """The imbalance ratio that the split was cut to; None: the data set kept its own."""
         return None if self.profile == "own" else self.imbalance_ratio
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per epoch: ceil(N / batch_size), or floor with ``drop_last``. A last batch of a single image
+        is always dropped: batch norm has no statistics of one value, and one image must not decide the last step."""
+        whole, rest = divmod(sum(self.train_counts), self.recipe.batch_size)
+        return max(1, whole + (rest > 1 and not self.recipe.drop_last))
+
     def key(self) -> str:
         """The run key: SHA-256 (hex) of the section; fields at their default are left out, so that a field added
         later does not change the key of a run that does not use it."""
@@ -103,7 +113,7 @@ class RunSection(Strict):
 class Result(Strict):
     """What the evaluation found, image by image."""
 
-    bits: dict[str, str] = Field(description="'clean' and each attack: base64 of the packed bits")
+    bits: dict[Name, str] = Field(description="'clean' and each attack: base64 of the packed bits")
     broken_by: str | None = Field(
         default=None,
         description="AutoAttack: which attack broke the image first (0 none, 1-4), 3 bits an image",
@@ -128,7 +138,7 @@ class Reliability(Strict):
         ge=0, le=1, description="share of correctly classified images whose cross-entropy gradient is exactly 0"
     )
     accuracy_at_half: float = Field(ge=0, le=1, description="under PGD at epsilon 0.5")
-    accuracy_by_radius: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+    accuracy_by_radius: dict[Factor, Annotated[float, Field(ge=0, le=1)]] = Field(
         description="under PGD-20, by multiples of the evaluation radius"
     )
     batch_dependence: float = Field(ge=0, le=1, description="share of labels that change in smaller, mixed batches")
@@ -155,15 +165,15 @@ class Cost(Strict):
 class Environment(Strict):
     """Where and with what it was made."""
 
-    package_version: str
-    git_commit: str | None
+    package_version: Text
+    git_commit: Text | None
     git_dirty: bool | None
-    python: str
-    torch: str
-    pyautoattack: str | None
-    device: str
+    python: Text
+    torch: Text
+    pyautoattack: Text | None
+    device: Text
     threads: int = Field(ge=1)
-    precision: str
+    precision: Text
     tf32: bool
     created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", description="UTC, ISO 8601")
 
@@ -215,16 +225,18 @@ class Record(Strict):
         total = sum(self.run.test_counts)
         if "clean" not in self.result.bits or len(self.result.bits) < 2:
             raise ValueError("result.bits needs 'clean' and at least one attack")
-        clean = unpack(self.result.bits["clean"], total, 1)
-        for name, packed in self.result.bits.items():
-            if (unpack(packed, total, 1) > clean).any():
+        found = {name: _unpacked(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()}
+        packed = self.result.broken_by
+        by = None if packed is None else _unpacked("result.broken_by", packed, total, 3)
+        clean = found["clean"]
+        for name, robust in found.items():
+            if (robust > clean).any():
                 raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
-        auto = [name for name in AUTOATTACK if name in self.result.bits]
-        if len(auto) != (self.result.broken_by is not None):
+        auto = [name for name in AUTOATTACK if name in found]
+        if len(auto) != (by is not None):
             raise ValueError("result.broken_by belongs to autoattack: both or neither")
-        if self.result.broken_by is not None:
-            by = unpack(self.result.broken_by, total, 3)
-            robust = self.bits(auto[0])
+        if by is not None:
+            robust = found[auto[0]]
             if (by > 4).any() or ((by == 0) & (clean == 1) != (robust == 1)).any() or (by[clean == 0] != 0).any():
                 raise ValueError("result.broken_by disagrees with the bits of autoattack")
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
@@ -234,6 +246,21 @@ class Record(Strict):
         if self.status.off_recipe != bool(self.run.overrides):
             raise ValueError("status.off_recipe disagrees with the run's overrides")
         return self
+
+
+def json_schema() -> str:
+    """The JSON Schema (draft 2020-12) of a record, as its file holds it. It states types and ranges; what fields must
+    be of one another is checked by ``ltbench record validate``."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
+    return json.dumps(schema, indent=1) + "\n"
+
+
+def _unpacked(field: str, text: str, count: int, width: int) -> np.ndarray:
+    """:func:`unpack`, with an error that names the field and is one of validation."""
+    try:
+        return unpack(text, count, width)
+    except RecordError as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def pack(values: np.ndarray, width: int) -> str:

@@ -92,10 +92,11 @@ def leaderboard(
     from ltrobust_bench.errors import UsageError
     from ltrobust_bench.files import write_text
     from ltrobust_bench.records.io import find_records
+    from ltrobust_bench.records.retract import retractions_beside
     from ltrobust_bench.report import aggregate, tables
 
     folders = [Path(folder) for folder in records_dirs]
-    records, problems = find_records(folders)
+    records, problems = find_records(folders, [Path(output)])
     if not records:
         looked = ", ".join(str(folder) for folder in folders)
         damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""
@@ -117,5 +118,7 @@ def leaderboard(
 
         for board in boards:
             written += draw(board, Path(output) / "figures" / board.slug)
+    retracted, _ = retractions_beside([*folders, Path(output)])
     messages = problems + [message for board in boards for message in board.messages]
+    messages += [f"record {r.record} ({r.path}) is retracted, {r.date}: {r.reason}" for r in retracted.values()]
     return LeaderboardResult(boards, messages, len(problems), written)

@@ -1,0 +1,106 @@
+"""``ltbench record``: what may be on a board, and how it gets there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ltrobust_bench.cli.shared import FOLDER, results_dir_option
+
+
+@click.group(name="record")
+def command() -> None:
+    """Validate, submit and retract records.
+
+    Records are append-only: a file below results/records is never edited or deleted, a wrong one is retracted.
+    """
+
+
+@command.command(epilog="Example: ltbench record validate results/records --against origin/main")
+@click.argument("paths", nargs=-1, type=FOLDER)
+@click.option("--against", metavar="REF", help="Commit since which no record may have changed (default: HEAD).")
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@results_dir_option
+@click.pass_context
+def validate(
+    context: click.Context, paths: tuple[Path, ...], against: str | None, as_json: bool, results_dir: Path
+) -> None:
+    """Find what is wrong with records, in seconds: schema, terms, split, bits, cost, place, provenance, edits.
+
+    PATHS are files or folders (default: the folder records of --results-dir). Files in a folder called records are
+    what a board shows: they must be full runs, lie in their place, and name a clean commit; retractions beside that
+    folder are checked with it. In a git checkout, files that the commit holds must still be as it holds them.
+
+    Exit codes: 0 nothing wrong, 1 problems, 2 wrong usage.
+    """
+    from ltrobust_bench.records.validate import validate as examined
+
+    report = examined(paths or (results_dir / "records",), against=against)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+    else:
+        for problem in report.problems:
+            click.echo(str(problem))
+        retracted = f", {report.retracted} of them retracted" if report.retracted else ""
+        compared = f"compared with {report.against}" if report.against else "not compared with git"
+        click.echo(f"{report.records} records{retracted}, {len(report.problems)} problems; {compared}")
+    context.exit(1 if report.problems else 0)
+
+
+@command.command(epilog="Example: ltbench record submit runs/reat-digits-lt-ir20-small-s0-1a2b3c4d")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FOLDER)
+@results_dir_option
+@click.pass_context
+def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) -> None:
+    """Put the records of finished runs in their place, and print the git commands that propose them.
+
+    RUN is a run's folder or its record. Nothing is written unless every record passes the rules of `record validate`;
+    a record that is there already stays as it is.
+    """
+    from ltrobust_bench.records.io import write_record
+    from ltrobust_bench.records.submit import git_commands, refusals, submission
+
+    submissions = [submission(run, results_dir) for run in runs]
+    problems = refusals(submissions, results_dir)
+    for problem in problems:
+        click.echo(str(problem))
+    if problems:
+        click.echo(f"{len(problems)} problems; nothing was written")
+        context.exit(1)
+    for each in submissions:
+        if not each.filed:
+            write_record(each.record, each.path)
+        click.echo(f"{'already there' if each.filed else 'wrote'}: {each.path}")
+    click.echo("To propose it:")
+    for line in git_commands(submissions):
+        click.echo(f"  {line}")
+
+
+@command.command(epilog='Example: ltbench record retract 1a2b3c4d5e6f --reason "trained on the wrong split"')
+@click.argument("record", metavar="ID")
+@click.option("--reason", required=True, help="One line for whoever meets the number elsewhere.")
+@results_dir_option
+def retract(record: str, reason: str, results_dir: Path) -> None:
+    """Say that a record no longer counts; boards leave it out from then on.
+
+    ID is the record's, from the column `records` of leaderboard.csv. The record stays; a file is added to
+    the folder retractions of --results-dir, which is committed like a record.
+    """
+    from ltrobust_bench.records.io import record_files
+    from ltrobust_bench.records.retract import retract as add
+    from ltrobust_bench.records.validate import load
+
+    documents, _ = load(record_files(results_dir / "records"))
+    path = add(record, reason, results_dir, {d.record.id: d.place or "" for d in documents})
+    click.echo(f"wrote {path}; commit it, and build the boards again: ltbench report leaderboard")
+
+
+@command.command(epilog="Example: ltbench record schema > docs/record.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of a record."""
+    from ltrobust_bench.records.schema import json_schema
+
+    click.echo(json_schema(), nl=False)

@@ -1,0 +1,111 @@
+"""A record is never edited or deleted: a retraction, a file beside the records, says that one no longer counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+
+from ltrobust_bench.errors import RecordError, UnknownNameError, UsageError
+from ltrobust_bench.files import write_text
+from ltrobust_bench.protocol.spec import Strict
+from ltrobust_bench.records.strict import finding, findings_of, read_json
+
+FOLDER = "retractions"
+"""Beside ``records``; holds ``<record's id>.json``."""
+
+
+class Retraction(Strict):
+    """Why a record no longer counts."""
+
+    record: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] = Field(description="id of the record")
+    path: str = Field(max_length=400, description="its place below ``records``")
+    reason: str = Field(min_length=1, max_length=500)
+    date: str = Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="UTC, ISO 8601")
+
+    @field_validator("reason")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("must be one line of text")
+        return value
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        date.fromisoformat(value)
+        return value
+
+
+def board_of(path: Path) -> Path | None:
+    """The folder ``records`` that a path lies in or is, whose retractions hold for it; None: it lies in none."""
+    whole = path.absolute()
+    return next((folder for folder in (whole, *whole.parents) if folder.name == "records"), None)
+
+
+def read_retraction(path: Path) -> Retraction:
+    """The retraction in a file.
+
+    Raises:
+        RecordError: naming the file, the field and what is wrong.
+    """
+    try:
+        retraction = Retraction.model_validate(read_json(path))
+    except RecordError as error:
+        raise RecordError(f"{path} is no retraction: {error}") from None
+    except ValidationError as error:
+        raise RecordError(f"{path} is no retraction: {findings_of(error)[0]}") from None
+    if path.name != f"{retraction.record}.json":
+        wrong = finding("record", f"must be {path.stem}, as the file is called", retraction.record)
+        raise RecordError(f"{path} is no retraction: {wrong}")
+    return retraction
+
+
+def retractions_beside(places: Iterable[Path]) -> tuple[dict[str, Retraction], list[str]]:
+    """Retractions that hold for records in some places, by the record's id, and a message for each file that is none.
+
+    Args:
+        places: folders ``records``, what lies in them, or the folder above.
+    """
+    folders = {place / FOLDER for place in places} | {
+        board.parent / FOLDER for board in map(board_of, places) if board is not None
+    }
+    found: dict[str, Retraction] = {}
+    problems = []
+    for path in sorted(p for folder in folders for p in folder.glob("*.json")):
+        try:
+            retraction = read_retraction(path)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        found[retraction.record] = retraction
+    return found, problems
+
+
+def retract(record: str, reason: str, results_dir: Path, records: Mapping[str, str]) -> Path:
+    """Write the retraction of a record; returns its file.
+
+    Args:
+        record: its id.
+        reason: one line for whoever meets the number elsewhere.
+        results_dir: the folder with ``records`` and ``retractions``.
+        records: the places of the records there, by id.
+
+    Raises:
+        UsageError: for an id that no record has, one that is retracted already, or a reason of no text.
+    """
+    if record not in records:
+        raise UnknownNameError("record", record, records, "The column `records` of leaderboard.csv has their ids.")
+    path = results_dir / FOLDER / f"{record}.json"
+    if path.exists():
+        raise UsageError(f"{record} is retracted already: {path}.")
+    today = datetime.now(UTC).date().isoformat()
+    try:
+        retraction = Retraction(record=record, path=records[record], reason=reason.strip(), date=today)
+    except ValidationError as error:
+        raise UsageError(f"--{findings_of(error)[0]}.") from None
+    write_text(path, retraction.model_dump_json(indent=1) + "\n")
+    return path

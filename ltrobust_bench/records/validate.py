@@ -1,0 +1,254 @@
+"""Examining records: each file on its own, the files together, and against git. No torch here.
+
+Every check is a rule with a name. Those about one record are in ``rules.py``; those about several are here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.protocol.load import printable
+from ltrobust_bench.records.history import compare
+from ltrobust_bench.records.io import decode, record_files
+from ltrobust_bench.records.retract import FOLDER, Retraction, board_of, read_retraction
+from ltrobust_bench.records.rules import RULES, Case
+from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.strict import Finding, finding
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a file.
+
+    Attributes:
+        path: the file, printable.
+        rule: name of the rule that it breaks.
+        field: dotted name; ``file`` for the file as a whole.
+        allowed: what would be right, in words.
+        seen: what is there instead.
+    """
+
+    path: str
+    rule: str
+    field: str
+    allowed: str
+    seen: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.field}: {self.allowed} (got {self.seen}) [{self.rule}]"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A record and where it lies.
+
+    Attributes:
+        path: its file.
+        board: the folder ``records`` it lies in; None: no board shows it.
+        record: what is in it.
+    """
+
+    path: Path
+    board: Path | None
+    record: Record
+
+    @property
+    def place(self) -> str | None:
+        """Its place below ``records``."""
+        return None if self.board is None else self.path.absolute().relative_to(self.board).as_posix()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an examination found.
+
+    Attributes:
+        records: number of files examined.
+        retracted: how many of them are retracted; rules are not applied to these.
+        against: the commit that files were compared with, in words; empty: none.
+        problems: in the order of the files.
+    """
+
+    records: int
+    retracted: int
+    against: str
+    problems: list[Problem]
+
+
+def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime | None = None) -> Report:
+    """Examine records.
+
+    Files in a folder ``records`` are what a board is made of: they must lie in their place, be full runs and name their
+    commit, and retractions beside that folder are examined with it. Other files must only be sound.
+
+    Args:
+        paths: files, and folders to look through.
+        against: commit that nothing may have been edited or deleted since; None: ``HEAD``, in a git checkout.
+        now: the time of the examination; default: now.
+
+    Raises:
+        UsageError: for a path that does not exist and did not in the commit, nothing to examine, or an unknown commit.
+    """
+    boards = {path.absolute() for path in paths if path.is_dir() and board_of(path) == path.absolute()}
+    beside = [board.parent / FOLDER for board in boards]
+    history = compare([*paths, *beside], against)
+    problems = [
+        _problem(path, "append-only", finding("file", f"{state}; add a retraction instead of changing it", path.name))
+        for path, state in sorted(history.changed.items())
+    ]
+    files = _files(paths, set(history.changed))
+    documents, unreadable = load(files)
+    problems += unreadable
+    retracted: set[str] = set()
+    for folder in beside:
+        ids, wrong = _retractions(folder, documents)
+        retracted |= ids
+        problems += wrong
+    counting = [d for d in documents if d.record.id not in retracted]
+    problems += examine(counting, now or datetime.now(UTC))
+    if not files and not history.changed:
+        raise UsageError(f"no records in {', '.join(map(str, paths))}.")
+    order = {shown(path): i for i, path in enumerate(files)}
+    problems.sort(key=lambda p: order.get(p.path, -1))
+    return Report(len(files), len(documents) - len(counting), history.against, problems)
+
+
+def load(files: Iterable[Path]) -> tuple[list[Document], list[Problem]]:
+    """The records in some files, and what is wrong with those that hold none."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for path in files:
+        try:
+            found = _read(path)
+        except RecordError as error:
+            wrong = finding("file", f"must be a JSON file of a record: {error}", path.name)
+            problems.append(_problem(path, "json", wrong))
+            continue
+        if isinstance(found, Record):
+            documents.append(Document(path, board_of(path), found))
+        else:
+            problems += [_problem(path, "schema", each) for each in found]
+    return documents, problems
+
+
+def examine(documents: Sequence[Document], now: datetime) -> list[Problem]:
+    """What the rules find wrong with records, each alone and all together."""
+    problems = []
+    for document in documents:
+        case = Case.of(document.record, document.place, now)
+        for name, rule in RULES.items():
+            problems += [_problem(document.path, name, found) for found in rule(case)]
+    for name, common_rule in COMMON_RULES.items():
+        problems += [_problem(document.path, name, found) for document, found in common_rule(documents)]
+    return problems
+
+
+def _problem(path: Path, rule: str, found: Finding) -> Problem:
+    return Problem(shown(path), rule, found.field, found.allowed, found.seen)
+
+
+def shown(path: Path) -> str:
+    """A path for messages: printable, and from here if it lies below."""
+    return printable(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path), 300)
+
+
+def _files(paths: Iterable[Path], known: set[Path]) -> list[Path]:
+    """Every file to examine, once; ``known``: files that may be missing, since that is a problem already."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found |= dict.fromkeys(record_files(path))
+        elif path.is_symlink() or os.path.lexists(path):
+            found[path] = None
+        elif path.absolute() not in known:
+            raise UsageError(f"there is no file or folder {shown(path)}.")
+    return list(found)
+
+
+def _read(path: Path) -> Record | list[Finding]:
+    if path.is_symlink():
+        raise RecordError("it is a symbolic link")
+    return decode(path)
+
+
+def _retractions(folder: Path, documents: Sequence[Document]) -> tuple[set[str], list[Problem]]:
+    """Ids retracted by the files in ``folder``, and what is wrong with those files."""
+    board = folder.parent / "records"
+    places = {d.record.id: d.place for d in documents if d.board == board}
+    found: dict[str, Retraction] = {}
+    problems = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            retraction = read_retraction(path)
+        except RecordError as error:
+            problems.append(_problem(path, "retraction", finding("file", str(error), path.name)))
+            continue
+        found[retraction.record] = retraction
+        if retraction.record not in places:
+            wrong = finding("record", "must be the id of a filed record", retraction.record)
+        elif places[retraction.record] != retraction.path:
+            wrong = finding("path", f"must be {places[retraction.record]}, where that record lies", retraction.path)
+        else:
+            continue
+        problems.append(_problem(path, "retraction", wrong))
+    return set(found), problems
+
+
+CommonFindings = Iterator[tuple[Document, Finding]]
+
+
+def one_file_a_run(documents: Sequence[Document]) -> CommonFindings:
+    """A run is filed once on a board."""
+    first: dict[tuple[Path, str], Document] = {}
+    for document in documents:
+        if document.board is None:
+            continue
+        other = first.setdefault((document.board, document.record.run.key()), document)
+        if other is not document:
+            yield (
+                document,
+                finding("run", f"must be filed once; {shown(other.path)} is the same run", document.record.id),
+            )
+
+
+def weights_of_one_seed(documents: Sequence[Document]) -> CommonFindings:
+    """Networks of different seeds have different weights."""
+    first: dict[str, Document] = {}
+    for document in documents:
+        record = document.record
+        other = first.setdefault(record.result.weights_sha256, document)
+        if other.record.run.seed != record.run.seed:
+            allowed = f"must differ from {shown(other.path)}, a run of seed {other.record.run.seed}"
+            yield document, finding("result.weights_sha256", allowed, record.result.weights_sha256)
+
+
+def one_split(documents: Sequence[Document]) -> CommonFindings:
+    """Runs on the same terms have the same images; most of them decide which, where nothing else does."""
+    groups: dict[tuple[object, ...], list[Document]] = defaultdict(list)
+    for document in documents:
+        run = document.record.run
+        limits = (run.limit_train, run.limit_test)
+        groups[
+            run.protocol, run.protocol_digest, run.dataset, run.source_sha256, run.profile, run.asked_ratio, *limits
+        ].append(document)
+    for members in groups.values():
+        for name in ("train_index_sha256", "test_index_sha256"):
+            digests = Counter(getattr(d.record.run, name) for d in members)
+            usual, count = digests.most_common(1)[0]
+            for document in members:
+                seen = getattr(document.record.run, name)
+                if seen != usual:
+                    allowed = f"must be {usual}, as in {count} other records of this split"
+                    yield document, finding(f"run.{name}", allowed, seen)
+
+
+COMMON_RULES: dict[str, Callable[[Sequence[Document]], CommonFindings]] = {
+    rule.__name__.replace("_", "-"): rule for rule in (one_file_a_run, weights_of_one_seed, one_split)
+}
+"""Rules about several records, by name."""
