@@ -46,7 +46,8 @@ def validate(
             click.echo(str(problem))
         retracted = f", {report.retracted} of them retracted" if report.retracted else ""
         compared = f"compared with {report.against}" if report.against else "not compared with git"
-        click.echo(f"{report.records} records{retracted}, {len(report.problems)} problems; {compared}")
+        found = f"{_count(report.records, 'record')}{retracted}, {_count(len(report.problems), 'problem')}"
+        click.echo(f"{found}; {compared}")
     context.exit(1 if report.problems else 0)
 
 
@@ -68,7 +69,7 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
     for problem in problems:
         click.echo(str(problem))
     if problems:
-        click.echo(f"{len(problems)} problems; nothing was written")
+        click.echo(f"{_count(len(problems), 'problem')}; nothing was written")
         context.exit(1)
     for each in submissions:
         if not each.filed:
@@ -104,3 +105,7 @@ def schema() -> None:
     from ltrobust_bench.records.schema import json_schema
 
     click.echo(json_schema(), nl=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

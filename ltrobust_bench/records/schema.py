@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=200)]
-Setting = bool | int | float | Text | None
+Settings = Annotated[dict[Text, bool | int | float | Text | None], Field(max_length=100)]
 Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=2, max_length=100_000)]
 Factor = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=20)]
 AUTOATTACK = ("autoattack", "aa-small-c")
@@ -52,8 +52,8 @@ class RunSection(Strict):
     test_index_sha256: Sha256
     method: Name
     card_version: int = Field(ge=1)
-    options: dict[Text, Setting]
-    plugins: list[Name]
+    options: Settings
+    plugins: list[Name] = Field(max_length=20)
     model: Name
     seed: int = Field(ge=0, lt=2**31)
     epsilon: float = Field(gt=0, le=1, description="evaluation radius, [0,1] pixel scale")
@@ -62,7 +62,7 @@ class RunSection(Strict):
     limit_train: int | None = Field(default=None, ge=1)
     limit_test: int | None = Field(default=None, ge=1)
     epochs: int | None = Field(default=None, ge=1, description="budget given by hand instead of the recipe's")
-    overrides: dict[Text, Setting] = Field(default={}, description="recipe settings given by hand")
+    overrides: Settings = Field(default={}, description="recipe settings given by hand")
     source_sha256: Sha256 | None = Field(
         default=None, description="identity of a data set that no registry describes: digest of a folder's files"
     )
@@ -71,9 +71,9 @@ class RunSection(Strict):
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
         if len(self.train_counts) != len(self.test_counts):
-            raise ValueError("train_counts and test_counts have different lengths")
+            raise ValueError("test_counts: must have as many classes as train_counts")
         if isinstance(self.recipe.attack.epsilon, str) or isinstance(self.recipe.attack.step_size, str):
-            raise ValueError("recipe.attack must hold numbers, not text")
+            raise ValueError("recipe.attack: must hold numbers, not text")
         return self
 
     @property
@@ -113,7 +113,7 @@ class RunSection(Strict):
 class Result(Strict):
     """What the evaluation found, image by image."""
 
-    bits: dict[Name, str] = Field(description="'clean' and each attack: base64 of the packed bits")
+    bits: dict[Name, str] = Field(max_length=100, description="'clean' and each attack: base64 of the packed bits")
     broken_by: str | None = Field(
         default=None,
         description="AutoAttack: which attack broke the image first (0 none, 1-4), 3 bits an image",
@@ -139,7 +139,7 @@ class Reliability(Strict):
     )
     accuracy_at_half: float = Field(ge=0, le=1, description="under PGD at epsilon 0.5")
     accuracy_by_radius: dict[Factor, Annotated[float, Field(ge=0, le=1)]] = Field(
-        description="under PGD-20, by multiples of the evaluation radius"
+        max_length=100, description="under PGD-20, by multiples of the evaluation radius"
     )
     batch_dependence: float = Field(ge=0, le=1, description="share of labels that change in smaller, mixed batches")
     state_changed: bool = Field(description="buffers or weights changed while the model was evaluated")
@@ -224,7 +224,7 @@ class Record(Strict):
     def _consistent(self) -> Record:
         total = sum(self.run.test_counts)
         if "clean" not in self.result.bits or len(self.result.bits) < 2:
-            raise ValueError("result.bits needs 'clean' and at least one attack")
+            raise ValueError("result.bits: must hold 'clean' and at least one attack")
         found = {name: _unpacked(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()}
         packed = self.result.broken_by
         by = None if packed is None else _unpacked("result.broken_by", packed, total, 3)
@@ -234,17 +234,17 @@ class Record(Strict):
                 raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
         auto = [name for name in AUTOATTACK if name in found]
         if len(auto) != (by is not None):
-            raise ValueError("result.broken_by belongs to autoattack: both or neither")
+            raise ValueError("result.broken_by: belongs to autoattack: both or neither")
         if by is not None:
             robust = found[auto[0]]
             if (by > 4).any() or ((by == 0) & (clean == 1) != (robust == 1)).any() or (by[clean == 0] != 0).any():
-                raise ValueError("result.broken_by disagrees with the bits of autoattack")
+                raise ValueError("result.broken_by: disagrees with the bits of autoattack")
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
-            raise ValueError("result.digest is not the digest of the bits; was the record edited?")
+            raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
         if self.status.reduced != self.run.reduced:
-            raise ValueError("status.reduced disagrees with the run's limits")
+            raise ValueError("status.reduced: disagrees with the run's limits")
         if self.status.off_recipe != bool(self.run.overrides):
-            raise ValueError("status.off_recipe disagrees with the run's overrides")
+            raise ValueError("status.off_recipe: disagrees with the run's overrides")
         return self
 
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.protocol.load import printable
 
-LARGEST = 2_000_000
-"""Bytes of a file; a record of a million test images has fewer."""
+LARGEST = 1_000_000
+"""Bytes of a file; a record of 300,000 test images has fewer."""
 LONGEST_INTEGER = 18
 MOST_FINDINGS = 20
 """Of one file; a file with more is not read field by field anyway."""
@@ -45,15 +45,23 @@ def finding(field: str, allowed: str, value: Any) -> Finding:
 
 
 def findings_of(error: ValidationError) -> list[Finding]:
-    """One finding per field that a pydantic model refused."""
-    return [
-        finding(
-            ".".join(map(str, problem["loc"])) or "file",
-            problem["msg"].removeprefix("Value error, "),
-            "nothing" if problem["type"] == "missing" else problem["input"],
-        )
-        for problem in error.errors(include_url=False, include_context=False)[:MOST_FINDINGS]
-    ]
+    """One finding per field that a pydantic model refused.
+
+    The models' own validators name the field that they mean: ``"result.digest: is not the digest of the bits"``.
+    """
+    found = []
+    for problem in error.errors(include_url=False, include_context=False)[:MOST_FINDINGS]:
+        path, allowed, seen = [str(part) for part in problem["loc"]], problem["msg"], problem["input"]
+        if problem["type"] == "missing":
+            seen = "nothing"
+        elif problem["type"] == "value_error":
+            field, colon, rest = allowed.removeprefix("Value error, ").partition(": ")
+            inner, allowed = (field.split("."), rest) if colon else ([], field)
+            for part in inner:
+                seen = seen.get(part) if isinstance(seen, dict) else seen
+            path += inner
+        found.append(finding(".".join(path) or "file", allowed, seen))
+    return found
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from ltrobust_bench.errors import RecordError, UsageError
@@ -19,7 +20,7 @@ from ltrobust_bench.records.io import decode, record_files
 from ltrobust_bench.records.retract import FOLDER, Retraction, board_of, read_retraction
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.strict import Finding, finding
+from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def examine(documents: Sequence[Document], now: datetime) -> list[Problem]:
     for document in documents:
         case = Case.of(document.record, document.place, now)
         for name, rule in RULES.items():
-            problems += [_problem(document.path, name, found) for found in rule(case)]
+            problems += [_problem(document.path, name, found) for found in islice(rule(case), MOST_FINDINGS)]
     for name, common_rule in COMMON_RULES.items():
         problems += [_problem(document.path, name, found) for document, found in common_rule(documents)]
     return problems

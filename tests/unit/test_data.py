@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import numpy as np
 import pytest
 import torch
 
 from ltrobust_bench.api import shuffle
+from ltrobust_bench.data import known
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, crop_and_flip, derive_seed
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.data.split import first_of_each_class, long_tailed_counts, long_tailed_indices, make_split
 from ltrobust_bench.errors import DataError, UsageError
+from ltrobust_bench.protocol import load_protocol
 
 TABLE = {  # methods.md 10.1
     10: [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500],
@@ -173,3 +177,19 @@ def test_real_cifar10_indices_are_the_literatures(cifar10_folder, ratio, in_orde
     assert split.train[5000:5003].tolist() == [6489, 3605, 5683]
     if ratio == 50:
         assert split.train[-3:].tolist() == [3600, 26209, 8658]
+
+
+@pytest.mark.parametrize("dataset", ["cifar10-lt", "cifar10-lt-perm"])
+def test_what_is_listed_of_real_cifar10_is_what_its_labels_give(cifar10_folder, dataset):
+    facts = tomllib.loads(known.TABLE.read_text())[dataset]
+    source = load_source(datasets.get(dataset), cifar10_folder)
+    order = facts.get("class_order")
+    for name in ("ltr-linf-v1", "smoke"):
+        assert load_protocol(name).terms(dataset).class_order == order
+    listed = [(profile, float(ratio)) for profile in ("exp", "step", "balanced") for ratio in facts[profile]]
+    assert len(listed) == 12
+    for profile, ratio in listed:
+        split = make_split(source.train_labels, source.test_labels, ratio, profile, class_order=order)
+        found = known.known_split(dataset, ratio, profile, None if order is None else tuple(order))
+        assert (found.train_counts, found.test_counts) == (split.train_counts, split.test_counts)
+        assert (found.train_sha256, found.test_sha256) == (split.train_sha256, split.test_sha256)

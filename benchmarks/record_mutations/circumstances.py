@@ -1,0 +1,74 @@
+"""Mutations of cost, environment and place, and of records beside one another."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+from ltrobust_bench.protocol import load_protocol
+from record_mutations.tools import Sample, another_seed, clear_a_bit, hexadecimal, more, mutation, sets
+
+sets("cost", "steps beyond the budget", "cost/optimizer_steps", more, rule="budget")
+sets("cost", "no steps", "cost/optimizer_steps", 0, rule="budget")
+sets("cost", "attacks without work", "cost/evaluation/forwards", 0, 500, rule="work")
+sets("cost", "attacks without gradients", "cost/evaluation/backwards", 0, 10, rule="work")
+sets("cost", "training without work", "cost/training/forwards", 0, 100, rule="work")
+sets("cost", "training in no time", "cost/training/seconds", 0, 0.0, rule="work")
+sets("cost", "a base that cost more than all", "cost/base/forwards", 10**9, rule="work")
+sets("environment", "reduced precision", "environment/tf32", True, rule="environment")
+sets("environment", "half precision", "environment/precision", "fp16", "", rule="environment")
+sets("environment", "no AutoAttack installed", "environment/pyautoattack", None, "", rule="environment")
+sets("environment", "no version", "environment/torch", "", "new", rule="environment")
+sets("environment", "no machine", "environment/device", "", "  ", rule="environment")
+sets("environment", "a day that is none", "environment/created", "2025-13-01T00:00:00Z", "2025-02-29T00:00:00Z",
+     "0000-01-01T00:00:00Z", "2025-01-01T25:00:00Z", rule="environment")  # fmt: skip
+sets(
+    "environment",
+    "a day to come",
+    "environment/created",
+    "2999-01-01T00:00:00Z",
+    rule="environment",
+)
+sets("environment", "a day long gone", "environment/created", "2023-12-31T23:59:59Z", rule="environment")
+sets("environment", "no commit", "environment/git_commit", None, "", "main", "abc1234", rule="provenance")
+sets("environment", "uncommitted changes", "environment/git_dirty", True, None, rule="provenance")
+sets("reliability", "more images than there are", "reliability/images", 501, 10**9, rule="reliability")
+sets("reliability", "less sure than chance", "reliability/confidence", 0.0, 0.09, rule="reliability")
+sets("reliability", "half an image", "reliability/accuracy_at_half", 0.0025, 1 / 3, rule="reliability")
+
+
+@mutation("status", "full")
+def a_reduced_run_among_full_ones(sample: Sample, rng: random.Random) -> None:
+    sample.raw["run"][rng.choice(["limit_train", "limit_test", "epochs"])] = rng.randint(10, 10**6)
+    sample.raw["status"]["reduced"] = True
+
+
+@mutation("run", "full")
+def a_smoke_test_among_full_runs(sample: Sample, rng: random.Random) -> None:
+    protocol = load_protocol("smoke")
+    sample.raw["run"].update(protocol="smoke", protocol_digest=protocol.digest("digits-lt"))
+
+
+@mutation("file", "place")
+def filed_somewhere_else(sample: Sample, rng: random.Random) -> None:
+    sample.place = rng.choice(["x.json", "digits-v0/x.json", "digits-v0/digits-lt-ir20/at/small-s0-00000000.json"])
+
+
+@mutation("together", "one-file-a-run")
+def the_same_run_twice(sample: Sample, rng: random.Random) -> None:
+    sample.beside.append(copy.deepcopy(sample.raw))
+    clear_a_bit(sample, rng)
+    sample.place = "again.json"
+
+
+@mutation("together", "weights-of-one-seed")
+def the_same_weights_for_another_seed(sample: Sample, rng: random.Random) -> None:
+    sample.beside.append(copy.deepcopy(sample.raw))
+    sample.raw["run"]["seed"] += rng.randint(1, 1000)
+
+
+@mutation("together", "one-split")
+def other_images_than_the_others(sample: Sample, rng: random.Random) -> None:
+    another_seed(sample, rng)
+    another_seed(sample, rng)
+    sample.raw["run"]["train_index_sha256"] = hexadecimal(64)(None, rng)

@@ -1,0 +1,202 @@
+"""``ltbench record``: validate, submit, retract, schema."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from command_line import FAST, call, refused
+
+from ltrobust_bench.records.io import read_record, write_record
+from ltrobust_bench.records.schema import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = ROOT / "results" / "records"
+COUNT = len(list(RECORDS.rglob("*.json")))
+REAL = ROOT / "tests" / "historic_records" / "v1-first-small-s0-db25c435.json"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the committed records and a finished run that is not filed yet."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(RECORDS, "results/records")
+    run = tmp_path / "runs" / "reat"
+    run.mkdir(parents=True)
+    (run / "plan.json").write_text("{}")
+    shutil.copy(REAL, run / "record.json")
+    filed(read_record(REAL)).unlink()
+    return tmp_path
+
+
+def filed(record):
+    return Path("results/records") / record.run.record_path()
+
+
+def changed(path, **sections):
+    """Write the record again with other fields."""
+    raw = read_record(path).model_dump(mode="json")
+    for name, fields in sections.items():
+        raw[name] |= fields
+    write_record(Record.model_validate(raw), path)
+
+
+def test_validate_finds_nothing_wrong_with_real_records(capsys, here):
+    code, out, _ = call(capsys, "record", "validate")
+    assert (code, out) == (0, f"{COUNT - 1} records, 0 problems; not compared with git\n")
+    code, out, _ = call(capsys, "record", "validate", RECORDS)
+    assert code == 0 and f"{COUNT} records, 0 problems; compared with HEAD (" in out
+    assert call(capsys, "record", "validate", "runs")[1].startswith("1 record, 0 problems")
+
+
+def test_validate_names_file_field_value_and_what_is_allowed(capsys, here):
+    path = next(Path("results/records").rglob("trades/*.json"))
+    changed(path, environment={"git_dirty": True, "created": "2999-01-01T00:00:00Z"})
+    code, out, _ = call(capsys, "record", "validate")
+    first, second, last = out.splitlines()
+    assert code == 1 and last == f"{COUNT - 1} records, 2 problems; not compared with git"
+    assert first.startswith(f"{path}: environment.created: must lie between 2024-01-01 and now")
+    assert first.endswith("(got '2999-01-01T00:00:00Z') [environment]")
+    assert second.startswith(f"{path}: environment.git_dirty: must be false") and second.endswith("[provenance]")
+    code, out, _ = call(capsys, "record", "validate", path, "--json")
+    report = json.loads(out)
+    assert code == 1 and (report["records"], report["retracted"], report["against"]) == (1, 0, "")
+    assert [p["field"] for p in report["problems"]] == ["environment.created", "environment.git_dirty"]
+    assert set(report["problems"][0]) == {"path", "rule", "field", "allowed", "seen"}
+
+
+def test_validate_and_the_board_go_on_after_a_damaged_record(capsys, here):
+    path = next(Path("results/records").rglob("trades/*.json"))
+    path.write_text(path.read_text()[:300])
+    code, out, _ = call(capsys, "record", "validate")
+    assert (
+        code == 1 and out.startswith(f"{path}: file: must be a JSON file") and f"{COUNT - 1} records, 1 problem;" in out
+    )
+    code, out, _ = call(capsys, "report", "leaderboard", "--no-figures")
+    assert code == 1 and path.name in out.replace("\n", "")
+    assert "at-bsl" in Path("results/leaderboard.md").read_text()
+
+
+def test_wrong_requests(capsys, here):
+    assert "no file or folder nowhere" in refused(capsys, "record", "validate", "nowhere")
+    (here / "empty").mkdir()
+    assert "no records in empty" in refused(capsys, "record", "validate", "empty")
+    assert "no git checkout" in refused(capsys, "record", "validate", "--against", "main")
+    assert "no such commit" in refused(capsys, "record", "validate", RECORDS, "--against", "no/such/branch")
+    assert "--reason" in refused(capsys, "record", "retract", "0" * 12)
+    assert "unknown record" in refused(capsys, "record", "retract", "0" * 12, "--reason", "x")
+    assert "RUN" in refused(capsys, "record", "submit")
+    assert "no record" in refused(capsys, "record", "submit", "runs")
+
+
+def test_the_results_folder_can_be_named(capsys, here, monkeypatch):
+    monkeypatch.setenv("LTBENCH_RESULTS", str(ROOT / "results"))
+    assert call(capsys, "record", "validate")[1].startswith(f"{COUNT} records, 0 problems")
+
+
+def test_submit_files_the_record_and_prints_the_commands_that_propose_it(capsys, here):
+    def git(*arguments):
+        subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+    git("init", "--quiet")
+    git("config", "user.name", "t")
+    git("config", "user.email", "t@example.org")
+    git("commit", "--quiet", "--allow-empty", "--message", "start")
+    code, out, _ = call(capsys, "record", "submit", "runs/reat")
+    place = filed(read_record(REAL))
+    assert code == 0 and f"wrote: {place}" in out
+    assert read_record(place) == read_record(REAL)
+    commands = [shlex.split(line) for line in out.splitlines() if line.startswith("  git ")]
+    assert [c[1] for c in commands] == ["switch", "add", "commit", "push"]
+    for command in commands[:-1]:
+        git(*command[1:])
+    assert call(capsys, "record", "validate", place)[0] == 0
+    before = place.read_bytes()
+    code, out, _ = call(capsys, "record", "submit", "runs/reat/record.json")
+    assert code == 0 and f"already there: {place}" in out and place.read_bytes() == before
+
+
+def test_submit_never_overwrites(capsys, here):
+    call(capsys, "record", "submit", "runs/reat")
+    before = filed(read_record(REAL)).read_bytes()
+    changed(Path("runs/reat/record.json"), environment={"threads": 2})
+    assert "append-only" in refused(capsys, "record", "submit", "runs/reat")
+    assert filed(read_record(REAL)).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"run": {"limit_test": 100}, "status": {"reduced": True}}, "reduced run"),
+        ({"run": {"protocol": "smoke"}}, "smoke test"),
+        ({"run": {"overrides": {"lr": 0.2}}, "status": {"off_recipe": True}}, "off the recipe (lr=0.2)"),
+    ],
+)
+def test_submit_refuses_what_joins_no_board(capsys, here, sections, says):
+    changed(Path("runs/reat/record.json"), **sections)
+    assert says in refused(capsys, "record", "submit", "runs/reat")
+    assert not filed(read_record(REAL)).exists()
+
+
+def test_submit_writes_nothing_if_a_rule_is_broken(capsys, here):
+    """Alone (no commit), or beside what is filed (the weights of another seed's run)."""
+    path = Path("runs/reat/record.json")
+    changed(path, environment={"git_commit": None, "git_dirty": None})
+    code, out, _ = call(capsys, "record", "submit", "runs/reat")
+    assert code == 1 and "environment.git_commit" in out and "2 problems; nothing was written" in out
+    shutil.copy(REAL, path)
+    other = read_record(next(Path("results/records").rglob("reat/small-s1-*.json")))
+    changed(path, result={"weights_sha256": other.result.weights_sha256})
+    code, out, _ = call(capsys, "record", "submit", path)
+    assert code == 1 and "[weights-of-one-seed]" in out
+    assert not filed(read_record(REAL)).exists()
+
+
+def test_a_smoke_run_is_refused_for_what_it_is(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--limit-train", 50, "--limit-test", 20, "--epochs", 1]
+    assert call(capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST, *small)[0] == 0
+    (folder,) = tmp_path.glob("runs/*")
+    assert call(capsys, "record", "validate", "runs")[0] == 0, "a real reduced run is sound where it lies"
+    assert "joins no board" in refused(capsys, "record", "submit", folder)
+
+
+def test_retract_leaves_the_record_and_takes_it_off_the_board(capsys, here):
+    path = next(Path("results/records").rglob("reat/*.json"))
+    record, before = read_record(path), path.read_bytes()
+    code, out, _ = call(capsys, "record", "retract", record.id, "--reason", "trained on the wrong split")
+    place = Path(f"results/retractions/{record.id}.json")
+    assert code == 0 and str(place) in out and path.read_bytes() == before
+    stated = json.loads(place.read_text())
+    assert (stated["record"], stated["path"]) == (record.id, record.run.record_path())
+    assert f"{COUNT - 1} records, 1 of them retracted, 0 problems" in call(capsys, "record", "validate")[1]
+    code, out, _ = call(capsys, "report", "leaderboard", "--no-figures")
+    assert code == 0 and f"record {record.id}" in out and "trained on the wrong split" in out
+    assert record.id not in Path("results/leaderboard.csv").read_text()
+    shutil.copy(path, "runs/reat/record.json")
+    call(capsys, "report", "leaderboard", "--no-figures", "--records", "results/records", "--records", "runs")
+    assert record.id not in Path("results/leaderboard.csv").read_text(), "nor from the run's own folder"
+    assert "retracted already" in refused(capsys, "record", "retract", record.id, "--reason", "again")
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "\x1b[2J", "x" * 501])
+def test_a_reason_is_one_line_of_text(capsys, here, reason):
+    record = read_record(next(Path("results/records").rglob("reat/*.json")))
+    assert "reason" in refused(capsys, "record", "retract", record.id, "--reason", reason)
+    assert not Path("results/retractions").exists()
+
+
+def test_schema_is_printed(capsys):
+    code, out, _ = call(capsys, "record", "schema")
+    assert code == 0 and set(json.loads(out)["required"]) == {
+        "schema_version",
+        "run",
+        "result",
+        "cost",
+        "environment",
+        "status",
+    }
