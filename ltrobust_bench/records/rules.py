@@ -19,7 +19,7 @@ from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
 from ltrobust_bench.data.known import known_split
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.split import long_tailed_counts
-from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.numbers import number
 from ltrobust_bench.plan import effective_overrides, plugin_cards, recipe_settings
@@ -131,7 +131,7 @@ def known_card(case: Case) -> Findings:
         yield finding("run.card_version", f"must be at most {case.card.version}, the card's", run.card_version)
     try:
         ordered = [card.slug for card in plugin_cards(run.method, run.plugins)]
-    except (UnknownNameError, UsageError) as error:
+    except UsageError as error:
         yield finding("run.plugins", str(error), "+".join(run.plugins))
     else:
         yield from _equal("run.plugins", run.plugins, ordered, "the order of their cards")

@@ -17,7 +17,7 @@ from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.history import compare
 from ltrobust_bench.records.io import decode, record_files
-from ltrobust_bench.records.retract import FOLDER, Retraction, board_of, read_retraction
+from ltrobust_bench.records.retract import FOLDER, board_of, read_retraction, retractions_beside
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding
@@ -86,7 +86,8 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     """Examine records.
 
     Files in a folder ``records`` are what a board is made of: they must lie in their place, be full runs and name their
-    commit, and retractions beside that folder are examined with it. Other files must only be sound.
+    commit; retractions beside that folder are examined with it, and what they retract is not. Other files must only be
+    sound.
 
     Args:
         paths: files, and folders to look through.
@@ -96,8 +97,8 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     Raises:
         UsageError: for a path that does not exist and did not in the commit, nothing to examine, or an unknown commit.
     """
-    boards = {path.absolute() for path in paths if path.is_dir() and board_of(path) == path.absolute()}
-    beside = [board.parent / FOLDER for board in boards]
+    boards = {folder.absolute() for path in paths for folder in (path, path / "records") if _is_board(folder)}
+    beside = [board.parent / FOLDER for board in sorted(boards)]
     history = compare([*paths, *beside], against)
     problems = [
         _problem(path, "append-only", finding("file", f"{state}; add a retraction instead of changing it", path.name))
@@ -106,11 +107,9 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     files = _files(paths, set(history.changed))
     documents, unreadable = load(files)
     problems += unreadable
-    retracted: set[str] = set()
     for folder in beside:
-        ids, wrong = _retractions(folder, documents)
-        retracted |= ids
-        problems += wrong
+        problems += _wrong_retractions(folder, documents)
+    retracted, _ = retractions_beside(paths)
     counting = [d for d in documents if d.record.id not in retracted]
     problems += examine(counting, now or datetime.now(UTC))
     if not files and not history.changed:
@@ -178,11 +177,14 @@ def _read(path: Path) -> Record | list[Finding]:
     return decode(path)
 
 
-def _retractions(folder: Path, documents: Sequence[Document]) -> tuple[set[str], list[Problem]]:
-    """Ids retracted by the files in ``folder``, and what is wrong with those files."""
+def _is_board(folder: Path) -> bool:
+    return folder.is_dir() and board_of(folder) == folder.absolute()
+
+
+def _wrong_retractions(folder: Path, documents: Sequence[Document]) -> list[Problem]:
+    """What is wrong with the retractions in a folder beside ``records``."""
     board = folder.parent / "records"
     places = {d.record.id: d.place for d in documents if d.board == board}
-    found: dict[str, Retraction] = {}
     problems = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -190,7 +192,6 @@ def _retractions(folder: Path, documents: Sequence[Document]) -> tuple[set[str],
         except RecordError as error:
             problems.append(_problem(path, "retraction", finding("file", str(error), path.name)))
             continue
-        found[retraction.record] = retraction
         if retraction.record not in places:
             wrong = finding("record", "must be the id of a filed record", retraction.record)
         elif places[retraction.record] != retraction.path:
@@ -198,7 +199,7 @@ def _retractions(folder: Path, documents: Sequence[Document]) -> tuple[set[str],
         else:
             continue
         problems.append(_problem(path, "retraction", wrong))
-    return set(found), problems
+    return problems
 
 
 CommonFindings = Iterator[tuple[Document, Finding]]

@@ -464,6 +464,8 @@ def test_a_retracted_record_counts_nowhere(checkout):
     retraction.write_text(json.dumps(stated))
     report = validate(RECORDS)
     assert report.problems == [] and (report.records, report.retracted) == (3, 1)
+    for path in (Path("results"), Path("results/records/digits-v0"), Path("results/records", wrong.run.record_path())):
+        assert (validate([path]).problems, validate([path]).retracted) == ([], 1)
     found, messages = find_records(RECORDS)
     assert {r.id for r in found} == {record.id, read_record(LATER).id} and messages == []
     for edit, says in (
