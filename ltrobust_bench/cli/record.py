@@ -13,7 +13,7 @@ from ltrobust_bench.cli.shared import FOLDER, results_dir_option
 
 @click.group(name="record")
 def command() -> None:
-    """Validate, submit and retract records.
+    """Validate, submit, retract and export records.
 
     Records are append-only: a file below results/records is never edited or deleted, a wrong one is retracted.
     """
@@ -97,6 +97,31 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
     documents, _ = load(record_files(results_dir / "records"))
     path = add(record, reason, results_dir, {d.record.id: d.place or "" for d in documents})
     click.echo(f"wrote {path}; commit it, and build the boards again: ltbench report leaderboard")
+
+
+@command.command(epilog="Example: ltbench record export --robustbench runs/at-cifar10-lt-ir50-resnet18-s0-1a2b3c4d")
+@click.argument("record", type=FOLDER)
+@click.option("--robustbench", is_flag=True, required=True, help="In the form of RobustBench's model_info.")
+@click.option("--output", type=FOLDER, metavar="FILE", help="Write to a file instead.")
+def export(record: Path, robustbench: bool, output: Path | None) -> None:
+    """Print a record in another benchmark's form: RobustBench's model_info JSON.
+
+    RECORD is a record or a run's folder. What keeps RobustBench from listing the model (another data set, radius or
+    test set) is said, and the JSON is printed all the same.
+    """
+    from ltrobust_bench.files import write_text
+    from ltrobust_bench.interop.model_info import model_info, obstacles
+    from ltrobust_bench.records.io import read_record
+
+    found = read_record(record / "record.json" if record.is_dir() else record)
+    text = json.dumps(model_info(found), indent=2) + "\n"
+    for obstacle in obstacles(found):
+        click.echo(f"note: {obstacle}.", err=True)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        click.echo(f"wrote {output}")
 
 
 @command.command(epilog="Example: ltbench record schema > docs/record.schema.json")

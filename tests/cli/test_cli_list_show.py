@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
+import click
 import pytest
 from command_line import call, refused
 
@@ -61,14 +64,20 @@ def test_unknown_names(capsys):
     refused(capsys, "list", "things")
 
 
-@pytest.mark.parametrize(
-    "verb",
-    ["", *VERBS, "data info", "data prepare", "data pack", "data verify", "report leaderboard", "report compare"],
-)
-def test_help_of_every_verb(capsys, verb):
+def verbs(group=None, path=()):
+    """Every command and group, as it is typed."""
+    for name in VERBS if group is None else group.commands:
+        command = import_module(f"ltrobust_bench.cli.{name}").command if group is None else group.commands[name]
+        yield " ".join([*path, name]), isinstance(command, click.Group)
+        if isinstance(command, click.Group):
+            yield from verbs(command, (*path, name))
+
+
+@pytest.mark.parametrize(("verb", "is_group"), [("", True), *verbs()])
+def test_help_of_every_verb(capsys, verb, is_group):
     code, out, _ = call(capsys, *verb.split(), "--help")
     assert code == 0 and out.startswith("Usage: ltbench")
-    if verb and verb not in ("data", "report"):
+    if not is_group:
         assert "Example: ltbench" in out
 
 

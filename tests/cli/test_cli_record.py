@@ -133,7 +133,6 @@ def test_submit_never_overwrites(capsys, here):
     [
         ({"run": {"limit_test": 100}, "status": {"reduced": True}}, "reduced run"),
         ({"run": {"protocol": "smoke"}}, "smoke test"),
-        ({"run": {"overrides": {"lr": 0.2}}, "status": {"off_recipe": True}}, "off the recipe (lr=0.2)"),
     ],
 )
 def test_submit_refuses_what_joins_no_board(capsys, here, sections, says):
@@ -200,3 +199,14 @@ def test_schema_is_printed(capsys):
         "environment",
         "status",
     }
+
+
+def test_export_for_robustbench(capsys, here, tmp_path):
+    code, out, err = call(capsys, "record", "export", "--robustbench", "runs/reat")
+    info = json.loads(out)
+    assert code == 0 and info["autoattack_acc"] and info["venue"].endswith("2023")
+    assert "no data set digits-lt" in err and "8/255" in err
+    code, out, _ = call(capsys, "record", "export", "--robustbench", REAL, "--output", "info.json")
+    assert code == 0 and json.loads(Path("info.json").read_text()) == info
+    assert "no record" in refused(capsys, "record", "export", "--robustbench", "nothing.json")
+    assert "--robustbench" in refused(capsys, "record", "export", REAL)
