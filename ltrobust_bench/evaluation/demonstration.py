@@ -58,6 +58,11 @@ def dropping(model: nn.Module, p: float = 0.2) -> nn.Module:
     return Around(model, before=lambda x: F.dropout(x, p, training=True) * (1 - p))
 
 
+def noisy(model: nn.Module, spread: float = 3.0) -> nn.Module:
+    """The logits as they are, their gradient times random numbers: attacks climb, but slowly."""
+    return Around(model, before=lambda x: x + (x - x.detach()) * spread * torch.randn_like(x))
+
+
 def purifying(model: nn.Module, share: float = 0.2) -> nn.Module:
     """Images with many half-dark pixels, as large perturbations make them, are turned to black and white first, which
     has no gradient: a detector that makes a larger radius look harmless."""
@@ -90,7 +95,8 @@ DEMONSTRATIONS: dict[str, tuple[Callable[[nn.Module], nn.Module], tuple[str, ...
     "quantised pixels": (quantised, ("zero gradients", "square", "robust to anything")),
     "thermometer encoding": (thermometer, ("square", "robust to anything")),
     "logits x 1000": (lambda m: scaled(m, 1000.0), ("zero gradients", "robust to anything")),
-    "logits x 30": (lambda m: scaled(m, 30.0), ("scaled logits", "PGD not converged")),
+    "logits x 30": (lambda m: scaled(m, 30.0), ("scaled logits",)),
+    "noisy gradients": (noisy, ("square", "PGD not converged")),
     "logits x 0.001": (lambda m: scaled(m, 0.001), ("flat logits",)),
     "probabilities": (softmaxed, ("probabilities",)),
     "purifier": (purifying, ("not monotone", "robust to anything")),
