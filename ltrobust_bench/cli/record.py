@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, results_dir_option
+from ltrobust_bench.cli.shared import (
+    FOLDER,
+    console,
+    data_dir_option,
+    device_option,
+    progress_on,
+    results_dir_option,
+    set_threads,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from ltrobust_bench.records.schema import Record
+    from ltrobust_bench.records.verify import Verification
+
+by_option = click.option("--by", required=True, metavar="NAME", help="Who looked; one line that stays with the record.")
 
 
 @click.group(name="record")
 def command() -> None:
-    """Validate, submit, retract and export records.
+    """Validate, submit, verify, lower, retract and export records.
 
     Records are append-only: a file below results/records is never edited or deleted, a wrong one is retracted.
     """
@@ -97,6 +113,108 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
     documents, _ = load(record_files(results_dir / "records"))
     path = add(record, reason, results_dir, {d.record.id: d.place or "" for d in documents})
     click.echo(f"wrote {path}; commit it, and build the boards again: ltbench report leaderboard")
+
+
+@command.command(epilog="Example: ltbench record verify results/records/P/D/M/x.json --weights runs/R --by 'Jane Doe'")
+@click.argument("record", type=FOLDER)
+@click.option(
+    "--weights", type=FOLDER, metavar="FILE", help="The record's network: model.safetensors, or its run folder."
+)
+@click.option("--images", type=click.IntRange(1), default=100, show_default=True, help="Size of the random sample.")
+@click.option("--all", "everything", is_flag=True, help="Attack all test images.")
+@click.option("--retrain", is_flag=True, help="Do the whole run again instead: train, and attack everything.")
+@by_option
+@data_dir_option
+@device_option
+@threads_option
+@results_dir_option
+@click.pass_context
+def verify(
+    context: click.Context,
+    record: Path,
+    weights: Path | None,
+    images: int,
+    everything: bool,
+    retrain: bool,
+    by: str,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    results_dir: Path,
+) -> None:
+    """Attack a record's weights again, or train it again, and write down what came out.
+
+    The statement goes to the folder verifications of --results-dir and is committed like a record; it makes the record
+    `re-evaluated` or `retrained`, or disputes it. Exit codes: 0 confirmed, 1 not, 2 wrong usage.
+    """
+    from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.records.io import read_record
+    from ltrobust_bench.verification import re_evaluate
+    from ltrobust_bench.verification import retrain as train_again
+
+    if retrain == (weights is not None):
+        raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
+    set_threads(threads)
+    found, out = read_record(record / "record.json" if record.is_dir() else record), console()
+    with progress_on(out) as progress:
+        if weights is None:
+            statement = train_again(found, by=by, data_dir=data_dir, device=device, progress=progress)
+        else:
+            sample = None if everything else images
+            statement = re_evaluate(
+                found, weights, by=by, images=sample, data_dir=data_dir, device=device, progress=progress
+            )
+    context.exit(_state(found, statement, results_dir))
+
+
+@command.command(
+    epilog="Example: ltbench record lower results/records/P/D/M/x.json --weights runs/R --examples found.npz "
+    "--by 'Jane Doe'"
+)
+@click.argument("record", type=FOLDER)
+@click.option("--weights", type=FOLDER, metavar="FILE", required=True, help="The record's network.")
+@click.option(
+    "--examples",
+    type=FOLDER,
+    metavar="FILE.npz",
+    required=True,
+    help="Arrays `index` (places in the data set's test set) and `images` (float in [0, 1], or uint8).",
+)
+@by_option
+@data_dir_option
+@device_option
+@results_dir_option
+def lower(
+    record: Path, weights: Path, examples: Path, by: str, data_dir: Path | None, device: str, results_dir: Path
+) -> None:
+    """Lower an entry by adversarial examples that you found, whatever the attack was.
+
+    Each image must be a test image moved by at most the protocol's epsilon. Those that fool the network count as
+    broken from then on.
+    """
+    from ltrobust_bench.records.io import read_record
+    from ltrobust_bench.verification import try_examples
+
+    found = read_record(record / "record.json" if record.is_dir() else record)
+    _state(found, try_examples(found, weights, examples, by=by, data_dir=data_dir, device=device), results_dir)
+
+
+def _state(record: Record, statement: Verification, results_dir: Path) -> int:
+    """Write a statement and say what follows; the exit code."""
+    from ltrobust_bench.records.verify import objections, standing, write_verification
+
+    wrong = objections(record, statement)
+    broken = standing(record, [statement]).broken
+    lost = 0 if broken is None else int(broken.sum())
+    click.echo(f"{_count(statement.images, 'image')} looked at; {lost} that counted as robust broken")
+    for reason in wrong:
+        click.echo(f"not confirmed: {reason}")
+    if statement.kind == "counterexamples" and not lost:
+        click.echo("nothing was written: these examples break no image that counts as robust")
+        return 0
+    path = write_verification(statement, results_dir)
+    click.echo(f"record {record.id} {'disputed' if wrong else statement.kind}; wrote {path}, commit it")
+    return 1 if wrong else 0
 
 
 @command.command(epilog="Example: ltbench record export --robustbench runs/at-cifar10-lt-ir50-resnet18-s0-1a2b3c4d")

@@ -1,0 +1,231 @@
+"""How far a record has been verified: statements by others about it, in files beside the records. No torch here.
+
+A record alone is *claimed*. It is *re-evaluated* if somebody attacked its weights again and found what it says, and
+*retrained* if somebody trained it again. Adversarial examples that anyone finds lower it. Nothing of this changes the
+record's file; statements are appended, and whoever reads them draws the same conclusions (:func:`standing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from ltrobust_bench.errors import RecordError
+from ltrobust_bench.evaluation.metrics import metrics_from_bits
+from ltrobust_bench.files import write_text
+from ltrobust_bench.protocol.spec import Strict, canonical_digest
+from ltrobust_bench.records.retract import board_of
+from ltrobust_bench.records.schema import Environment, Record, Sha256, pack, unpack
+from ltrobust_bench.records.strict import finding, findings_of, read_json
+
+FOLDER = "verifications"
+"""Beside ``records``; its presence makes a board a public one, where claims are not ranked."""
+Kind = Literal["re-evaluated", "retrained", "counterexamples"]
+Level = Literal["claimed", "re-evaluated", "retrained"]
+LEVELS: tuple[Level, ...] = ("claimed", "re-evaluated", "retrained")
+DIFFERING = 0.02
+"""Share of the images looked at (and at least one) that may come out otherwise: attacks have random starts, and a
+sample is put into other batches."""
+RETRAINED_POINTS = 5.0
+"""By how many points another training of the same run may differ, clean and worst case: seeds spread about as much."""
+
+
+class Verification(Strict):
+    """What somebody found who looked at a record's weights again, or trained it again."""
+
+    schema_version: Literal[1]
+    record: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] = Field(description="id of the record")
+    path: str = Field(max_length=400, description="its place below ``records``")
+    kind: Kind
+    places: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1_000_000)] | None = Field(
+        description="places of the images looked at, in the order of the record's bits, increasing; none: all"
+    )
+    images: int = Field(ge=1, le=1_000_000, description="how many images were looked at")
+    clean: str = Field(description="base64 of one bit per image looked at: correct as it is")
+    robust: str = Field(description="base64 of one bit per image looked at: withstood everything that was tried")
+    weights_sha256: Sha256 = Field(description="of the weights that were attacked")
+    by: str = Field(min_length=1, max_length=200, description="who did it")
+    environment: Environment
+
+    @field_validator("by")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("must be one line of text")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Verification:
+        if self.places is not None and (
+            len(self.places) != self.images or any(a >= b for a, b in zip(self.places, self.places[1:], strict=False))
+        ):
+            raise ValueError("places: must be as many as images, and increasing")
+        try:
+            clean, robust = (unpack(text, self.images, 1) for text in (self.clean, self.robust))
+        except RecordError as error:
+            raise ValueError(f"robust: {error}") from None
+        if (robust > clean).any():
+            raise ValueError("robust: an image withstands attacks that is misclassified when clean")
+        return self
+
+    @property
+    def file_name(self) -> str:
+        """``<record>-<kind>-<digest>.json``: the same statement has the same name."""
+        return f"{self.record}-{self.kind}-{canonical_digest(self.model_dump(mode='json'))[:8]}.json"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What follows for a record from all statements about it.
+
+    Attributes:
+        level: the highest that a statement confirms.
+        broken: images that somebody broke, bool, shape [T]; None: nobody did.
+        disputed: why statements do not confirm it, one line each.
+    """
+
+    level: Level = "claimed"
+    broken: np.ndarray | None = None
+    disputed: tuple[str, ...] = ()
+
+
+def verification(
+    record: Record,
+    kind: Kind,
+    places: np.ndarray | None,
+    clean: np.ndarray,
+    robust: np.ndarray,
+    weights_sha256: str,
+    by: str,
+    environment: Environment,
+) -> Verification:
+    """A statement from bits, bool, one per place.
+
+    Raises:
+        RecordError: if ``by`` is no line of text.
+    """
+    try:
+        return Verification(
+            schema_version=1,
+            record=record.id,
+            path=record.run.record_path(),
+            kind=kind,
+            places=None if places is None else [int(p) for p in places],
+            images=len(clean),
+            clean=pack(clean, 1),
+            robust=pack(clean & robust, 1),
+            weights_sha256=weights_sha256,
+            by=by,
+            environment=environment,
+        )
+    except ValidationError as error:
+        raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
+
+
+def write_verification(statement: Verification, results_dir: Path) -> Path:
+    """Append a statement; returns its file."""
+    path = results_dir / FOLDER / statement.file_name
+    write_text(path, statement.model_dump_json() + "\n")
+    return path
+
+
+def read_verification(path: Path) -> Verification:
+    """The statement in a file.
+
+    Raises:
+        RecordError: naming the file, the field and what is wrong.
+    """
+    try:
+        found = Verification.model_validate(read_json(path))
+    except RecordError as error:
+        raise RecordError(f"{path} is no verification: {error}") from None
+    except ValidationError as error:
+        raise RecordError(f"{path} is no verification: {findings_of(error)[0]}") from None
+    if path.name != found.file_name:
+        wrong = finding("file", f"must be called {found.file_name}, after what it says; was it edited?", path.name)
+        raise RecordError(f"{path} is no verification: {wrong}")
+    return found
+
+
+def verifications_beside(places: Iterable[Path]) -> tuple[dict[str, list[Verification]], list[str], bool]:
+    """Statements about records in some places, by the record's id, a message for each file that is none, and whether
+    there is a folder for them.
+
+    Args:
+        places: folders ``records``, what lies in them, or the folder above.
+    """
+    places = list(places)
+    folders = {place / FOLDER for place in places}
+    folders |= {board.parent / FOLDER for board in map(board_of, places) if board is not None}
+    found: dict[str, list[Verification]] = {}
+    problems = []
+    for path in sorted(p for folder in folders for p in folder.glob("*.json")):
+        try:
+            statement = read_verification(path)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        found.setdefault(statement.record, []).append(statement)
+    return found, problems, any(folder.is_dir() for folder in folders)
+
+
+def objections(record: Record, statement: Verification) -> list[str]:
+    """Why a statement does not confirm its record; empty if it does. Counterexamples only have to be about it."""
+    total = sum(record.run.test_counts)
+    places = np.arange(total) if statement.places is None else np.asarray(statement.places)
+    if len(places) != statement.images or places.max() >= total:
+        return [f"it is about {statement.images} images of another test set"]
+    if statement.kind == "retrained":
+        return _objections_to_training(record, statement, places)
+    if statement.weights_sha256 != record.result.weights_sha256:
+        return ["it is about other weights"]
+    if statement.kind == "counterexamples":
+        return []
+    allowed = max(1, int(DIFFERING * len(places)))
+    clean, robust = _bits(statement)
+    wrong = int((clean != record.bits("clean")[places]).sum())
+    broken = int((record.bits("union")[places] & ~robust).sum())
+    found = []
+    if wrong > allowed:
+        found.append(f"{wrong} of {len(places)} images are classified otherwise (allowed: {allowed})")
+    if broken > allowed:
+        found.append(f"{broken} of {len(places)} images that count as robust were broken (allowed: {allowed})")
+    return found
+
+
+def _objections_to_training(record: Record, statement: Verification, places: np.ndarray) -> list[str]:
+    labels, counts = record.labels()[places], record.run.train_counts
+    found = []
+    for name, theirs in zip(("clean", "union"), _bits(statement), strict=True):
+        ours = metrics_from_bits(record.bits(name)[places], labels, counts).balanced
+        difference = 100 * float(metrics_from_bits(theirs, labels, counts).balanced - ours)
+        if abs(difference) > RETRAINED_POINTS:
+            found.append(f"trained again, {name} accuracy is {difference:+.1f} points (allowed: {RETRAINED_POINTS:g})")
+    return found
+
+
+def standing(record: Record, statements: Sequence[Verification]) -> Standing:
+    """What follows for a record from the statements about it."""
+    level, disputed = 0, []
+    broken = np.zeros(sum(record.run.test_counts), dtype=bool)
+    for statement in statements:
+        against = objections(record, statement)
+        disputed += [f"{statement.kind} by {statement.by}: {reason}" for reason in against]
+        if statement.kind != "counterexamples" and not against:
+            level = max(level, LEVELS.index(statement.kind))
+        if statement.kind != "retrained" and statement.weights_sha256 == record.result.weights_sha256:
+            places = np.arange(len(broken)) if statement.places is None else np.asarray(statement.places)
+            if len(places) == statement.images and places.max() < len(broken):
+                broken[places] |= ~_bits(statement)[1]
+    broken &= record.bits("union")
+    return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed))
+
+
+def _bits(statement: Verification) -> tuple[np.ndarray, np.ndarray]:
+    clean, robust = (unpack(text, statement.images, 1).astype(bool) for text in (statement.clean, statement.robust))
+    return clean, robust

@@ -1,0 +1,222 @@
+"""Looking at a record again: attacking its weights, training it again, or trying somebody's adversarial examples."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ltrobust_bench import bench
+from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
+from ltrobust_bench.evaluation.evaluator import BALL_TOLERANCE, evaluate_images, frozen
+from ltrobust_bench.evaluation.foreign import checked_logits
+from ltrobust_bench.plan import make_plan
+from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.schema import Environment, Record
+from ltrobust_bench.records.verify import Verification, verification
+
+BATCH = 500
+LARGEST = 4_000_000_000
+"""Bytes of a file of examples, unfolded; 10,000 CIFAR images in float32 have 123 million."""
+
+
+def re_evaluate(
+    record: Record,
+    weights: Path,
+    *,
+    by: str,
+    images: int | None = 100,
+    seed: int | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Verification:
+    """Attack a record's weights again with its protocol's whole suite, on a random sample of its images or on all.
+
+    Args:
+        record: what is verified.
+        weights: its network: ``model.safetensors`` or its run folder.
+        by: who does it; one line.
+        images: size of the sample; None: all test images.
+        seed: of the sample; default: not to be foreseen.
+        data_dir, device, progress: as everywhere.
+
+    Raises:
+        CheckpointError: if these are not the record's weights.
+        RecordError: if its protocol or split is not the installed one.
+    """
+    loaded = _weights_of(record, weights, device)
+    task = bench.task_of(loaded.run, data_dir)
+    total = len(task.split.test)
+    places = None
+    if images is not None and images < total:
+        places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
+    index = task.split.test if places is None else task.split.test[places]
+    where = bench.choose_device(device)
+    data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
+    verdict = evaluate_images(
+        loaded.model,
+        data,
+        classes=task.classes,
+        epsilon=task.epsilon,
+        suite=task.protocol.evaluation,
+        progress=progress,
+    )
+    robust = np.logical_and.reduce(list(verdict.bits.values()))
+    return verification(
+        record, "re-evaluated", places, verdict.bits["clean"], robust, loaded.weights_sha256, by, _here(where, record)
+    )
+
+
+def retrain(
+    record: Record,
+    *,
+    by: str,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Verification:
+    """Do a record's whole run again: train with its terms and its seed, and attack with the whole suite.
+
+    Raises:
+        RecordError: if the installed package would do another run (another protocol, card, split).
+    """
+    run = record.run
+    plan = make_plan(
+        run.method,
+        run.dataset,
+        protocol=run.protocol,
+        track=run.track,
+        imbalance_ratio=run.asked_ratio,
+        profile=run.profile,
+        model=run.model,
+        seed=run.seed,
+        settings={name: value for name, value in (run.options | run.overrides).items() if value is not None},
+        plugin_names=run.plugins,
+        data_dir=data_dir,
+    )
+    if plan.run.key() != run.key():
+        raise RecordError(
+            f"record {record.id} cannot be trained again: the installed protocol, card or data give another run."
+        )
+    with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
+        made = bench.run_plan(
+            plan,
+            runs_dir=Path(folder),
+            results_dir=None,
+            device=bench.choose_device(device),
+            progress=progress or Silent(),
+        )
+    return verification(
+        record,
+        "retrained",
+        None,
+        made.bits("clean"),
+        made.bits("union"),
+        made.result.weights_sha256,
+        by,
+        made.environment,
+    )
+
+
+def try_examples(
+    record: Record, weights: Path, examples: Path, *, by: str, data_dir: Path | None = None, device: str = "auto"
+) -> Verification:
+    """Whether adversarial examples that somebody found break a record's weights.
+
+    Args:
+        examples: ``.npz`` with ``index`` (int, [N]: places in the data set's test set, as it is distributed) and
+            ``images`` ([N, channels, height, width]: float in [0, 1], or uint8).
+
+    Raises:
+        CheckpointError: if these are not the record's weights.
+        UsageError: if the file is damaged, or an image is no test image moved by at most epsilon.
+    """
+    loaded = _weights_of(record, weights, device)
+    task = bench.task_of(loaded.run, data_dir)
+    index, found = _read_examples(examples)
+    place_of = {int(i): place for place, i in enumerate(task.split.test)}
+    unknown = [int(i) for i in index if int(i) not in place_of]
+    if unknown:
+        raise UsageError(f"{examples}: index {unknown[0]} is no image of {record.run.dataset}'s test set.")
+    places = np.array([place_of[int(i)] for i in index])
+    order = np.argsort(places)
+    places, found = places[order], found[order]
+    if len(np.unique(places)) < len(places):
+        raise UsageError(f"{examples}: an index stands twice; give one image for each.")
+    where = bench.choose_device(device)
+    data = DeviceData.of(
+        task.source.test_images[task.split.test[places]],
+        np.asarray(task.source.test_labels[task.split.test[places]]),
+        where,
+    )
+    x, moved = to_unit(data.images), torch.from_numpy(found).to(where)
+    if moved.shape != x.shape:
+        raise UsageError(f"{examples}: images of shape {tuple(moved.shape)}, {tuple(x.shape)} is needed.")
+    distance = (moved.double() - x.double()).abs().flatten(1).amax(dim=1)
+    outside = (distance > task.epsilon + BALL_TOLERANCE) | (moved < 0).flatten(1).any(1) | (moved > 1).flatten(1).any(1)
+    if bool(outside.any()) or not bool(torch.isfinite(moved).all()):
+        worst = int(distance.argmax())
+        raise UsageError(
+            f"{examples}: {max(1, int(outside.sum()))} of {len(x)} images leave the ball or the box, the farthest is "
+            f"that of index {int(task.split.test[places[worst]])} at {float(distance[worst]):.6g} (epsilon "
+            f"{task.epsilon:.6g})."
+        )
+    with frozen(loaded.model):
+        clean, robust = (
+            np.concatenate(
+                [
+                    (checked_logits(loaded.model, b, task.classes).argmax(1) == y).cpu().numpy()
+                    for b, y in zip(batch.split(BATCH), data.labels.split(BATCH), strict=True)
+                ]
+            )
+            for batch in (x, moved)
+        )
+    return verification(
+        record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, _here(where, record)
+    )
+
+
+def _weights_of(record: Record, weights: Path, device: str) -> bench.LoadedModel:
+    loaded = bench.load_model(weights, device=device)
+    if loaded.weights_sha256 != record.result.weights_sha256:
+        raise CheckpointError(
+            f"{weights} does not hold the weights of record {record.id}: SHA-256 {loaded.weights_sha256[:12]}, "
+            f"the record has {record.result.weights_sha256[:12]}."
+        )
+    if loaded.run.key() != record.run.key():
+        raise CheckpointError(f"{weights} says that it belongs to another run than record {record.id}.")
+    return loaded
+
+
+def _here(device: torch.device, record: Record) -> Environment:
+    return environment(device_name(str(device)), torch.get_num_threads(), record.run.recipe.precision)
+
+
+def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise UsageError(f"{path} unfolds to more than {LARGEST / 1e9:g} GB; split the examples.")
+        with np.load(path, allow_pickle=False) as stored:
+            index, images = stored["index"], stored["images"]
+    except FileNotFoundError:
+        raise UsageError(f"no examples at {path}.") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path} is no .npz with the arrays `index` and `images` ({reason}).") from None
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / np.float32(255)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) == 0 or len(index) != len(images):
+        raise UsageError(f"{path}: `index` needs one whole number for each of the {len(images)} images.")
+    if images.dtype.kind != "f":
+        raise UsageError(f"{path}: `images` must be float in [0, 1] or uint8, not {images.dtype}.")
+    return index, images.astype(np.float32)
+
+
+__all__ = ["re_evaluate", "retrain", "try_examples"]

@@ -1,0 +1,169 @@
+"""Verification of records: what confirms one, what disputes one, what lowers one, and files that say something else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ltrobust_bench import bench
+from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
+from ltrobust_bench.records.verify import (
+    objections,
+    read_verification,
+    standing,
+    verification,
+    verifications_beside,
+    write_verification,
+)
+from ltrobust_bench.verification import re_evaluate, retrain, try_examples
+
+BY = "somebody else"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A real run under the smoke protocol, and its folder."""
+    runs = tmp_path_factory.mktemp("runs")
+    record = bench.run("at", "digits-lt", protocol="smoke", runs_dir=runs, results_dir=None, device="cpu")
+    return record, runs / record.run.folder_name()
+
+
+def stated(record, kind="re-evaluated", places=None, clean=None, robust=None, weights=None):
+    at = np.arange(sum(record.run.test_counts)) if places is None else np.asarray(places)
+    clean = record.bits("clean")[at] if clean is None else clean
+    robust = record.bits("union")[at] if robust is None else robust
+    weights = weights or record.result.weights_sha256
+    return verification(record, kind, places, clean, robust, weights, BY, record.environment)
+
+
+def test_attacking_all_images_again_gives_the_record(finished):
+    record, folder = finished
+    statement = re_evaluate(record, folder, by=BY, images=None, device="cpu")
+    assert statement == stated(record).model_copy(update={"environment": statement.environment})
+    assert standing(record, [statement]).level == "re-evaluated"
+
+
+def test_a_sample_is_drawn_by_its_seed_and_confirms(finished):
+    record, folder = finished
+    first, again, other = (re_evaluate(record, folder, by=BY, images=30, seed=s, device="cpu") for s in (0, 0, 1))
+    assert first.places == again.places != other.places and first.images == 30
+    assert objections(record, first) == objections(record, other) == []
+
+
+def test_training_again_gives_the_record(finished):
+    record, _ = finished
+    statement = retrain(record, by=BY, device="cpu")
+    assert statement.weights_sha256 == record.result.weights_sha256
+    assert standing(record, [statement]).level == "retrained"
+
+
+def test_other_weights_are_refused(finished, tmp_path):
+    record, folder = finished
+    other = bench.run("at", "digits-lt", protocol="smoke", seed=1, runs_dir=tmp_path, results_dir=None, device="cpu")
+    with pytest.raises(CheckpointError, match="does not hold the weights of record"):
+        re_evaluate(other, folder, by=BY, device="cpu")
+
+
+def test_a_record_that_claims_too_much_is_disputed(finished):
+    """Ten images that count as robust fall: more than 2 % of 100."""
+    record, _ = finished
+    robust = record.bits("union").copy()
+    allowed = int(0.02 * len(robust))
+    for fallen, level in ((allowed, "re-evaluated"), (allowed + 1, "claimed")):
+        changed = robust.copy()
+        changed[np.flatnonzero(robust)[:fallen]] = False
+        found = standing(record, [stated(record, robust=changed)])
+        assert found.level == level and bool(found.disputed) == (level == "claimed")
+        assert found.broken.sum() == fallen, "what was broken stays broken, whether or not it disputes the record"
+    weights = stated(record, weights="0" * 64)
+    assert "other weights" in objections(record, weights)[0]
+
+
+def test_one_dispute_outweighs_confirmations(finished):
+    record, _ = finished
+    wrong = stated(record, robust=np.zeros(len(record.labels()), dtype=bool))
+    assert standing(record, [stated(record), wrong]).level == "claimed"
+
+
+def test_training_again_may_differ_by_what_seeds_differ(finished):
+    record, _ = finished
+    clean = record.bits("clean")
+    nothing = stated(record, "retrained", clean=np.zeros_like(clean), robust=np.zeros_like(clean), weights="1" * 64)
+    assert len(objections(record, nothing)) >= 1 and "clean accuracy is -" in objections(record, nothing)[0]
+    same = stated(record, "retrained", weights="1" * 64)
+    assert objections(record, same) == [] and standing(record, [same]).broken is None
+
+
+def linear_break(record, folder, epsilon):
+    """Examples by one big signed step, and which of them fool the network."""
+    loaded, task = bench.load_model(folder, device="cpu"), bench.task_of(record.run)
+    index = task.split.test
+    x = torch.from_numpy(task.source.test_images[index]).float() / 255
+    y = torch.from_numpy(np.asarray(task.source.test_labels[index]))
+    moving = x.clone().requires_grad_()
+    torch.nn.functional.cross_entropy(loaded.model(moving), y).backward()
+    moved = (x + epsilon * moving.grad.sign()).clamp(0, 1)
+    return index, moved.numpy(), (loaded.model(moved).argmax(1) != y).numpy()
+
+
+def test_examples_lower_a_record_by_the_images_that_they_break(finished, tmp_path):
+    record, folder = finished
+    index, images, fooled = linear_break(record, folder, record.run.epsilon)
+    np.savez(tmp_path / "found.npz", index=index[::-1], images=images[::-1])
+    statement = try_examples(record, folder, tmp_path / "found.npz", by=BY, device="cpu")
+    found = standing(record, [statement])
+    expected = fooled & record.bits("union")
+    assert found.level == "claimed" and found.disputed == ()
+    assert (np.zeros(1, dtype=bool) if found.broken is None else found.broken).sum() == expected.sum()
+
+
+def test_examples_that_leave_the_ball_are_refused(finished, tmp_path):
+    record, folder = finished
+    index, images, _ = linear_break(record, folder, 1.2 * record.run.epsilon)
+    path = tmp_path / "found.npz"
+
+    def refused(**arrays):
+        np.savez(path, **arrays)
+        with pytest.raises(UsageError) as error:
+            try_examples(record, folder, path, by=BY, device="cpu")
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "leave the ball or the box" in refused(index=index, images=images)
+    fine = linear_break(record, folder, 0.0)[1]
+    assert "is no image of digits-lt" in refused(index=index + 10_000, images=fine)
+    assert "stands twice" in refused(index=np.zeros(len(index), dtype=int) + index[0], images=fine)
+    assert "is needed" in refused(index=index, images=fine[:, :, :4])
+    assert "one whole number for each" in refused(index=index[:3], images=fine)
+    assert "leave the ball" in refused(index=index, images=np.full_like(fine, np.nan))
+    assert "must be float" in refused(index=index, images=fine.astype(np.int64))
+    assert "arrays `index` and `images`" in refused(images=fine)
+    path.write_bytes(b"PK no zip")
+    with pytest.raises(UsageError, match=r"is no \.npz"):
+        try_examples(record, folder, path, by=BY, device="cpu")
+
+
+def test_statements_are_files_that_say_what_they_are_called(finished, tmp_path):
+    record, _ = finished
+    path = write_verification(stated(record, places=[1, 5, 7]), tmp_path)
+    found, problems, public = verifications_beside([tmp_path / "records"])
+    assert public and problems == [] and found[record.id][0] == read_verification(path)
+    path.write_text(path.read_text().replace(BY, "the author"))
+    with pytest.raises(RecordError, match="was it edited"):
+        read_verification(path)
+    path.write_text("{}")
+    assert "is no verification" in verifications_beside([tmp_path])[1][0]
+    assert verifications_beside([tmp_path / "elsewhere"]) == ({}, [], False)
+
+
+def test_places_and_bits_belong_together(finished):
+    record, _ = finished
+    for places in ([5, 1, 7], [1, 1, 7]):
+        with pytest.raises(RecordError, match="increasing"):
+            stated(record, places=places)
+    with pytest.raises(RecordError, match="one line"):
+        verification(record, "re-evaluated", None, record.bits("clean"), record.bits("union"), "0" * 64, "a\nb",
+                     record.environment)  # fmt: skip
+    beyond = stated(record, places=[0, 1]).model_copy(update={"places": [0, 100_000]})
+    assert "another test set" in objections(record, beyond)[0] and standing(record, [beyond]).level == "claimed"
