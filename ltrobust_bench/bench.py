@@ -170,6 +170,7 @@ def finish_run(
     else:
         with locked(folder):
             path, state = folder / "record.json", folder / "evaluation.npz"
+            _forget_recorded(state, path)
             if path.exists() and not again:
                 record = _own_record(path, loaded)
                 progress.note(f"already finished: reusing {path}")
@@ -190,6 +191,13 @@ def _own_record(path: Path, loaded: LoadedModel) -> Record:
     if (record.run.key(), record.result.weights_sha256) != (loaded.run.key(), loaded.weights_sha256):
         raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
     return record
+
+
+def _forget_recorded(state: Path, record: Path) -> None:
+    """Remove the state of an evaluation whose record was written just before the process was killed: another one
+    would take it for its own, and attack nothing."""
+    if state.exists() and record.exists() and state.stat().st_mtime_ns <= record.stat().st_mtime_ns:
+        state.unlink()
 
 
 def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,17 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path, prefix=".writable.")
+        handle, name = tempfile.mkstemp(dir=path, prefix=".writable.", suffix=".tmp")
         os.close(handle)
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)  # whoever holds the folder may just have tidied it up
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}; name another folder.") from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder that the caller holds alone."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -92,9 +92,10 @@ class _State:
                 plain: dict[str, Any] = json.loads(str(stored["meta"]))
                 broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
                 clean = stored["clean"] if "clean" in stored.files else None
+            state = cls(clean=clean, broken=broken, **plain)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
             return cls(of)
-        return cls(clean=clean, broken=broken, **plain) if plain["of"] == of else cls(of)
+        return state if state.of == of else cls(of)
 
 
 @contextmanager

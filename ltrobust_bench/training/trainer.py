@@ -20,7 +20,7 @@ from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, derive_seed, seeded, to_unit
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
-from ltrobust_bench.files import make_folder, write_text
+from ltrobust_bench.files import make_folder, remove_leftovers, write_text
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
@@ -75,7 +75,7 @@ class TrainingResult:
 
 @contextmanager
 def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
-    """Hold a run folder alone.
+    """Hold a run folder alone, without what a killed process left half-written in it.
 
     Args:
         waiting: wait while another process works in it, and say so there; None: do not wait.
@@ -93,6 +93,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         waiting.note(f"waiting for another process that works in {folder}")
         lock.acquire()
     try:
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()

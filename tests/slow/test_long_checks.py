@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import random
+import shutil
 import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -38,6 +43,102 @@ def test_full_autoattack_is_the_official_verdict(tmp_path):
         _, predicted = official.run_standard_evaluation(x, y, batch_size=suite.batch_size)
     assert np.array_equal(ours, (predicted == y).numpy())
     assert 0 < ours.sum() < len(ours)
+
+
+# ``ltbench`` under a protocol with AutoAttack in small batches. It says when it begins to attack. Its first argument,
+# if above 0, is the save of the evaluation's state in which it kills itself: the file is written, but not yet named.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from ltrobust_bench import bench, plan
+from ltrobust_bench.cli.main import main
+from ltrobust_bench.protocol import load_protocol
+
+digits = load_protocol("digits-v0")
+short = {"steps": 20, "queries": 500}
+attacks = [a.model_copy(update=short) if a.kind == "autoattack" else a for a in digits.evaluation.attacks]
+suite = digits.evaluation.model_copy(update={"batch_size": 5, "attacks": attacks})
+plan.load_protocol = lambda name: digits.model_copy(update={"evaluation": suite})
+
+evaluate, rename, saves = bench.evaluate_images, Path.replace, int(sys.argv[1])
+
+def announced(*given, **named):
+    print("attacking", flush=True)
+    return evaluate(*given, **named)
+
+def renamed(self, target):
+    global saves
+    saves -= target.name == "evaluation.npz"
+    if saves == 0 and target.name == "evaluation.npz":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+
+bench.evaluate_images, Path.replace = announced, renamed
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def program(*arguments, dies_in_save=0):
+    command = [sys.executable, "-c", PROGRAM, str(dies_in_save), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(*arguments):
+    process = program(*arguments)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    return said
+
+
+def passed(folder):
+    """Images passed forward by what the state in a run folder keeps; it must be readable."""
+    path = folder / "evaluation.npz"
+    if not path.exists():
+        return 0
+    with np.load(path, allow_pickle=False) as state:
+        return json.loads(str(state["meta"]))["forwards"]
+
+
+def test_evaluation_killed_at_twenty_random_moments_ends_with_the_same_result(tmp_path, monkeypatch):
+    """SIGKILL of the real program while it attacks, and inside its saves; each time the same command again."""
+    monkeypatch.chdir(tmp_path)
+    finished("train", "--method", "at", "--dataset", "digits-lt", "--epochs", 30, "--limit-test", 60, "--threads", 1,
+             "--runs-dir", tmp_path / "whole")  # fmt: skip
+    (whole,) = (tmp_path / "whole").iterdir()
+    killed = tmp_path / "killed" / whole.name
+    shutil.copytree(whole, killed)
+    files = {path.name for path in killed.iterdir()}
+    finished("eval", whole, "--threads", 1)
+    expected = read_record(whole / "record.json")
+    assert expected.result.broken_by is not None
+
+    moments, kills, places = random.Random(0), 0, [0]
+    for _ in range(20):
+        process = program("eval", killed, "--threads", 1)
+        assert process.stdout is not None and any("attacking" in line for line in process.stdout)
+        left = 1 - places[-1] / expected.cost.evaluation.forwards
+        time.sleep(moments.uniform(0, left * expected.cost.evaluation.seconds / 8))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+        places.append(passed(killed))
+    for save in (1, 2):
+        process = program("eval", killed, "--threads", 1, dies_in_save=save)
+        process.communicate()
+        assert process.returncode == -9
+        assert list(killed.glob(".evaluation.npz.*.tmp"))
+        places.append(passed(killed))
+    # Every kill was in the middle, and the evaluation got on: what a state kept was never lost.
+    assert kills == 20
+    assert places == sorted(places) and len(set(places)) >= 8 and places[-1] < expected.cost.evaluation.forwards
+
+    finished("eval", killed, "--threads", 1)
+    record = read_record(killed / "record.json")
+    assert record.result == expected.result and record.reliability == expected.reliability
+    # No batch counted twice, none left out: only the batch in hand at a kill was repeated.
+    assert record.cost.evaluation.forwards == expected.cost.evaluation.forwards
+    assert record.cost.evaluation.backwards == expected.cost.evaluation.backwards
+    assert {path.name for path in killed.iterdir()} == files | {"record.json"}
 
 
 def test_demo(root, tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.plan import make_plan, make_task
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import EvalAttack, Suite, load_protocol
+from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training.trainer import train_plan
 
 CPU = torch.device("cpu")
@@ -50,24 +54,39 @@ def images(task):
     return DeviceData.of(task.source.test_images[index], task.source.test_labels[index], CPU)
 
 
-def attack(model, task, **settings):
-    return evaluate_images(model, images(task), classes=10, epsilon=0.1, suite=SUITE, **settings)
+def attack(model, task, suite=SUITE, **settings):
+    return evaluate_images(model, images(task), classes=10, epsilon=0.1, suite=suite, **settings)
 
 
-class StopAfter(Silent):
-    def __init__(self, batches):
-        self.left = batches
+def in_parts(model, task, **settings):
+    """The same in many small batches, with the model's reliability."""
+    return attack(model, task, SUITE.model_copy(update={"batch_size": 16}), examined=20, **settings)
 
-    def advance(self, units=1, detail=None):
-        self.left -= 1
+
+class InterruptedAfter(nn.Module):
+    """Passes so many images on, and interrupts whoever wants more."""
+
+    def __init__(self, model, images):
+        super().__init__()
+        self.model, self.left = model, images
+
+    def forward(self, x):
+        self.left -= len(x)
         if self.left < 0:
             raise KeyboardInterrupt
+        return self.model(x)
 
 
 def same(a, b):
     assert list(a.bits) == list(b.bits)
     assert all(np.array_equal(a.bits[k], b.bits[k]) for k in a.bits)
     assert np.array_equal(a.broken_by, b.broken_by)
+    assert a.reliability == b.reliability
+
+
+def kept(path):
+    """Images passed forward, as far as the state in ``path`` goes."""
+    return evaluator._State.load(path, "a").forwards
 
 
 def test_robust_bits_imply_clean_ones_and_codes_agree(trained):
@@ -102,42 +121,108 @@ def test_verdict_is_the_official_autoattack(trained):
     assert 0 < ours.sum() < len(ours)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_anywhere_continues_to_the_same_bits(trained, tmp_path, seed):
+@pytest.fixture(scope="module")
+def whole(trained):
+    """An uninterrupted evaluation, and how many images it had passed forward at each save."""
     model, task, _ = trained
-    whole, rng, kills = attack(model.model, task), random.Random(seed), 0
+    saves = [0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator._State, "save", lambda state, path: saves.append(state.forwards))
+        verdict = in_parts(model.model, task)
+    assert saves[-1] == verdict.forwards and len(set(saves)) > 25
+    return verdict, saves
+
+
+def test_interrupted_at_twenty_random_forwards_repeats_only_the_batch_in_hand(trained, whole, tmp_path):
+    model, task, _ = trained
+    verdict, saves = whole
+    path = tmp_path / "s.npz"
+    settings = {"identity": "a", "state_path": path}
+    moments = sorted(random.Random(0).sample(range(verdict.forwards), 20))
+    for moment in moments:
+        with pytest.raises(KeyboardInterrupt):
+            in_parts(InterruptedAfter(model.model, moment - kept(path)), task, **settings)
+        assert kept(path) == max(s for s in saves if s <= moment)
+    assert len({max(s for s in saves if s <= moment) for moment in moments}) >= 6
+    left = verdict.forwards - kept(path)
+    resumed = in_parts(model.model, task, **settings)
+    same(resumed, verdict)
+    assert resumed.forwards_here == left
+    assert (resumed.forwards, resumed.backwards) == (verdict.forwards, verdict.backwards)
+
+
+def test_interrupted_while_saving_the_last_state_stays(trained, whole, tmp_path, monkeypatch):
+    """Every third save: in turn half-way through the temporary file, and before it gets its name."""
+    model, task, _ = trained
+    verdict, saves = whole
+    path, savez, named, nth = tmp_path / "s.npz", np.savez, Path.replace, 0
+
+    def write(handle, **arrays):
+        nonlocal nth
+        nth += 1
+        savez(handle, **arrays)
+        if nth % 6 == 3:
+            handle.truncate(handle.tell() // 2)
+            raise KeyboardInterrupt
+
+    def rename(self, target):
+        if nth % 6 == 0:
+            raise KeyboardInterrupt
+        return named(self, target)
+
+    monkeypatch.setattr(np, "savez", write)
+    monkeypatch.setattr(Path, "replace", rename)
+    before, interrupted = 0, 0
     while True:
         try:
-            stop = StopAfter(rng.randint(0, 3))
-            parts = attack(model.model, task, identity="a", state_path=tmp_path / "s.npz", progress=stop)
+            resumed = in_parts(model.model, task, identity="a", state_path=path)
             break
         except KeyboardInterrupt:
-            kills += 1
-            assert kills < 60
-    assert kills >= 2
-    same(parts, whole)
-    assert parts.forwards == whole.forwards and parts.backwards == whole.backwards
+            interrupted += 1
+        assert interrupted < 60
+        assert [p.name for p in tmp_path.iterdir()] == ["s.npz"]
+        assert kept(path) in saves and kept(path) >= before
+        before = kept(path)
+    assert interrupted >= 10
+    same(resumed, verdict)
+    assert (resumed.forwards, resumed.backwards) == (verdict.forwards, verdict.backwards)
 
 
-def test_killed_inside_a_batch_repeats_only_that_batch(trained, tmp_path, monkeypatch):
-    model, task, _ = trained
-    whole, calls = attack(model.model, task), []
-    check = evaluator.check_ball
+@pytest.mark.parametrize("again", [False, True])
+def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, again):
+    """The next call tidies up; one that is to attack again does, instead of reading the finished state."""
+    loaded, task, _ = trained
+    passed = Counter()
+    counted = replace(loaded, model=CountingModel(loaded.model, passed))
+    finish, write = partial(bench.finish_run, counted, task, tmp_path, None, Silent()), bench.write_record
 
-    def fail_once(name, x, adversarial, epsilon):
-        calls.append(name)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        check(name, x, adversarial, epsilon)
+    def killed(record, path):
+        write(record, path)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluator, "check_ball", fail_once)
-    settings = {"identity": "a", "state_path": tmp_path / "s.npz"}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bench, "write_record", killed)
+        finish()
+    (tmp_path / ".evaluation.npz.x.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint-x.tmp").mkdir()
+    first, once = read_record(tmp_path / "record.json"), passed.forwards
+    assert finish(again=again).result == first.result
+    assert passed.forwards - once == (first.cost.evaluation.forwards if again else 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "record.json"]
+
+
+def test_interrupted_again_goes_on(trained, tmp_path):
+    """The state of a second evaluation is younger than the first one's record, and is kept."""
+    loaded, task, _ = trained
+    record = bench.finish_run(loaded, task, tmp_path, None, Silent())
+    half = replace(loaded, model=InterruptedAfter(loaded.model, record.cost.evaluation.forwards // 2))
     with pytest.raises(KeyboardInterrupt):
-        attack(model.model, task, **settings)
-    resumed = attack(model.model, task, **settings)
-    same(resumed, whole)
-    assert len(calls) == 1 + sum(1 for _ in calls[:4]) + len(calls[5:])
-    assert resumed.forwards_here < whole.forwards and resumed.forwards == whole.forwards
+        bench.finish_run(half, task, tmp_path, None, Silent(), again=True)
+    bench.finish_run(loaded, task, tmp_path, None, Silent())
+    passed = Counter()
+    counted = replace(loaded, model=CountingModel(loaded.model, passed))
+    assert bench.finish_run(counted, task, tmp_path, None, Silent(), again=True).result == record.result
+    assert 0 < passed.forwards < record.cost.evaluation.forwards
 
 
 def test_state_of_another_model_or_a_damaged_one_is_not_used(trained, tmp_path):
@@ -150,6 +235,8 @@ def test_state_of_another_model_or_a_damaged_one_is_not_used(trained, tmp_path):
     assert attack(model.model, task, identity="b", state_path=path).forwards_here == whole.forwards
     path.write_bytes(path.read_bytes()[:50])
     same(attack(model.model, task, identity="b", state_path=path), whole)
+    np.savez(path, meta=np.array('{"of": "a", "forwards": 1, "of another version": 1}'))
+    assert kept(path) == 0
 
 
 def test_batch_size_does_not_change_deterministic_attacks(trained):
