@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fidelity lint results clean
+.PHONY: demo test test-slow fidelity autoattack-equivalence lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -19,6 +19,9 @@ test-slow: $(STAMP)  ## the slow checks alone
 
 fidelity: $(STAMP)  ## docs/fidelity.md: what each method is compared with, and how close it comes
 	$(BIN)/python -m pytest tests/golden tests/maths --fidelity docs/fidelity.md
+
+autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real CIFAR-10 (LTBENCH_DATA=DIR)
+	$(BIN)/python benchmarks/autoattack_equivalence.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -45,6 +45,19 @@ def test_full_autoattack_is_the_official_verdict(tmp_path):
     assert 0 < ours.sum() < len(ours)
 
 
+def test_autoattack_equivalence_command(root, cifar10_folder, tmp_path):
+    """The package's own network on real images; at this radius they fall early, which keeps it to a minute."""
+    script, output = root / "benchmarks" / "autoattack_equivalence.py", tmp_path / "verdicts.csv"
+    arguments = ["--data-dir", cifar10_folder, "--images", 5, "--batch-size", 4, "--epsilon", 0.01, "--output", output]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0 and "0 of 5 verdicts differ" in done.stdout, done.stdout + done.stderr
+    labels = ["cat", "ship", "ship", "airplane", "frog"]
+    rows = [f"{i},{label},apgd-ce,apgd-ce" for i, label in enumerate(labels)]
+    assert output.read_text().splitlines()[1:] == rows
+
+
 # ``ltbench`` under a protocol with AutoAttack in small batches. It says when it begins to attack. Its first argument,
 # if above 0, is the save of the evaluation's state in which it kills itself: the file is written, but not yet named.
 PROGRAM = """

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short_autoattack import SHORT, shorten
 from torch import nn
 
 import ltrobust_bench as lt
@@ -26,7 +27,6 @@ from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training.trainer import train_plan
 
 CPU = torch.device("cpu")
-SHORT_AA = {"kind": "autoattack", "steps": 6, "restarts": 1, "targets": 9, "queries": 30, "p_init": 0.8, "rho": 0.75}
 SUITE = Suite(
     seed=0,
     batch_size=32,
@@ -36,7 +36,7 @@ SUITE = Suite(
             name="scaled", kind="scaled-pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1,
             alphas=[0.1, 10.0],
         ),
-        EvalAttack(name="autoattack", **SHORT_AA),
+        SHORT,
     ],
 )  # fmt: skip
 
@@ -109,11 +109,7 @@ def test_verdict_is_the_official_autoattack(trained):
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     model, task, _ = trained
     x, y = images(task).images.float() / 255, images(task).labels
-    official = AutoAttack(model.model, eps=0.1, seed=0, device="cpu", version="standard")
-    for part in (official.apgd, official.apgd_targeted):
-        part.n_iter = part.n_iter_orig = 6
-        part.n_iter_2, part.n_iter_min, part.size_decr = 1, 1, 1
-    official.fab.n_iter, official.square.n_queries = 6, 30
+    official = shorten(AutoAttack(model.model, eps=0.1, seed=0, device="cpu", version="standard"))
     with frozen(model.model):
         _, predicted = official.run_standard_evaluation(x, y, batch_size=32)
     ours = attack(model.model, task).bits["autoattack"]
