@@ -25,7 +25,15 @@ from torch import Tensor, nn
 
 from ltrobust_bench.api import Network, linear
 from ltrobust_bench.attacks.auto import STAGES
-from ltrobust_bench.cli.shared import FOLDER, console, data_dir_option, device_option, set_threads, threads_option
+from ltrobust_bench.cli.shared import (
+    FOLDER,
+    console,
+    data_dir_option,
+    device_option,
+    progress_on,
+    set_threads,
+    threads_option,
+)
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.sources import load_source
@@ -34,7 +42,7 @@ from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.files import make_folder, write_text
 from ltrobust_bench.models import models
 from ltrobust_bench.numbers import number
-from ltrobust_bench.progress import duration
+from ltrobust_bench.progress import Progress, duration
 from ltrobust_bench.protocol import Suite, load_protocol
 from ltrobust_bench.records.provenance import device_name
 from ltrobust_bench.training.build import choose_device
@@ -74,23 +82,28 @@ def network(path: Path) -> Network:
     return model.eval()
 
 
-def official_verdicts(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, suite: Suite) -> list[str]:
+def official_verdicts(
+    model: nn.Module, x: Tensor, y: Tensor, epsilon: float, suite: Suite, progress: Progress
+) -> list[str]:
     """By a plain call of the package: AutoAttack's standard version, whose own state is only watched."""
     from pyautoattack import AutoAttack
 
     attack = AutoAttack(model, norm="Linf", eps=epsilon, version="standard", seed=suite.seed, device=x.device)
     handed = [MISCLASSIFIED] * len(x)
     for name, part in zip(STAGES, (attack.apgd, attack.apgd_targeted, attack.fab, attack.square), strict=True):
-        part.perturb = _watched(part.perturb, name, x, handed)
+        part.perturb = _watched(part.perturb, name, x, handed, progress)
     _, predicted = attack.run_standard_evaluation(x, y, batch_size=suite.batch_size)
     robust = (predicted == y).tolist()
     return [STANDING if stands else last for stands, last in zip(robust, handed, strict=True)]
 
 
-def _watched(perturb, name: str, x: Tensor, handed: list[str]):  # type: ignore[no-untyped-def]
+def _watched(  # type: ignore[no-untyped-def]
+    perturb, name: str, x: Tensor, handed: list[str], progress: Progress
+):
     """``perturb``, noting for each image of ``x`` that it was the last attack to get it."""
 
     def watched(images: Tensor, labels: Tensor) -> Tensor:
+        progress.note(f"pyautoattack: {name} on a batch of {len(images)}")
         for image in images:
             for index in (x == image).flatten(1).all(dim=1).nonzero().flatten().tolist():
                 handed[index] = name
@@ -99,9 +112,9 @@ def _watched(perturb, name: str, x: Tensor, handed: list[str]):  # type: ignore[
     return watched
 
 
-def own_verdicts(model: nn.Module, data: DeviceData, epsilon: float, suite: Suite) -> list[str]:
+def own_verdicts(model: nn.Module, data: DeviceData, epsilon: float, suite: Suite, progress: Progress) -> list[str]:
     """By this benchmark's evaluation."""
-    verdict = evaluate_images(model, data, classes=10, epsilon=epsilon, suite=suite)
+    verdict = evaluate_images(model, data, classes=10, epsilon=epsilon, suite=suite, progress=progress)
     codes = verdict.broken_by
     assert codes is not None
     return [
@@ -162,11 +175,12 @@ def command(
         f"{version('pyautoattack')}, torch {torch.__version__}, {device_name(str(where))}, "
         f"{torch.get_num_threads()} threads"
     )
-    began = time.monotonic()
-    with frozen(model):
-        official = official_verdicts(model, to_unit(data.images), data.labels, radius, suite)
-    between = time.monotonic()
-    own = own_verdicts(model, data, radius, suite)
+    with progress_on(out) as progress:
+        began = time.monotonic()
+        with frozen(model):
+            official = official_verdicts(model, to_unit(data.images), data.labels, radius, suite, progress)
+        between = time.monotonic()
+        own = own_verdicts(model, data, radius, suite, progress)
     spent = {"pyautoattack": between - began, "ltrobust-bench": time.monotonic() - between}
 
     _print(official, own, spent)

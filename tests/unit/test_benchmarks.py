@@ -17,6 +17,7 @@ from torch import nn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.sources import Source
 from ltrobust_bench.evaluation.evaluator import frozen
+from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
 
 
@@ -83,8 +84,8 @@ def test_verdicts_name_the_attack_that_breaks_first_and_agree(equivalence, monke
     labels[0] = (labels[0] + 1) % 10
     suite = Suite(seed=0, batch_size=16, attacks=[SHORT])
     with frozen(model):
-        official = equivalence.official_verdicts(model, to_unit(images), labels, 0.02, suite)
-    assert official == equivalence.own_verdicts(model, DeviceData(images, labels), 0.02, suite)
+        official = equivalence.official_verdicts(model, to_unit(images), labels, 0.02, suite, Silent())
+    assert official == equivalence.own_verdicts(model, DeviceData(images, labels), 0.02, suite, Silent())
     assert official[0] == "misclassified" and {"standing", *broken_by} <= set(official)
 
 
