@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +22,14 @@ from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.protocol.spec import Protocol, Recipe, Strict, Track
-from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.registry import Entry, Registry, installed
 
 Value = bool | int | float | str | None
 _TYPES: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
 PAPER_EPSILON = 8 / 255
+SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+METHODS_OF_OTHERS = "ltrobust_bench.methods"
+"""Entry points of other packages; each names the package that holds a method's ``card.toml`` and ``method.py``."""
 
 
 class Option(Strict):
@@ -119,7 +124,7 @@ MOST_EXTRA = 0.1
 class Card(Strict):
     """Everything about a method that can be said without running it."""
 
-    slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    slug: str = Field(pattern=SLUG)
     title: str
     summary: str
     group: str
@@ -340,10 +345,32 @@ def _scan(kind: str) -> list[Entry]:
     return entries
 
 
-methods: Registry[MethodEntry] = Registry(
-    "method", discover=lambda: _scan("method"), entry_point_group="ltrobust_bench.methods"
-)
-plugins: Registry[MethodEntry] = Registry("plug-in", discover=lambda: _scan("plugin"))
+def _of_others(kind: str) -> list[Entry]:
+    """Methods or plug-ins of other packages. Only their cards are read, nothing of theirs is imported but the packages
+    around them."""
+    entries = []
+    for entry in installed(METHODS_OF_OTHERS):
+        try:
+            found = find_spec(entry.target)
+            folder = Path(next(iter(found.submodule_search_locations or ()))) if found else None
+        except Exception:  # noqa: BLE001 - a stranger's package may raise anything, and may be none
+            folder = None
+        if folder is None:
+            raise UsageError(
+                f"method {entry.name!r} of {entry.origin}: there is no such package; the entry point must name the one "
+                f"that holds card.toml and method.py. Repair it or uninstall it."
+            )
+        card = read_card(folder / "card.toml")
+        if card.slug != entry.name:
+            raise UsageError(f"{folder / 'card.toml'} says slug {card.slug!r}, its entry point says {entry.name!r}.")
+        if card.kind == kind:
+            method = MethodEntry(card, f"{entry.target}.method", entry.origin)
+            entries.append(replace(entry, target=method, help=card.title))
+    return entries
+
+
+methods: Registry[MethodEntry] = Registry("method", discover=lambda: _scan("method") + _of_others("method"))
+plugins: Registry[MethodEntry] = Registry("plug-in", discover=lambda: _scan("plugin") + _of_others("plugin"))
 
 
 def card_of(slug: str) -> Card:

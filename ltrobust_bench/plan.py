@@ -10,13 +10,13 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
-from ltrobust_bench.data.registry import DatasetSpec, locate
+from ltrobust_bench.data.registry import DatasetSpec, locate, protocol_for
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.numbers import number
-from ltrobust_bench.protocol import AttackSpec, DatasetTerms, Protocol, Recipe, Track, default_protocol, load_protocol
+from ltrobust_bench.protocol import AttackSpec, DatasetTerms, Protocol, Recipe, Track
 from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.records.schema import Augmentation, RunSection
 
@@ -87,7 +87,7 @@ def make_task(
         DataError: for missing or damaged data.
     """
     spec, place = locate(dataset, data_dir)
-    terms_of = load_protocol(protocol or default_protocol(spec.name))
+    terms_of = protocol_for(spec.name, protocol)
     terms = terms_of.terms(spec.name)
     if profile is None:
         # A ratio given for a data set that would keep its own asks for the usual profile.

@@ -1,8 +1,9 @@
 """One registry for everything that has a name: methods, datasets, models, attacks, protocols.
 
 An entry is light (name, one line of help, where it was declared); its target is imported when it is first
-used, so listing names never imports torch. Third parties add entries through the entry-point groups
-``ltrobust_bench.methods``, ``.datasets`` and ``.models``.
+used, so listing names never imports torch. Other packages add entries through the entry-point groups
+``ltrobust_bench.methods`` (a package that holds ``card.toml`` and ``method.py``), ``.datasets``
+(``module:SPEC``, a :class:`~ltrobust_bench.data.registry.DatasetSpec`) and ``.models`` (``module:function``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from ltrobust_bench.errors import LTBenchError, UnknownNameError
+from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 
 T = TypeVar("T")
 
@@ -41,11 +42,28 @@ class Entry:
     group: str = ""
 
     def load(self) -> Any:
-        """The object behind the name, importing it if needed."""
+        """The object behind the name, importing it if needed.
+
+        Raises:
+            UsageError: if it cannot be imported.
+        """
         if not isinstance(self.target, str):
             return self.target
         module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except Exception as error:  # noqa: BLE001 - somebody else's module may raise anything
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UsageError(f"{self.name!r} of {self.origin or self.target} cannot be loaded ({reason}).") from error
+
+
+def installed(group: str) -> list[Entry]:
+    """What other packages declare in an entry-point group; the target is the entry point's value."""
+    entries = []
+    for point in entry_points(group=group):
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
+        entries.append(Entry(point.name, point.value, origin=f"{package} ({point.value})", group=f"from {package}"))
+    return entries
 
 
 @dataclass
@@ -55,12 +73,14 @@ class Registry(Generic[T]):
     Args:
         kind: singular noun used in messages, e.g. ``"dataset"``.
         discover: called once, before the first look-up; returns entries (a folder scan, for instance).
-        entry_point_group: group of installed packages' entry points to include.
+        entry_point_group: group of other packages' entry points to include.
+        base: what every target is an instance of.
     """
 
     kind: str
     discover: Callable[[], list[Entry]] | None = None
     entry_point_group: str | None = None
+    base: Any = object
     _entries: dict[str, Entry] = field(default_factory=dict)
     _complete: bool = False
 
@@ -82,13 +102,10 @@ class Registry(Generic[T]):
         if self._complete:
             return
         found = self.discover() if self.discover else []
+        found += installed(self.entry_point_group) if self.entry_point_group else []
         self._complete = True
         for entry in found:
             self.add(entry)
-        if self.entry_point_group:
-            for point in entry_points(group=self.entry_point_group):
-                origin = f"{point.dist.name if point.dist else 'installed package'} ({point.value})"
-                self.add(Entry(point.name, point.value, origin=origin, group="third party"))
 
     def entry(self, name: str) -> Entry:
         """The entry called ``name``.
@@ -103,8 +120,19 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, name, self._entries) from None
 
     def get(self, name: str) -> T:
-        """The loaded object called ``name``."""
-        return self.entry(name).load()
+        """The loaded object called ``name``.
+
+        Raises:
+            UnknownNameError: with the nearest names.
+            UsageError: if it cannot be imported, or is something else than it is registered as.
+        """
+        entry = self.entry(name)
+        found = entry.load()
+        if not isinstance(found, self.base):
+            raise UsageError(
+                f"{self.kind} {name!r} of {entry.origin} is a {type(found).__name__}, not a {self.base.__name__}."
+            )
+        return found
 
     def names(self) -> list[str]:
         """All names, sorted."""

@@ -8,7 +8,7 @@ import click
 @click.command(epilog="Example: ltbench list methods")
 @click.argument("kind", type=click.Choice(["methods", "datasets", "models", "attacks", "protocols"]))
 def command(kind: str) -> None:
-    """What there is, one line each, methods by group."""
+    """What there is, one line each; methods by group, and what other packages registered under their names."""
     from itertools import groupby
 
     lines = sorted(_lines(kind))
@@ -28,11 +28,11 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
     if kind == "datasets":
         from ltrobust_bench.data.registry import datasets
 
-        return [("", e.name, e.help) for e in datasets]
+        return [(e.group, e.name, datasets.get(e.name).help) for e in datasets]
     if kind == "models":
         from ltrobust_bench.models.registry import models
 
-        return [("", e.name, e.help) for e in models]
+        return [(e.group, e.name, e.help or e.origin) for e in models]
     if kind == "attacks":
         from ltrobust_bench.attacks.registry import attacks
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.protocol.spec import FOLDER
+from ltrobust_bench.protocol.load import MAIN, default_protocol, load_protocol
+from ltrobust_bench.protocol.spec import FOLDER, DatasetTerms, Protocol, terms_key
 from ltrobust_bench.registry import Entry, Registry
 
 
@@ -26,6 +27,8 @@ class DatasetSpec:
         folder: tree expected below the data folder; empty if the data set comes with the package.
         prepare: name of the torchvision class that downloads it; empty if none does.
         obtain: where to get it, if nothing downloads it.
+        terms: radius, imbalance ratio, network and augmentation under any protocol that states none for it: how a data
+            set of another package says what it is run with.
     """
 
     name: str
@@ -36,6 +39,7 @@ class DatasetSpec:
     folder: str = ""
     prepare: str = ""
     obtain: str = ""
+    terms: DatasetTerms | None = None
 
     @property
     def remedy(self) -> str:
@@ -106,6 +110,7 @@ datasets: Registry[DatasetSpec] = Registry(
     "dataset",
     discover=lambda: [Entry(s.name, s, s.help, "ltrobust_bench/data/registry.py") for s in _BUILT_IN],
     entry_point_group="ltrobust_bench.datasets",
+    base=DatasetSpec,
 )
 
 
@@ -149,7 +154,12 @@ def dataset_spec(name: str) -> DatasetSpec:
     """
     of_folder = _NAME.fullmatch(name)
     if of_folder is None:
-        return datasets.get(name)
+        spec = datasets.get(name)
+        if spec.name != name:
+            raise UsageError(
+                f"dataset {name!r} of {datasets.entry(name).origin} calls itself {spec.name!r}; make the two agree."
+            )
+        return spec
     size = int(of_folder[1])
     if size not in _SIZES:
         raise UsageError(f"images of {size} pixels are not supported: use {_SIZES[0]} to {_SIZES[-1]}.")
@@ -162,3 +172,21 @@ def dataset_spec(name: str) -> DatasetSpec:
         folder="one subfolder of images per class, or train/ and test/ with such subfolders",
         obtain="name that folder",
     )
+
+
+def protocol_for(dataset: str, name: str | None = None) -> Protocol:
+    """The protocol called ``name`` (default: the data set's), with the data set's own terms if it states none for it.
+
+    Such terms are part of the protocol's digest for the data set, as stated ones are.
+
+    Raises:
+        UnknownNameError: for an unknown protocol.
+        UsageError: if no name is given and nothing covers the data set.
+    """
+    own = datasets.get(dataset).terms if dataset in datasets else None
+    if name is None:
+        name = default_protocol(dataset) if own is None else MAIN
+    protocol = load_protocol(name)
+    if own is None or terms_key(dataset) in protocol.datasets:
+        return protocol
+    return protocol.model_copy(update={"datasets": {**protocol.datasets, dataset: own}})

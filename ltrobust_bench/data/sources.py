@@ -83,20 +83,22 @@ def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
     if place is not None and os.path.isfile(place) and (spec.folder or archive.dataset_in(place) == spec.name):  # noqa: PTH113
         return _checked(spec, archive.read(place, spec.name), "")
     if not spec.folder:
-        return _checked(spec, _loader(module, function)(None), "")
-    if place is None:
+        place, remedy = None, ""
+    elif place is None:
         raise DataError(f"{spec.name} needs a data folder and none was given: {spec.remedy}")
-    if not os.path.isdir(place):  # noqa: PTH112
+    elif not os.path.isdir(place):  # noqa: PTH112
         raise DataError(f"{spec.name}: there is no folder {place}: {spec.remedy}")
+    else:
+        remedy = spec.remedy
     try:
         # What a folder of images holds depends on the size that they are scaled to.
         arguments = (place,) if spec.classes is not None else (place, spec.shape[-1])
-        source = _loader(module, function)(*arguments)
+        return _checked(spec, _loader(module, function)(*arguments), remedy)
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
-        raise DataError(f"{spec.name} is missing or damaged in {place} ({_line(error)}): {spec.remedy}") from None
-    return _checked(spec, source, spec.remedy)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader, or a stranger's reader does
+        what = f"is missing or damaged in {place}" if spec.folder else "cannot be read"
+        raise DataError(f"{spec.name} {what} ({_line(error)}): {remedy or spec.loader}") from None
 
 
 def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:

@@ -20,4 +20,6 @@ def _built_in() -> list[Entry]:
     ]
 
 
-models: Registry[Callable] = Registry("model", discover=_built_in, entry_point_group="ltrobust_bench.models")
+models: Registry[Callable] = Registry(
+    "model", discover=_built_in, entry_point_group="ltrobust_bench.models", base=Callable
+)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
 from ltrobust_bench.data.known import known_split
-from ltrobust_bench.data.registry import dataset_spec
+from ltrobust_bench.data.registry import dataset_spec, protocol_for
 from ltrobust_bench.data.split import long_tailed_counts
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models.registry import models
@@ -56,7 +56,7 @@ class Case:
     @classmethod
     def of(cls, record: Record, place: str | None, now: datetime) -> Case:
         run = record.run
-        protocol = load_protocol(run.protocol) if run.protocol in protocols else None
+        protocol = protocol_for(run.dataset, run.protocol) if run.protocol in protocols else None
         if protocol is not None and terms_key(run.dataset) not in protocol.datasets:
             protocol = None
         card = methods.get(run.method).card if run.method in methods else None
@@ -92,7 +92,7 @@ def _among(field: str, name: str, names: list[str], what: str) -> Findings:
 
 @cache
 def _digest(protocol: str, dataset: str) -> str:
-    return load_protocol(protocol).digest(dataset)
+    return protocol_for(dataset, protocol).digest(dataset)
 
 
 def known_protocol(case: Case) -> Findings:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.compare import resolved_pairs
 from ltrobust_bench.evaluation.groups import by_size
@@ -161,7 +162,8 @@ class Board:
         """Whether imbalance ratio, profile and network are those that the protocol names for the data set."""
         if self.status == "unknown":
             return False
-        k, terms = self.key, load_protocol(self.key.protocol).terms(self.key.dataset)
+        k = self.key
+        terms = protocol_for(k.dataset, k.protocol).terms(k.dataset)
         return (k.profile, k.model) == (terms.profile, terms.model) and (
             terms.profile == "own" or k.imbalance_ratio == terms.imbalance_ratio
         )
@@ -275,7 +277,7 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
 
 def _protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
     try:
-        protocol = load_protocol(key.protocol)
+        protocol = protocol_for(key.dataset, key.protocol)
     except UnknownNameError as error:
         return "unknown", [f"{error} Its records are shown and flagged."]
     if terms_key(key.dataset) not in protocol.datasets:

@@ -56,8 +56,14 @@ def build_plugins(slugs: list[str], options: Mapping[str, Any], data: TrainInfo)
 
 
 def build_network(model: str, channels: int, classes: int, method: Method) -> Network:
-    """A freshly initialised network (torch's global generator) with the method's head."""
+    """A freshly initialised network (torch's global generator) with the method's head.
+
+    Raises:
+        UsageError: if the backbone does not say how many features it gives.
+    """
     backbone = models.get(model)(channels)
+    if not isinstance(getattr(backbone, "features", None), int):
+        raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
     return Network(backbone, method.head(backbone.features, classes))
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ltrobust_bench.errors import UnknownNameError
+from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.registry import DuplicateNameError, Entry, Registry
 
 
@@ -15,7 +15,7 @@ def test_target_is_imported_only_when_used():
     registry = Registry("thing", discover=lambda: [Entry("broken", "no_such_module:x"), Entry("join", "os.path:join")])
     assert registry.names() == ["broken", "join"]
     assert registry.get("join")("a", "b").startswith("a")
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(UsageError, match=r"no_such_module:x cannot be loaded \(ModuleNotFoundError"):
         registry.get("broken")
 
 
