@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_checkout = Path(__file__).resolve().parents[2] / "baselines"
-if (_checkout / "at" / "card.toml").is_file():
-    __path__.append(str(_checkout))
+_folder = Path(__file__).resolve().parents[2] / "baselines"
+CHECKOUT: Path | None = _folder if (_folder / "at" / "card.toml").is_file() else None
+"""The checkout's folder; None in an installed wheel."""
+if CHECKOUT is not None:
+    __path__.append(str(CHECKOUT))

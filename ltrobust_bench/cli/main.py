@@ -16,6 +16,7 @@ VERBS = {
     "list": "methods, datasets, models, attacks, protocols",
     "show": "one method: paper, recipe, options, deviations",
     "check": "the conformance test of a method",
+    "new": "start the folder of a method",
     "data": "look at data sets, download them",
     "report": "leaderboard, tables, figures from records",
     "record": "validate, submit, verify, retract, export records",

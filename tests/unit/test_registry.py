@@ -37,7 +37,7 @@ def test_unknown_name_offers_the_nearest(typed, offered):
 
 LIGHT = [
     "import ltrobust_bench",
-    "import ltrobust_bench.cli.main",
+    "import ltrobust_bench.cli.main, ltrobust_bench.scaffold",
     "from ltrobust_bench.cards import methods; [e.load().card for e in methods]",
     "from ltrobust_bench.protocol import protocols, load_protocol; [load_protocol(n) for n in protocols.names()]",
     "import ltrobust_bench.records.io, ltrobust_bench.report, ltrobust_bench.report.aggregate",
