@@ -35,7 +35,8 @@ def method(name: str, output: Path | None) -> None:
     steps = [f"write the function `loss` in {started.method}"]
     if output is not None:
         if started.entry_point:
-            steps.append(f"add to {output / 'pyproject.toml'}:\n\n{started.entry_point}")
+            project, package = output / "pyproject.toml", started.method.parent.name
+            steps.append(f"in {project} add {package} to the packages, and register it:\n\n{started.entry_point}")
         steps.append(f"pip install -e {output}")
     steps += [
         f"ltbench check {name}",

@@ -90,7 +90,8 @@ def test_a_second_method_in_a_package_leaves_its_project_file_alone(tmp_path, ca
     before = (tmp_path / "pyproject.toml").read_bytes()
     code, out, _ = call(capsys, "new", "method", "other-loss", "--output", tmp_path)
     assert code == 0 and (tmp_path / "pyproject.toml").read_bytes() == before
-    lines = out.partition("pyproject.toml:\n\n")[2].partition("\n\n")[0]
+    assert f"in {tmp_path / 'pyproject.toml'} add ltbench_other_loss to the packages, and register it:" in out
+    lines = out.partition("register it:\n\n")[2].partition("\n\n")[0]
     assert tomllib.loads(lines) == {
         "project": {"entry-points": {"ltrobust_bench.methods": {"other-loss": "ltbench_other_loss"}}}
     }

@@ -17,6 +17,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 RECORDS = sorted((RESULTS / "records").rglob("*.json"))
 
 
+@pytest.mark.board
 def test_three_seeds_of_each_entry():
     found, problems = find_records([RESULTS / "records"])
     assert problems == []
@@ -27,6 +28,7 @@ def test_three_seeds_of_each_entry():
     assert all(s == {0, 1, 2} for s in seeds.values())
 
 
+@pytest.mark.board
 def test_every_defense_of_the_registry_is_on_the_board():
     found, _ = find_records([RESULTS / "records"])
     on_board = {r.run.method for r in found if r.run.imbalance_ratio > 1 and r.run.profile == "exp"}
@@ -56,6 +58,7 @@ def test_record(path):
     assert run.recipe == card.resolve_recipe(protocol, run.track, run.epsilon, run.overrides)
 
 
+@pytest.mark.board
 def test_tables_are_regenerated_byte_for_byte(tmp_path):
     leaderboard([RESULTS / "records"], tmp_path, figures=False)
     for name in ("leaderboard.csv", "groups.csv", "per_class.csv", "leaderboard.md"):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from ltrobust_bench.cli.main import ltbench
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
 from ltrobust_bench.evaluation.reliability import MEANINGS
 
@@ -22,6 +25,11 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def section(text, heading):
+    """What stands below a heading, up to the next of its level."""
+    return re.search(rf"^## {heading}.*?\n(.*?)(?=^## |\Z)", text, flags=re.M | re.S)[1]
 
 
 def commands(text, word):
@@ -123,9 +131,9 @@ def test_contributing_example_is_followed_literally(tmp_path):
     """Only what CONTRIBUTING shows is written; then its command passes, and the method runs."""
     for name in ("ltrobust_bench", "baselines"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    written = 0
+    written, text = 0, section(CONTRIBUTING, "A new defense")
     for language in ("toml", "python"):
-        for block in blocks(CONTRIBUTING, language):
+        for block in blocks(text, language):
             place = re.match(r"# (baselines/\S+)\n", block)
             assert place is not None
             path = tmp_path / place[1]
@@ -133,10 +141,32 @@ def test_contributing_example_is_followed_literally(tmp_path):
             path.write_text(block, encoding="utf-8")
             written += 1
     assert written == 2
-    (check,) = commands(CONTRIBUTING, "ltbench check")
+    (check,) = commands(text, "ltbench check")
     done = run(check, tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0 and "passes all" in done.stdout, done.stdout + done.stderr
-    (command,) = commands(CONTRIBUTING, "ltbench run")
+    (command,) = commands(text, "ltbench run")
     reduced = f"{command} --protocol smoke"
     assert run(reduced, tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
     assert list(tmp_path.glob("runs/sqrt-balanced-digits-lt-*/record.json"))
+
+
+@pytest.mark.parametrize("line", commands(CONTRIBUTING, "ltbench") + re.findall(r"`(ltbench [^`]+)`", CONTRIBUTING))
+def test_contributing_names_commands_that_exist(line):
+    """Verbs, arguments and options, as far as they can be told without doing what they say."""
+    arguments, command, context = shlex.split(" ".join(line.split()))[1:], ltbench, click.Context(ltbench)
+    while isinstance(command, click.Group):
+        _, command, arguments = command.resolve_command(context, arguments)
+    if arguments:
+        command.make_context("ltbench", arguments)
+
+
+def test_contributings_package_is_the_tested_one():
+    (shown,) = blocks(section(CONTRIBUTING, "A method, data set or network in a package"), "toml")
+    assert shown in (ROOT / "tests" / "third_party" / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_contributing_names_templates_and_forms_that_exist():
+    for name in re.findall(r"template `(\S+\.md)`", CONTRIBUTING):
+        assert (ROOT / ".github" / "PULL_REQUEST_TEMPLATE" / name).is_file()
+    forms = "".join(path.read_text() for path in (ROOT / ".github" / "ISSUE_TEMPLATE").iterdir())
+    assert "name: A result looks wrong\n" in forms and "*A result looks wrong*" in " ".join(CONTRIBUTING.split())

@@ -1,0 +1,204 @@
+"""What a pull request adds to the benchmark, and what is wrong with it.
+
+    python .github/submission.py --base origin/main --summary submission/summary.md
+
+Sorts the files changed since the base into records and methods, runs ``ltbench record validate`` on the first and
+``ltbench check`` on the second, and writes what they found as Markdown. Exit codes: 0 nothing wrong, 1 problems.
+
+Standard library only: the workflow runs the base branch's copy, so a pull request cannot change its own rules. What it
+quotes from the pull request (paths, messages, output of contributed code) is made harmless first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONTRIBUTED = ("results/records/", "results/retractions/", "results/published/")
+"""What people add below results/; the rest is generated on main."""
+SHOWN = 40
+"""Problems that are listed; the others are counted."""
+LONGEST = 50_000
+"""Characters of the summary; a comment holds 65,536."""
+PATIENCE = 1200
+"""Seconds for one command."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that differs from the base: ``status`` is git's letter (A, M, D, T)."""
+
+    status: str
+    path: str
+
+
+@dataclass
+class Task:
+    """What to run, and what is wrong before anything is run.
+
+    Attributes:
+        records: files and folders for ``ltbench record validate``.
+        methods: slugs for ``ltbench check``.
+        problems: one line each.
+    """
+
+    records: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: a heading, problems as lines, and its output."""
+
+    title: str
+    problems: list[str]
+    output: str = ""
+
+
+def parse_changes(listing: str) -> list[Change]:
+    """The output of ``git diff --name-status --no-renames -z``."""
+    words = listing.split("\0")[:-1]
+    return [Change(status[:1], path) for status, path in zip(words[::2], words[1::2], strict=True)]
+
+
+def sort_out(changes: Sequence[Change]) -> Task:
+    """Which records and methods changed, and which changes no pull request makes."""
+    task = Task()
+    folders: dict[str, None] = {}
+    elsewhere = [c.path for c in changes if not c.path.startswith("results/")]
+    for path in (change.path for change in changes):
+        if path.startswith("results/records/"):
+            if not path.endswith(".json"):
+                task.problems.append(f"{path}: only JSON files lie below results/records")
+            task.records.append(path)
+        elif path.startswith("results/") and not path.startswith(CONTRIBUTED):
+            task.problems.append(f"{path} is generated on main; leave it out of the pull request")
+        elif path.startswith("baselines/"):
+            folders[path.split("/")[1]] = None
+    if any(c.path.startswith("results/retractions/") for c in changes):
+        task.records = ["results/records"]  # retractions are examined with the folder that they speak of
+    if task.records and elsewhere:
+        task.problems.append(
+            f"records come in a pull request of their own, and this one also changes {elsewhere[0]}"
+            + (f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else "")
+        )
+    for folder in folders:
+        if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", folder):
+            task.methods.append(folder.replace("_", "-"))
+        else:
+            task.problems.append(f"baselines/{folder}: a method's folder is its slug with underscores")
+    return task
+
+
+def card_of(slug: str) -> str:
+    """Where a method's card lies."""
+    return f"baselines/{slug.replace('-', '_')}/card.toml"
+
+
+def look_at_card(slug: str, root: Path) -> list[str]:
+    """What a reader of the card still misses."""
+    card = card_of(slug)
+    if not (root / card).is_file():
+        return [f"{card} is missing; a method has a card, and records that name it need it"]
+    left = sum("TODO" in line for line in (root / card).read_text(encoding="utf-8", errors="replace").splitlines())
+    return [f"{card} still says TODO in {left} line{'s' if left > 1 else ''}"] if left else []
+
+
+def run(command: Sequence[str]) -> tuple[int, str, str]:
+    """Exit code, output and errors; a command that does not end in time has exit code 124."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return 124, "", f"it was stopped after {PATIENCE} seconds"
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def validate(paths: Sequence[str], base: str) -> Outcome:
+    """``ltbench record validate`` on what changed."""
+    code, out, err = run(["ltbench", "record", "validate", "--json", "--against", base, "--", *paths])
+    try:
+        report = json.loads(out)
+        problems = [f"{p['path']}: {p['field']}: {p['allowed']} (got {p['seen']})" for p in report["problems"]]
+        title = f"Records: {int(report['records'])} examined"
+    except (ValueError, KeyError, TypeError):
+        problems, title = [last_line(err) or f"`ltbench record validate` ended with code {code}"], "Records"
+    if code and not problems:
+        problems = [f"`ltbench record validate` ended with code {code}"]
+    return Outcome(title, problems)
+
+
+def check(slug: str, root: Path) -> Outcome:
+    """``ltbench check`` on a method."""
+    title, problems = f"Method {slug}", look_at_card(slug, root)
+    if not (root / card_of(slug)).is_file():
+        return Outcome(title, problems)
+    code, out, err = run(["ltbench", "check", slug])
+    if code:
+        problems.append(last_line(out if code == 1 and out else err) or f"`ltbench check` ended with code {code}")
+    return Outcome(title, problems, out)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def harmless(text: str, longest: int = 300) -> str:
+    """``text`` on one line, without what Markdown or a terminal would act on."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    for special, instead in (("`", "'"), ("~", "-"), ("@", "(at)")):
+        plain = plain.replace(special, instead)
+    return plain if len(plain) <= longest else f"{plain[:longest]}..."
+
+
+def summary(problems: Sequence[str], outcomes: Sequence[Outcome]) -> str:
+    """What was found, as Markdown that reads as plain text too."""
+    count = len(problems) + sum(len(outcome.problems) for outcome in outcomes)
+    verdict = "Nothing wrong was found." if not count else f"{count} problem{'s' if count > 1 else ''}."
+    if not problems and not outcomes:
+        verdict = "No record and no method was changed."
+    lines = ["# Submission", "", verdict]
+    for outcome in [Outcome("Files", list(problems)), *outcomes] if problems else outcomes:
+        lines += ["", f"## {outcome.title}", ""]
+        lines += [f"- `{harmless(problem)}`" for problem in outcome.problems[:SHOWN]] or ["- nothing wrong"]
+        if len(outcome.problems) > SHOWN:
+            lines.append(f"- and {len(outcome.problems) - SHOWN} more")
+        if outcome.output.strip():
+            lines += ["", *(f"    {harmless(line)}" for line in outcome.output.splitlines()[:SHOWN])]
+    if count:
+        lines += ["", "CONTRIBUTING.md says how to run the same checks at home."]
+    text = "\n".join(lines) + "\n"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n(cut)\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Examine the checkout in the working directory."""
+    parser = argparse.ArgumentParser(description="Examine what a pull request adds to the benchmark.")
+    parser.add_argument("--base", required=True, help="commit that the pull request goes to, e.g. origin/main")
+    parser.add_argument("--summary", required=True, type=Path, help="Markdown file to write")
+    given = parser.parse_args(arguments)
+    compared = ["git", "diff", "--name-status", "--no-renames", "--no-ext-diff", "-z", f"{given.base}...HEAD", "--"]
+    code, out, err = run(compared)
+    if code:
+        print(f"git diff failed: {last_line(err)}", file=sys.stderr)
+        return 2
+    task = sort_out(parse_changes(out))
+    outcomes = [validate(task.records, given.base)] if task.records else []
+    outcomes += [check(slug, Path.cwd()) for slug in task.methods]
+    text = summary(task.problems, outcomes)
+    given.summary.parent.mkdir(parents=True, exist_ok=True)
+    given.summary.write_text(text, encoding="utf-8")
+    print(text)
+    return 1 if task.problems or any(outcome.problems for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
