@@ -54,6 +54,8 @@ def test_wheel_installed_without_dependencies_lists_every_method(wheel, tmp_path
     assert names.split() == methods.names()
     assert protocols.split() == ["digits-v0", "ltr-linf-v1", "smoke"]
     assert (tmp_path / "bin" / "ltbench").exists()
+    checkout = "from ltrobust_bench.baselines import CHECKOUT; print(CHECKOUT)"
+    assert run(checkout, PYTHONPATH=str(tmp_path)) == ["None"]
 
 
 def test_editable_install_uses_the_checkout(root):
