@@ -20,7 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CONTRIBUTED = ("results/records/", "results/retractions/", "results/published/")
+RECORDS = "results/records/"
+STATEMENTS = ("results/retractions/", "results/verifications/")
+"""About records; they are examined with the folder of records that they speak of."""
+CONTRIBUTED = (RECORDS, *STATEMENTS, "results/published/")
 """What people add below results/; the rest is generated on main."""
 SHOWN = 40
 """Problems that are listed; the others are counted."""
@@ -74,7 +77,7 @@ def sort_out(changes: Sequence[Change]) -> Task:
     folders: dict[str, None] = {}
     elsewhere = [c.path for c in changes if not c.path.startswith("results/")]
     for path in (change.path for change in changes):
-        if path.startswith("results/records/"):
+        if path.startswith(RECORDS):
             if not path.endswith(".json"):
                 task.problems.append(f"{path}: only JSON files lie below results/records")
             task.records.append(path)
@@ -82,8 +85,8 @@ def sort_out(changes: Sequence[Change]) -> Task:
             task.problems.append(f"{path} is generated on main; leave it out of the pull request")
         elif path.startswith("baselines/"):
             folders[path.split("/")[1]] = None
-    if any(c.path.startswith("results/retractions/") for c in changes):
-        task.records = ["results/records"]  # retractions are examined with the folder that they speak of
+    if any(c.path.startswith(STATEMENTS) for c in changes):
+        task.records = [RECORDS.rstrip("/")]
     if task.records and elsewhere:
         task.problems.append(
             f"records come in a pull request of their own, and this one also changes {elsewhere[0]}"

@@ -48,8 +48,10 @@ def test_methods_are_checked_by_their_slug_once():
     assert (task.records, task.methods, task.problems) == ([], ["my-loss", "b"], [])
 
 
-def test_retractions_are_examined_with_the_whole_folder():
-    assert sorted_out("results/retractions/0123456789ab.json", RECORD).records == ["results/records"]
+@pytest.mark.parametrize("kind", ["retractions", "verifications"])
+def test_statements_about_records_are_examined_with_the_whole_folder(kind):
+    task = sorted_out(f"results/{kind}/0123456789ab.json", RECORD)
+    assert task.records == ["results/records"] and task.problems == []
 
 
 def test_other_changes_need_nothing():
