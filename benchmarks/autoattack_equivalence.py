@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
 import time
 from importlib.metadata import version
@@ -23,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import Network, linear
 from ltrobust_bench.attacks.auto import STAGES
 from ltrobust_bench.cli.shared import (
     FOLDER,
@@ -37,10 +35,10 @@ from ltrobust_bench.cli.shared import (
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.sources import load_source
-from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
+from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.files import make_folder, write_text
-from ltrobust_bench.models import models
+from ltrobust_bench.interop.official import from_official
 from ltrobust_bench.numbers import number
 from ltrobust_bench.progress import Progress, duration
 from ltrobust_bench.protocol import Suite, load_protocol
@@ -53,14 +51,7 @@ VERDICTS = (STANDING, *STAGES, MISCLASSIFIED)
 """What can become of an image: it stands, falls first to one of the attacks, or was misclassified from the start."""
 
 
-def own_name(name: str) -> str:
-    """The name in our ResNet-18 of a tensor of the package's."""
-    if name.startswith("linear."):
-        return name.replace("linear", "head", 1)
-    return "backbone." + re.sub(r"^layer(\d)", lambda match: f"groups.{int(match[1]) - 1}", name)
-
-
-def network(path: Path) -> Network:
+def network(path: Path) -> nn.Module:
     """Our ResNet-18 for CIFAR-10 with the weights of ``model_test.pt``, in eval mode.
 
     Raises:
@@ -72,14 +63,7 @@ def network(path: Path) -> Network:
             f"no weights at {path}; without --weights those of the installed pyautoattack are taken, and `pip download "
             f"--no-deps pyautoattack==0.2.0` fetches a wheel, a zip file, with pyautoattack/examples/model_test.pt."
         )
-    backbone = models.get("resnet18")(3)
-    model = Network(backbone, linear(backbone.features, 10))
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict({own_name(name): value for name, value in weights.items()})
-    except Exception:  # whatever a damaged file makes of its reader
-        raise CheckpointError(f"{path} is damaged, or holds something else than pyautoattack's ResNet-18.") from None
-    return model.eval()
+    return from_official(path, "at", {}, [1] * 10, "cifar10-lt")
 
 
 def official_verdicts(

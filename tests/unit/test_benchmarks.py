@@ -54,7 +54,6 @@ def test_their_resnet_in_ours_is_the_same_function(equivalence, tmp_path):
         theirs(torch.rand(8, 3, 32, 32))  # moves the running statistics away from 0 and 1
     torch.save(theirs.state_dict(), tmp_path / "model_test.pt")
     ours = equivalence.network(tmp_path / "model_test.pt")
-    assert set(ours.state_dict()) == {equivalence.own_name(name) for name in theirs.state_dict()}
     x = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs.eval()(x))
@@ -126,8 +125,8 @@ def test_bad_input_is_one_line(ended, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
     for arguments, says in (
         (("--weights", tmp_path / "none.pt"), "pip download --no-deps pyautoattack==0.2.0"),
-        (("--weights", tmp_path / "text.pt"), "is damaged, or holds something else"),
-        (("--weights", tmp_path / "other.pt"), "is damaged, or holds something else"),
+        (("--weights", tmp_path / "text.pt"), "is damaged, or an interrupted download"),
+        (("--weights", tmp_path / "other.pt"), "is no network of"),
         (("--epsilon", "some"), "is not a number"),
         (("--epsilon", "0"), "is no radius"),
         (("--data-dir", tmp_path / "none"), "there is no folder"),
