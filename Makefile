@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fidelity autoattack-equivalence lint results clean
+.PHONY: demo test test-slow fidelity autoattack-equivalence screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -50,6 +50,9 @@ results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 h
 	$(BOARD) --method at --profile balanced
 	$(BOARD) --method at --imbalance-ratio 1
 	$(BIN)/ltbench report leaderboard
+
+screenshots: $(STAMP)  ## docs/site-*.png: the pages of the committed records, in Debian's chromium
+	$(BIN)/python docs/screenshots.py
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ltrobust-bench needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'

@@ -8,16 +8,18 @@ from typing import Any
 
 import click
 
+from ltrobust_bench.cli import site
 from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.shared import results_dir_option
 
 
 @click.group(name="report")
 def command() -> None:
-    """Tables and figures from records, and of one network."""
+    """Tables, figures and web pages from records, and of one network."""
 
 
 command.add_command(analyse)
+command.add_command(site.command)
 
 
 @command.command(epilog="Example: ltbench report leaderboard --records results/records --records runs --no-figures")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ltrobust_bench.records.schema import Record
     from ltrobust_bench.report.aggregate import Board
 
 
@@ -71,6 +72,28 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
     return fitting[0], [*problems, *fitting[0].messages]
 
 
+def read_records(folders: Sequence[Path], results: Sequence[Path] = ()) -> tuple[list[Record], list[str]]:
+    """All records below some folders that count, and a message for each file that is none.
+
+    Args:
+        results: folders whose retractions hold besides those that lie beside the records.
+
+    Raises:
+        UsageError: if there is no readable record.
+    """
+    from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.records.io import find_records
+
+    records, problems = find_records(folders, results)
+    if not records:
+        looked = ", ".join(str(folder) for folder in folders)
+        damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""
+        raise UsageError(
+            f"no records in {looked}{damaged}; make one with `ltbench run --method reat --dataset digits-lt`."
+        )
+    return records, problems
+
+
 def leaderboard(
     records_dirs: Sequence[Path | str] = (Path("results/records"),),
     output: Path | str = Path("results"),
@@ -89,20 +112,12 @@ def leaderboard(
     Raises:
         UsageError: if there is no readable record, or ``output`` cannot be written.
     """
-    from ltrobust_bench.errors import UsageError
     from ltrobust_bench.files import write_text
-    from ltrobust_bench.records.io import find_records
     from ltrobust_bench.records.retract import retractions_beside
     from ltrobust_bench.report import aggregate, tables
 
     folders = [Path(folder) for folder in records_dirs]
-    records, problems = find_records(folders, [Path(output)])
-    if not records:
-        looked = ", ".join(str(folder) for folder in folders)
-        damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""
-        raise UsageError(
-            f"no records in {looked}{damaged}; make one with `ltbench run --method reat --dataset digits-lt`."
-        )
+    records, problems = read_records(folders, [Path(output)])
     boards = aggregate.boards(records)
     texts = {
         "leaderboard.csv": tables.leaderboard_csv(boards),

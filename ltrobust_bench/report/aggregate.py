@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.compare import resolved_pairs
@@ -32,6 +32,17 @@ TOP, TOP_SEEDS = 3, 5
 """A claim to one of the first ranks needs so many seeds."""
 UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
 """Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
+FLAGS = {
+    "off-recipe": "recipe settings were given by hand, so the method is not on the track's terms",
+    "reduced": "training images, test images or epochs were cut by hand",
+    "1 seed": "a single run: the interval leaves out the spread between seeds",
+    "train-eps>eval-eps": "trained with radii above the one it is attacked with",
+    "unknown protocol": "no installed protocol has the digest of the one it was run under",
+    UNRANKED: "a reference, or not the authors' method: its card asks for no rank",
+    NEEDS_SEEDS: f"a claim to ranks 1 to {TOP} needs {TOP_SEEDS} seeds; this entry has fewer",
+    **MEANINGS,
+}
+"""Every flag of an entry and what it means: those of a board, then the signs of an unreliable evaluation."""
 
 
 class BoardKey(NamedTuple):
@@ -227,8 +238,8 @@ def entries_called(board: Board, names: Sequence[str], attack: str) -> list[Entr
     return [by_label[name] for name in names]
 
 
-def method_label(run: RunSection) -> str:
-    """A run's name on a board: method and plug-ins, options off the track's defaults, recipe overrides.
+def changed_settings(run: RunSection) -> dict[str, Value]:
+    """Options off the track's defaults, then recipe overrides, each by name; what ``--set`` takes.
 
     Of a method whose card is not installed all options are named.
     """
@@ -236,14 +247,19 @@ def method_label(run: RunSection) -> str:
     for slug in run.plugins:
         if slug in plugins:
             options |= {f"{slug}.{name}": option for name, option in plugins.get(slug).card.options.items()}
-    changed = [
-        f"{name}={value}"
+    changed = {
+        name: value
         for name, value in sorted(run.options.items())
         if name not in options or getattr(options[name], run.track) != value
-    ]
-    changed += [f"{name}={value}" for name, value in sorted(run.overrides.items())]
+    }
+    return changed | dict(sorted(run.overrides.items()))
+
+
+def method_label(run: RunSection) -> str:
+    """A run's name on a board: method and plug-ins, and the settings that were changed."""
+    changed = ", ".join(f"{name}={value}" for name, value in changed_settings(run).items())
     label = "+".join([run.method, *run.plugins])
-    return f"{label} ({', '.join(changed)})" if changed else label
+    return f"{label} ({changed})" if changed else label
 
 
 def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStatus, odd: list[str]) -> Board:

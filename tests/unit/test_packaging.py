@@ -70,3 +70,6 @@ def test_wheel_has_no_tests_data_or_results(wheel):
     assert all(n.startswith(("ltrobust_bench/", "ltrobust_bench-")) for n in names)
     assert len(names) == len(set(names))
     assert {"ltrobust_bench/protocol/ltr-linf-v1.toml", "ltrobust_bench/baselines/reat/card.toml"} <= set(names)
+    site = Path(__file__).resolve().parents[2] / "ltrobust_bench" / "report" / "site"
+    for part in ("templates", "assets"):
+        assert {f"ltrobust_bench/report/site/{part}/{path.name}" for path in (site / part).iterdir()} <= set(names)

@@ -1,0 +1,42 @@
+"""``ltbench report site``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ltrobust_bench.cli.shared import FOLDER, console, results_dir_option
+
+
+@click.command(name="site", epilog="Example: ltbench report site --output site, then open site/index.html")
+@results_dir_option
+@click.option(
+    "--records",
+    "records_dirs",
+    type=FOLDER,
+    multiple=True,
+    help="Read records from this folder or file instead; repeatable.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=FOLDER,
+    default=Path("site"),
+    show_default=True,
+    help="Folder to write; an older page there is replaced.",
+)
+@click.pass_context
+def command(context: click.Context, results_dir: Path, records_dirs: tuple[Path, ...], output: Path) -> None:
+    """Write the leaderboard as web pages: a folder that opens from disk and needs no network.
+
+    Leaves with code 1 if a file was no valid record; the pages are built from the others.
+    """
+    from ltrobust_bench.report.site import build
+
+    result = build(records_dirs or (results_dir / "records",), output)
+    out = console()
+    for message in result.messages:
+        out.print(f"note: {message}", style="yellow", soft_wrap=True)
+    out.print(f"wrote {result.files} files; open {result.index}", soft_wrap=True)
+    context.exit(1 if result.damaged else 0)

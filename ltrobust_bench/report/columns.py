@@ -1,0 +1,79 @@
+"""What every column of the CSV files means, in one line each."""
+
+from __future__ import annotations
+
+_BOARD = {
+    "board": "name of the board; on one board are runs with the same terms, images, network and attacks",
+    "protocol": "protocol the runs were made under",
+    "protocol_digest": "first 12 hex digits of the digest of what the protocol states for the data set",
+    "protocol_status": "frozen: for papers; disposable or smoke: not for papers; unknown: not installed here",
+    "dataset": "data set that the training images were cut from",
+    "imbalance_ratio": "training images of the largest class over those of the smallest",
+    "profile": "how class sizes fall: exp, step, balanced (the same total in equal classes), own (as found)",
+    "model": "network",
+    "track": "fixed: one training budget for every method; paper: the authors' recipe",
+    "scope": "full, or reduced: images or epochs were cut by hand",
+}
+_SEEDS = "runs that differ in the training seed only; percentages are their mean"
+_METHOD = "method and plug-ins, with the settings that differ from the track's defaults"
+_AUTOATTACK = "autoattack: standard version by its authors' code; aa-small-c: what stands in for it below 4 classes"
+
+LEADERBOARD = {
+    **_BOARD,
+    "rank": "1 plus the number of entries above that a paired test resolves as better; empty: not ranked",
+    "method": _METHOD,
+    "union_balanced": "worst case: share of images that withstand every attack of the suite, mean over classes, %",
+    "autoattack_kind": _AUTOATTACK,
+    "autoattack_balanced": "share of images that withstand AutoAttack alone, mean over classes, %",
+    "union_tail": "worst case over the third of the classes with the fewest training images, %",
+    "union_worst_tenth": "worst case over the tenth of the classes where it is lowest, %",
+    "clean_balanced": "share of images classified correctly without an attack, mean over classes, %",
+    "clean_head": "clean accuracy over the third of the classes with the most training images, %",
+    "clean_medium": "clean accuracy over the middle third of the classes, %",
+    "clean_tail": "clean accuracy over the third of the classes with the fewest training images, %",
+    "union_head": "worst case over the third of the classes with the most training images, %",
+    "union_medium": "worst case over the middle third of the classes, %",
+    "union_head_tail_gap": "worst case, head minus tail, points; no measure of quality: robust to nothing is 0",
+    "seeds": _SEEDS,
+    "interval_low": "lower end of the 95 % interval of union_balanced, %",
+    "interval_high": "upper end of the 95 % interval of union_balanced, %",
+    "interval_kind": "t over seeds; wilson: one seed, the test images' chance alone without the spread between seeds",
+    "training_forwards": "images passed forward through the network in training, mean over seeds",
+    "training_backwards": "images passed backward through the network in training, mean over seeds",
+    "training_seconds": "seconds of training on the machine that ran it, mean over seeds; machines differ",
+    "optimizer_steps": "optimiser steps, those of a run it builds on included",
+    "training_epsilon": "radius of the attack in training, pixel scale 0 to 1",
+    "trials": "configurations tried on a validation split before this one",
+    "flags": "what a reader must know before comparing; each flag is explained",
+    "records": "identities of the records the line is made from, one per seed",
+}
+GROUPS = {
+    **_BOARD,
+    "method": _METHOD,
+    "attack": "clean, an attack of the suite, or union: the worst case of all, image by image",
+    "overall": "accuracy over all test images, %",
+    "balanced": "accuracy, mean over classes, %",
+    "head": "accuracy over the third of the classes with the most training images, %",
+    "medium": "accuracy over the middle third of the classes, %",
+    "tail": "accuracy over the third of the classes with the fewest training images, %",
+    "worst_class": "accuracy of the class where it is lowest, %",
+    "worst_tenth": "accuracy over the tenth of the classes where it is lowest, %",
+    "head_tail_gap": "head minus tail, points; no measure of quality",
+    "seeds": _SEEDS,
+}
+PER_CLASS = {
+    **_BOARD,
+    "method": _METHOD,
+    "class": "label of the class in the data set",
+    "rank": "place of the class by training images, 0 is the largest",
+    "group": "head, medium or tail: thirds of the classes by training images; empty below 3 classes",
+    "train_images": "training images of the class",
+    "test_images": "test images of the class",
+    "clean": "share of the class classified correctly without an attack, %",
+    "autoattack_kind": _AUTOATTACK,
+    "autoattack": "share of the class that withstands AutoAttack alone, %",
+    "union": "share of the class that withstands every attack of the suite, %",
+    "natural_error": "share of the class misclassified without an attack, %",
+    "boundary_error": "share of the class that is correct without an attack and broken by one, %",
+    "seeds": _SEEDS,
+}

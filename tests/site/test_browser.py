@@ -1,0 +1,211 @@
+"""The web pages in a real browser: Debian's chromium (or LTBENCH_CHROMIUM), opened from disk.
+
+Without playwright or chromium the tests say that they skipped; with LTBENCH_REQUIRE_BROWSER=1 they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pages import HOSTILE, RECORDS, hostile_record
+
+from ltrobust_bench.records.io import read_record
+from ltrobust_bench.report.site import build
+
+CHROMIUM = os.environ.get("LTBENCH_CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+BOARD = "section.board.shown"
+
+
+def absent(what):
+    reason = f"the pages are tested in a browser where {what}"
+    if os.environ.get("LTBENCH_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("playwright is installed")
+    if not Path(CHROMIUM).exists():
+        absent(f"{CHROMIUM} is, or what LTBENCH_CHROMIUM names")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    place = tmp_path_factory.mktemp("browser")
+    return build([RECORDS, hostile_record(place / "records")], place / "site").index.parent
+
+
+@pytest.fixture
+def opened(browser, site):
+    """Opens a page; at the end there was no message on the console, no error, and no request out of the folder."""
+    contexts, wrong = [], []
+
+    def open_page(name="index.html", **settings):
+        context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+        inside = (site.as_uri() + "/", "data:")
+        page.on("request", lambda r: None if r.url.startswith(inside) else wrong.append(f"request: {r.url}"))
+        page.goto(f"{site.as_uri()}/{name}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def column(page, title):
+    """The texts of a column of the board that is shown, by the header's accessible name."""
+    head = page.locator(f"{BOARD} thead th[data-dt-column][aria-label='{title}']")
+    place = int(head.get_attribute("data-dt-column"))
+    return [row[place] for row in rows(page)]
+
+
+def switch(page, name):
+    return page.get_by_role("combobox", name=name)
+
+
+def rows(page):
+    return page.evaluate(
+        "board => [...document.querySelectorAll(board + ' tbody tr')].map(r => [...r.cells].map(c => c.innerText))",
+        BOARD,
+    )
+
+
+def test_every_kind_of_page_opens_without_a_message(opened, site):
+    record = next((site / "records").glob("*.html")).name
+    for name in ("index.html", "methods.html", "data.html", "methods/robal.html", "methods/awp.html"):
+        assert opened(name).locator("h1").count() == 1
+    assert opened(f"records/{record}").locator("h2", has_text="Result").count() == 1
+
+
+def test_it_opens_by_rank_and_the_unranked_stand_last(opened):
+    ranks = [row[0] for row in rows(opened())]
+    ranked = [int(rank) for rank in ranks if rank != "–"]
+    assert len(ranks) >= 40 and ranked == sorted(ranked) and ranks[len(ranked) :] == ["–"] * (len(ranks) - len(ranked))
+
+
+def test_sorting_by_click_and_by_keyboard(opened):
+    page = opened()
+    page.locator(f"{BOARD} th[aria-label='Robust Tail']").click()
+    tail = [float(value) for value in column(page, "Robust Tail")]
+    assert tail == sorted(tail, reverse=True) and len(set(tail)) > 10
+    order = page.get_by_role("button", name="Clean All: Activate to sort")
+    order.focus()
+    page.keyboard.press("Enter")
+    clean = [float(value) for value in column(page, "Clean All")]
+    assert clean == sorted(clean, reverse=True)
+    page.keyboard.press("Enter")
+    assert [float(value) for value in column(page, "Clean All")] == clean[::-1]
+    assert page.locator(f"{BOARD} th[aria-label='Clean All']").get_attribute("aria-sort") == "ascending"
+
+
+def test_filtering_by_text_and_by_kind(opened):
+    page = opened()
+    everything = len(rows(page))
+    page.get_by_label("Find").fill("robal")
+    assert [row[1].split("\n")[0] for row in rows(page)] == ["robal", "robal"]
+    assert f"2 of {everything} entries" in page.locator(f"{BOARD} .count").inner_text()
+    page.get_by_label("Find").fill("")
+    page.get_by_label("Kind of defense").select_option("general adversarial training")
+    names = {row[1].split("\n")[0] for row in rows(page)}
+    assert {"at", "trades", "mart"} <= names and "reat" not in names
+    page.get_by_label("Find").fill("no such thing")
+    assert page.locator(f"{BOARD} tbody").inner_text() == "No entry fits."
+
+
+def test_switching_boards(opened):
+    page = opened()
+    first = page.locator(f"{BOARD} h2").inner_text()
+    switch(page, "Imbalance ratio").select_option("1")
+    assert "imbalance ratio 1," in page.locator(f"{BOARD} h2").inner_text()
+    assert page.locator("section.board:visible").count() == 1 and len(rows(page)) == 1
+    assert page.url.endswith("#digits-v0-digits-lt-ir1-small-fixed")
+    page.reload()
+    assert switch(page, "Imbalance ratio").input_value() == "1"
+    page.get_by_label("Find").fill("reat")
+    switch(page, "Imbalance ratio").select_option("20")
+    assert len(rows(page)) == 1, "the filter holds on the other board"
+    page.get_by_label("Find").fill("")
+    assert page.locator(f"{BOARD} h2").inner_text() == first
+
+
+def test_light_and_dark_and_the_choice_is_remembered(opened):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    page = opened(color_scheme="dark")
+    dark = page.evaluate(ground)
+    page.get_by_role("button", name="Light theme").click()
+    light = page.evaluate(ground)
+    assert light == "rgb(255, 255, 255)" != dark
+    page.reload()
+    assert page.evaluate(ground) == light and page.locator("#theme").inner_text() == "Dark theme"
+    assert opened(color_scheme="light").evaluate(ground) == light
+
+
+def test_a_hostile_name_is_text(opened, site):
+    page = opened()
+    page.get_by_label("Find").fill("onerror")
+    (row,) = rows(page)
+    assert f"note={HOSTILE}" in row[1] and page.locator("img").count() == 0
+    page.locator(f"{BOARD} tbody a").first.click()
+    page.wait_for_load_state()
+    assert "methods/at.html#" in page.url and page.get_by_text(f"note={HOSTILE}").count() > 0
+    record = opened(f"records/{read_record(site.parent / 'records' / 'hostile.json').id}.html")
+    assert record.get_by_text(HOSTILE, exact=True).count() >= 5 and record.locator("img").count() == 0
+
+
+def test_copying_a_command(opened):
+    page = opened("methods/reat.html", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy command").first.click()
+    page.get_by_role("button", name="Copied command").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("ltbench run --method reat --dataset digits-lt")
+
+
+@pytest.mark.parametrize("name", ["index.html", "methods.html", "data.html", "methods/robal.html", "record"])
+def test_a_phone_scrolls_the_table_not_the_page(opened, site, name):
+    if name == "record":
+        name = f"records/{min(path.name for path in (site / 'records').glob('*.html'))}"
+    page = opened(name, viewport={"width": 360, "height": 760})
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    if name == "index.html":
+        method = page.locator(f"{BOARD} tbody th").first
+        page.locator(f"{BOARD} .scroll").evaluate("box => (box.scrollLeft = 300)")
+        assert method.bounding_box()["x"] == pytest.approx(16, abs=1), "the method stays in sight"
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_content_and_focus_is_seen(opened):
+    page = opened()
+    page.keyboard.press("Tab")
+    focused = page.locator(":focus")
+    assert focused.inner_text() == "Skip to content" and focused.bounding_box()["x"] > 0
+    assert focused.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+
+
+def test_without_scripts_every_board_is_there(opened):
+    page = opened(java_script_enabled=False)
+    assert page.locator("section.board:visible").count() == 3
+    assert page.locator("form:visible").count() == 0 and page.locator("button:visible").count() == 0

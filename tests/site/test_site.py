@@ -1,0 +1,290 @@
+"""The web pages without a browser: files, links, escaping, determinism, and what they say."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from pages import HOSTILE, RECORDS, ROOT, Page, hostile_record
+
+from ltrobust_bench.cards import Card, methods, plugins
+from ltrobust_bench.cli.run import command as run
+from ltrobust_bench.cli.run import make_plans
+from ltrobust_bench.errors import LTBenchError, UsageError
+from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.report import aggregate, columns, tables
+from ltrobust_bench.report.aggregate import FLAGS
+from ltrobust_bench.report.reproduce import command, obstacles
+from ltrobust_bench.report.site import build, chart, folder, pages, view
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The site of the committed records and a hostile one, and how long it took."""
+    place = tmp_path_factory.mktemp("site")
+    start = time.perf_counter()
+    result = build([RECORDS, hostile_record(place / "records")], place / "site")
+    return result, time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def site(built):
+    return built[0].index.parent
+
+
+@pytest.fixture(scope="module")
+def html(site):
+    """Every page by its path below the site."""
+    return {path.relative_to(site).as_posix(): Page(path) for path in sorted(site.rglob("*.html"))}
+
+
+def test_a_page_for_every_method_and_record(built, html):
+    result, seconds = built
+    records, _ = find_records([RECORDS])
+    assert {f"methods/{slug}.html" for slug in [*methods.names(), *plugins.names()]} <= set(html)
+    assert {f"records/{record.id}.html" for record in records} <= set(html)
+    assert result.files == sum(path.is_file() for path in result.index.parent.rglob("*"))
+    assert not result.damaged and seconds < 30
+
+
+def test_every_link_leads_somewhere(site, html):
+    for name, page in html.items():
+        assert len(set(page.ids)) == len(page.ids), name
+        for attributes in page.named("a"):
+            href = attributes["href"]
+            if href.startswith("https://"):
+                assert "noopener" in attributes["rel"]
+                continue
+            path, _, anchor = href.partition("#")
+            target = (site / name).parent / unquote(path) if path else site / name
+            assert target.is_file(), (name, href)
+            if anchor:
+                assert anchor in html[target.resolve().relative_to(site).as_posix()].ids, (name, href)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs_inline(site, html):
+    for name, page in html.items():
+        loaded = [a["src"] for a in page.named("script")] + [a["href"] for a in page.named("link")]
+        assert all(u == "data:," or ((site / name).parent / u).is_file() for u in loaded), name
+        (policy,) = (a["content"] for a in page.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        for tag, attributes in page.tags:
+            assert tag not in ("style", "img", "iframe", "object", "base"), name
+            assert not any(key.startswith("on") or key == "style" for key in attributes), (name, tag)
+    for asset in ("site.css", "site.js"):
+        assert not re.search(r"https?:|//[a-z]|@import|url\(", (site / "assets" / asset).read_text().replace("// ", ""))
+
+
+def test_contributed_text_is_escaped(html, tmp_path):
+    record = read_record(hostile_record(tmp_path))
+    page = html[f"records/{record.id}.html"]
+    assert page.text.count(HOSTILE) >= 6
+    assert f"note={HOSTILE}" in html["index.html"].text and f"note={HOSTILE}" in html["methods/at.html"].text
+
+
+def test_a_hostile_card_is_escaped_and_links_to_the_web_only(monkeypatch, tmp_path):
+    entry = methods.get("robal")
+    raw = entry.card.model_dump()
+    for part in ("title", "summary", "licence_note", "recipe_source", "claims_note"):
+        raw[part] = HOSTILE
+    raw |= {"deviations": [HOSTILE], "quirks": [HOSTILE]}
+    raw["paper"] |= dict.fromkeys(("title", "authors", "venue", "bibtex"), HOSTILE)
+    raw["paper"] |= {"url": "javascript:alert(1)", "code": "javascript://alert(1)", "arxiv": None}
+    raw["claims"][0] |= {"source": "javascript:alert(1)", "note": HOSTILE, "metric": HOSTILE}
+    raw["options"] = {HOSTILE: {"type": "str", "help": HOSTILE, "fixed": HOSTILE, "paper": HOSTILE}}
+    monkeypatch.setattr(entry, "card", Card.model_validate(raw))
+    path = tmp_path / "robal.html"
+    path.write_text(pages.render(aggregate.boards([read_record(hostile_record(tmp_path))]))["methods/robal.html"])
+    page = Page(path)
+    assert page.text.count(HOSTILE) > 12
+    assert not [a for a in page.named("a") if a["href"].startswith("javascript")]
+    assert {tag for tag, _ in page.tags}.isdisjoint({"img", "style"})
+
+
+def test_building_needs_no_torch(tmp_path):
+    some = RECORDS / "digits-v0" / "digits-lt-ir20" / "reat"
+    code = (
+        f"import sys; from ltrobust_bench.report.site import build; heavy = {{'torch', 'matplotlib', 'jinja2'}}\n"
+        f"assert not heavy & set(sys.modules)\nbuild([{str(some)!r}], {str(tmp_path / 'site')!r})\n"
+        f"assert not {{'torch', 'matplotlib', 'itables'}} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_same_records_give_the_same_bytes(built, tmp_path):
+    site = built[0].index.parent
+    records, _ = find_records([site.parent / "records", RECORDS])
+    again = pages.render(aggregate.boards(records[::-1]))
+    assert {p.relative_to(site).as_posix() for p in site.rglob("*") if p.is_file()} == set(again)
+    assert all((site / name).read_bytes() == text.encode() for name, text in again.items())
+
+
+def test_the_default_board_is_the_first_and_lists_every_entry_by_rank(html):
+    records, _ = find_records([RECORDS])
+    board, *_ = aggregate.boards(records)
+    first = next(a for a in html["index.html"].named("section") if a.get("class") == "board")
+    assert first["id"] == board.slug
+    ranks = [line.entry.rank for line in view.lines(board)]
+    ranked = [rank for rank in ranks if rank is not None]
+    assert ranks == sorted(ranked) + [None] * (len(ranks) - len(ranked)) and None in ranks
+
+
+def test_warnings_and_flags_are_told(html):
+    text = html["index.html"].text
+    assert "Disposable protocol, not for papers." in text
+    for flag in ("needs 5 seeds", "scaled logits", "unranked"):
+        assert FLAGS[flag] in text
+    assert all(meaning in html["data.html"].text for meaning in FLAGS.values())
+
+
+def test_every_flag_of_an_entry_is_explained():
+    records, _ = find_records([RECORDS])
+    assert {f for board in aggregate.boards(records) for e in board.entries for f in e.flags} <= FLAGS.keys()
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "groups", "per_class"])
+def test_every_column_has_one_line(name, html, site):
+    meanings = getattr(columns, name.upper())
+    assert list(meanings) == getattr(tables, name.upper())
+    assert all(meaning and "\n" not in meaning for meaning in meanings.values())
+    assert all(meaning in html["data.html"].text for meaning in meanings.values())
+    with (site / "data" / f"{name}.csv").open(newline="") as handle:
+        assert csv.DictReader(handle).fieldnames == list(meanings)
+
+
+def test_the_boards_columns_are_defined_on_the_page(html):
+    headers = [a for a in html["index.html"].named("th") if a.get("scope") == "col"]
+    assert len(headers) % 18 == 0 and all(a["title"] in html["index.html"].text for a in headers)
+
+
+def test_switches_lead_to_one_board_each():
+    records, _ = find_records([RECORDS])
+    cut = records[0].run.model_copy(update={"limit_test": 100})
+    reduced = records[0].model_copy(
+        update={"run": cut, "status": records[0].status.model_copy(update={"reduced": True})}
+    )
+    other = records[0].model_copy(update={"run": records[0].run.model_copy(update={"test_index_sha256": "d" * 64})})
+    views = view.board_views(aggregate.boards([*records, reduced, other]))
+    stands = [tuple(v.switches.values()) for v in views]
+    assert len(set(stands)) == len(stands) == 5
+    assert any("100 test images" in stand[-1] for stand in stands)
+
+
+def test_commands_repeat_the_runs():
+    """Read back by `ltbench run` itself, each record's command gives the record's run key."""
+    records, _ = find_records([RECORDS])
+    for record in records[::5] + [r for r in records if r.run.plugins or r.run.overrides or r.run.profile != "exp"]:
+        words = shlex.split(command([record]))
+        assert words[:2] == ["ltbench", "run"]
+        asked = run.make_context("run", words[2:]).params
+        for name in ("device", "threads", "runs_dir", "results_dir", "trials", "dry_run"):
+            asked.pop(name)
+        (plan,) = make_plans(asked.pop("method_names"), asked.pop("seeds"), asked.pop("settings"), asked)
+        assert plan.run.key() == record.run.key(), command([record])
+
+
+def test_commands_name_what_a_reader_must_add():
+    record = find_records([RECORDS])[0][0]
+    folder_run = record.run.model_copy(
+        update={"dataset": "folder-photos-64px", "protocol": "other", "profile": "own", "options": {"a b": "x y"}}
+    )
+    found = shlex.split(command([record.model_copy(update={"run": folder_run})]))
+    for pair in (
+        ("--dataset", "folder:photos@64"),
+        ("--protocol", "other"),
+        ("--profile", "own"),
+        ("--set", "a b=x y"),
+    ):
+        assert pair in list(zip(found, found[1:], strict=False))
+    assert "--imbalance-ratio" not in found
+
+
+def test_what_stands_in_the_way_of_repeating_a_run():
+    run_section = find_records([RECORDS])[0][0].run
+    assert obstacles(run_section) == []
+    for change, said in {
+        ("protocol_digest", "f" * 64): "the installed one has",
+        ("protocol", "other"): "no such protocol is installed",
+        ("method", "mystery"): "no card of mystery",
+        ("card_version", 99): "of version 99",
+        ("plugins", ("nothing",)): "plug-in nothing",
+    }.items():
+        (found,) = obstacles(run_section.model_copy(update=dict([change])))
+        assert said in found
+
+
+def test_the_chart_is_drawn_to_scale():
+    import numpy as np
+
+    drawn = chart.per_class([10, 40, 20], np.array([50.0, 100, 80]), np.array([[0.0, 60, 40], [20, 80, 40]]))
+    assert [bar.label for bar in drawn.bars] == [1, 2, 0] and [bar.robust for bar in drawn.bars] == [70, 40, 10]
+    assert drawn.bars[0].spread == (60, 80)
+    assert drawn.y(100) == chart.TOP and drawn.y(0) == chart.HEIGHT - chart.BOTTOM
+    assert drawn.y(50) == pytest.approx((drawn.y(0) + drawn.y(100)) / 2)
+    assert [name for name, *_ in drawn.groups] == ["head", "medium", "tail"]
+    many = chart.per_class([500] * 100, np.full(100, 50.0), np.full((1, 100), 20.0))
+    assert sum(bar.labelled for bar in many.bars) <= chart.MOST_LABELS and many.bars[0].spread is None
+
+
+def test_only_a_page_is_replaced(built, tmp_path):
+    files = {"index.html": built[0].index.read_text(), "old.html": ""}
+    folder.check(tmp_path / "new")
+    folder.replace(tmp_path / "new", files)
+    folder.check(tmp_path / "new")
+    folder.replace(tmp_path / "new", {"index.html": "", "a/b.html": "x"})
+    assert sorted(p.name for p in (tmp_path / "new").rglob("*")) == ["a", "b.html", "index.html"]
+    assert [p.name for p in tmp_path.iterdir()] == ["new"], "nothing temporary stays"
+    with pytest.raises(UsageError, match="was not made by"):
+        folder.check(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="name a new folder"):
+        folder.check(tmp_path / "file")
+
+
+def _luminance(colour):
+    """Relative luminance of '#rrggbb', WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa(theme):
+    css = (Path(pages.__file__).parent / "assets" / "site.css").read_text()
+    colours = {n: c.split(", ")[theme] for n, c in re.findall(r"--([a-z]+): light-dark\(([^)]+)\)", css)}
+
+    def contrast(a, b):
+        high, low = sorted((_luminance(colours[a]), _luminance(colours[b])), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    for ground in ("ground", "raised"):
+        assert all(contrast(ink, ground) >= 4.5 for ink in ("ink", "quiet", "link"))
+    assert contrast("warning", "warned") >= 4.5
+    assert contrast("robust", "clean") >= 2.5 and contrast("robust", "ground") >= 3
+
+
+def test_the_screenshots_are_there_and_small():
+    for name in ("light", "dark", "method", "phone"):
+        assert 10_000 < (ROOT / "docs" / f"site-{name}.png").stat().st_size < 300_000
+
+
+def test_another_form_of_the_table_library_is_refused_in_one_line(monkeypatch, tmp_path):
+    class Package:
+        version = "9"
+
+        def locate_file(self, name):
+            (tmp_path / "bundle.js").write_text("export default 1;")
+            return tmp_path / "bundle.js"
+
+    monkeypatch.setattr(pages, "distribution", lambda name: Package())
+    with pytest.raises(LTBenchError, match="itables 9 ships"):
+        build([RECORDS / "digits-v0" / "digits-lt-ir20" / "reat"], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
