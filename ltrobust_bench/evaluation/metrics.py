@@ -94,7 +94,8 @@ def metrics_from_classes(
 
 
 def class_accuracies(record: Record, attacks: Sequence[str]) -> np.ndarray:
-    """Class accuracies of one run: rows 'clean', each of ``attacks``, and the worst case of all of them.
+    """Class accuracies of one run: rows 'clean', each of ``attacks``, and the worst case of all of them and
+    of what others broke.
 
     Returns:
         Fractions, float, shape [len(attacks) + 2, C].
@@ -105,6 +106,8 @@ def class_accuracies(record: Record, attacks: Sequence[str]) -> np.ndarray:
     packed = np.stack([np.frombuffer(b64decode(text), dtype=np.uint8) for text in texts])
     packed = np.vstack([packed, np.bitwise_and.reduce(packed)])
     bits = np.unpackbits(packed, axis=1, count=int(counts_test.sum())).view(bool)
+    if record.standing is not None and record.standing.broken is not None:
+        bits[-1] &= ~record.standing.broken
     return _class_accuracy(bits, counts_test)
 
 

@@ -11,9 +11,12 @@ from pydantic import ValidationError
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.protocol.load import printable
-from ltrobust_bench.records.retract import FOLDER, retractions_beside
+from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
+from ltrobust_bench.records.retract import retractions_beside
 from ltrobust_bench.records.schema import SCHEMA_VERSION, Record
 from ltrobust_bench.records.strict import Finding, finding, findings_of, read_json
+from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
+from ltrobust_bench.records.verify import judged
 
 
 def dumps(record: Record) -> str:
@@ -60,21 +63,22 @@ def read_record(path: Path) -> Record:
 
 
 def record_files(folder: Path) -> Iterator[Path]:
-    """The files below ``folder`` that should be records: every JSON file, except retractions, and what lies in a run
-    folder beside its ``record.json``."""
+    """The files below ``folder`` that should be records: every JSON file, except retractions and verifications, and
+    what lies in a run folder beside its ``record.json``."""
     for path in sorted(folder.rglob("*.json")):
         run_folder = any((parent / "plan.json").exists() for parent in path.parents[:3])
-        if (path.name == "record.json" or not run_folder) and path.parent.name != FOLDER:
+        if (path.name == "record.json" or not run_folder) and path.parent.name not in (RETRACTIONS, VERIFICATIONS):
             yield path
 
 
 def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple[list[Record], list[str]]:
     """All records below ``folders`` (or the files themselves), and a message for each file that is none.
 
-    The same run found twice (a run folder and its filed copy) counts once. Retracted records are left out.
+    The same run found twice (a run folder and its filed copy) counts once. Retracted records are left out; where there
+    is a folder for verifications, records know what others found.
 
     Args:
-        results: folders whose retractions hold besides those that lie beside the records.
+        results: folders whose retractions and verifications hold besides those that lie beside the records.
     """
     folders = list(folders)
     retracted, problems = retractions_beside([*folders, *results])
@@ -88,4 +92,5 @@ def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple
                 continue
             if record.id not in retracted:
                 found.setdefault(record.id, record)
-    return list(found.values()), problems
+    records, unreadable = judged(list(found.values()), [*folders, *results])
+    return records, problems + unreadable

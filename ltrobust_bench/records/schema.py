@@ -10,10 +10,11 @@ import base64
 import binascii
 import json
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.protocol.spec import Profile, Recipe, Strict, Track, canonical_digest
@@ -184,6 +185,25 @@ class Status(Strict):
     trials: int = Field(ge=0, description="configurations tried on a validation split before this run")
 
 
+Level = Literal["claimed", "re-evaluated", "retrained"]
+"""How far others have verified a record."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What follows for a record from what others found, see :mod:`ltrobust_bench.records.verify`.
+
+    Attributes:
+        level: the highest that a statement confirms.
+        broken: images that count as robust in the record and that somebody broke, bool, shape [T]; None: nobody did.
+        disputed: why statements do not confirm it, one line each.
+    """
+
+    level: Level = "claimed"
+    broken: np.ndarray | None = None
+    disputed: tuple[str, ...] = ()
+
+
 class Record(Strict):
     """One finished run."""
 
@@ -194,6 +214,19 @@ class Record(Strict):
     environment: Environment
     status: Status
     reliability: Reliability | None = Field(default=None, description="absent in records made before it was measured")
+
+    _standing: Standing | None = PrivateAttr(default=None)
+
+    @property
+    def standing(self) -> Standing | None:
+        """What others found, if the record was read from a public board; else None. Not part of its file."""
+        return self._standing
+
+    def judged(self, standing: Standing) -> Record:
+        """The same record with its standing; images that somebody broke leave the union."""
+        other = self.model_copy()
+        other._standing = standing
+        return other
 
     @property
     def id(self) -> str:
@@ -210,9 +243,12 @@ class Record(Strict):
         return np.repeat(np.arange(len(self.run.test_counts)), self.run.test_counts)
 
     def bits(self, name: str) -> np.ndarray:
-        """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks), bool, shape [T]."""
+        """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks and of what others broke), bool,
+        shape [T]."""
         if name == "union":
-            return np.logical_and.reduce([self.bits(a) for a in ["clean", *self.attacks]])
+            union: np.ndarray = np.logical_and.reduce([self.bits(a) for a in ["clean", *self.attacks]])
+            broken = None if self._standing is None else self._standing.broken
+            return union if broken is None else union & ~broken
         return unpack(self.result.bits[name], sum(self.run.test_counts), 1).astype(bool)
 
     def broken_by(self) -> np.ndarray | None:

@@ -17,10 +17,13 @@ from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.history import compare
 from ltrobust_bench.records.io import decode, record_files
-from ltrobust_bench.records.retract import FOLDER, board_of, read_retraction, retractions_beside
+from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
+from ltrobust_bench.records.retract import Retraction, board_of, read_retraction, retractions_beside
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding
+from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
+from ltrobust_bench.records.verify import Verification, read_verification
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,8 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     """Examine records.
 
     Files in a folder ``records`` are what a board is made of: they must lie in their place, be full runs and name their
-    commit; retractions beside that folder are examined with it, and what they retract is not. Other files must only be
-    sound.
+    commit; retractions and verifications beside that folder are examined with it, and what is retracted is not. Other
+    files must only be sound.
 
     Args:
         paths: files, and folders to look through.
@@ -98,7 +101,7 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
         UsageError: for a path that does not exist and did not in the commit, nothing to examine, or an unknown commit.
     """
     boards = {folder.absolute() for path in paths for folder in (path, path / "records") if _is_board(folder)}
-    beside = [board.parent / FOLDER for board in sorted(boards)]
+    beside = [board.parent / folder for board in sorted(boards) for folder, _, _ in STATEMENTS]
     history = compare([*paths, *beside], against)
     problems = [
         _problem(path, "append-only", finding("file", f"{state}; add a retraction instead of changing it", path.name))
@@ -107,8 +110,8 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     files = _files(paths, set(history.changed))
     documents, unreadable = load(files)
     problems += unreadable
-    for folder in beside:
-        problems += _wrong_retractions(folder, documents)
+    for board in sorted(boards):
+        problems += _wrong_statements(board, documents)
     retracted, _ = retractions_beside(paths)
     counting = [d for d in documents if d.record.id not in retracted]
     problems += examine(counting, now or datetime.now(UTC))
@@ -181,24 +184,31 @@ def _is_board(folder: Path) -> bool:
     return folder.is_dir() and board_of(folder) == folder.absolute()
 
 
-def _wrong_retractions(folder: Path, documents: Sequence[Document]) -> list[Problem]:
-    """What is wrong with the retractions in a folder beside ``records``."""
-    board = folder.parent / "records"
+STATEMENTS: tuple[tuple[str, str, Callable[[Path], Retraction | Verification]], ...] = (
+    (RETRACTIONS, "retraction", read_retraction),
+    (VERIFICATIONS, "verification", read_verification),
+)
+"""Files about records, in folders beside ``records``: the folder, the rule's name, and how they are read."""
+
+
+def _wrong_statements(board: Path, documents: Sequence[Document]) -> list[Problem]:
+    """What is wrong with the retractions and verifications beside a folder ``records``."""
     places = {d.record.id: d.place for d in documents if d.board == board}
     problems = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            retraction = read_retraction(path)
-        except RecordError as error:
-            problems.append(_problem(path, "retraction", finding("file", str(error), path.name)))
-            continue
-        if retraction.record not in places:
-            wrong = finding("record", "must be the id of a filed record", retraction.record)
-        elif places[retraction.record] != retraction.path:
-            wrong = finding("path", f"must be {places[retraction.record]}, where that record lies", retraction.path)
-        else:
-            continue
-        problems.append(_problem(path, "retraction", wrong))
+    for folder, rule, read in STATEMENTS:
+        for path in sorted((board.parent / folder).glob("*.json")):
+            try:
+                statement = read(path)
+            except RecordError as error:
+                problems.append(_problem(path, rule, finding("file", str(error), path.name)))
+                continue
+            if statement.record not in places:
+                wrong = finding("record", "must be the id of a filed record", statement.record)
+            elif places[statement.record] != statement.path:
+                wrong = finding("path", f"must be {places[statement.record]}, where that record lies", statement.path)
+            else:
+                continue
+            problems.append(_problem(path, rule, wrong))
     return problems
 
 

@@ -8,9 +8,8 @@ record's file; statements are appended, and whoever reads them draws the same co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -20,14 +19,14 @@ from ltrobust_bench.evaluation.metrics import metrics_from_bits
 from ltrobust_bench.files import write_text
 from ltrobust_bench.protocol.spec import Strict, canonical_digest
 from ltrobust_bench.records.retract import board_of
-from ltrobust_bench.records.schema import Environment, Record, Sha256, pack, unpack
+from ltrobust_bench.records.schema import Environment, Level, Record, Sha256, Standing, pack, unpack
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 
 FOLDER = "verifications"
 """Beside ``records``; its presence makes a board a public one, where claims are not ranked."""
 Kind = Literal["re-evaluated", "retrained", "counterexamples"]
-Level = Literal["claimed", "re-evaluated", "retrained"]
-LEVELS: tuple[Level, ...] = ("claimed", "re-evaluated", "retrained")
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""From the lowest to the highest."""
 DIFFERING = 0.02
 """Share of the images looked at (and at least one) that may come out otherwise: attacks have random starts, and a
 sample is put into other batches."""
@@ -77,21 +76,6 @@ class Verification(Strict):
     def file_name(self) -> str:
         """``<record>-<kind>-<digest>.json``: the same statement has the same name."""
         return f"{self.record}-{self.kind}-{canonical_digest(self.model_dump(mode='json'))[:8]}.json"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What follows for a record from all statements about it.
-
-    Attributes:
-        level: the highest that a statement confirms.
-        broken: images that somebody broke, bool, shape [T]; None: nobody did.
-        disputed: why statements do not confirm it, one line each.
-    """
-
-    level: Level = "claimed"
-    broken: np.ndarray | None = None
-    disputed: tuple[str, ...] = ()
 
 
 def verification(
@@ -224,6 +208,19 @@ def standing(record: Record, statements: Sequence[Verification]) -> Standing:
                 broken[places] |= ~_bits(statement)[1]
     broken &= record.bits("union")
     return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed))
+
+
+def judged(records: Sequence[Record], places: Iterable[Path]) -> tuple[list[Record], list[str]]:
+    """Records with what others found about them, and a message for each file that says nothing readable; unchanged
+    where there is no folder for statements.
+
+    Args:
+        places: folders ``records``, what lies in them, or the folder above.
+    """
+    statements, problems, public = verifications_beside(places)
+    if not public:
+        return list(records), problems
+    return [record.judged(standing(record, statements.get(record.id, ()))) for record in records], problems
 
 
 def _bits(statement: Verification) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,8 @@ from ltrobust_bench.evaluation.reliability import MEANINGS, flags_of
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.protocol.spec import canonical_digest, terms_key
-from ltrobust_bench.records.schema import AUTOATTACK, Record, RunSection
+from ltrobust_bench.records.schema import AUTOATTACK, Level, Record, RunSection
+from ltrobust_bench.records.verify import LEVELS
 
 ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
@@ -32,7 +33,12 @@ TOP, TOP_SEEDS = 3, 5
 """A claim to one of the first ranks needs so many seeds."""
 UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
 """Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
+CLAIMED = "claimed"
+"""Flag of an entry on a public board that nobody has verified."""
 FLAGS = {
+    CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
+    "disputed": "somebody looked at it again and found something else; its record's page says what",
+    "lowered": "somebody broke images that its suite left standing; they count as broken",
     "off-recipe": "recipe settings were given by hand, so the method is not on the track's terms",
     "reduced": "training images, test images or epochs were cut by hand",
     "1 seed": "a single run: the interval leaves out the spread between seeds",
@@ -101,6 +107,7 @@ class Entry:
         rows: what the rows of ``metrics`` are: 'clean', the attacks, 'union'.
         interval: 95 % interval of the balanced worst-case accuracy, fractions.
         interval_kind: how it was made.
+        level: how far it is verified, the lowest of its runs; None where nothing is public.
         flags: what a reader must know before comparing.
         rank: 1 is best; entries whose difference is not resolved share a rank; None if the board or the entry is
             not ranked.
@@ -113,6 +120,7 @@ class Entry:
     interval: tuple[float, float]
     interval_kind: IntervalKind
     flags: list[str]
+    level: Level | None = None
     rank: int | None = None
 
     @cached_property
@@ -322,7 +330,12 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         kind = "t over seeds"
         low, high = np.clip(np.stack(t_interval(balanced)), 0, 1)
     run = seeds[0].run
+    standings = [record.standing for record in seeds if record.standing is not None]
+    level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
     flags = {
+        CLAIMED: level == "claimed",
+        "disputed": any(standing.disputed for standing in standings),
+        "lowered": any(standing.broken is not None for standing in standings),
         "off-recipe": any(record.status.off_recipe for record in seeds),
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,
@@ -339,6 +352,7 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         rows=("clean", *key.suite, "union"),
         interval=(float(low), float(high)),
         interval_kind=kind,
+        level=level,
         flags=[flag for flag, holds in flags.items() if holds] + [name for name in MEANINGS if name in signs],
     )
 
@@ -348,12 +362,12 @@ def _ranked(entries: list[Entry]) -> list[Entry]:
 
     An entry's rank is one more than the number of entries above it that are resolved better (a paired difference, see
     :func:`~ltrobust_bench.evaluation.compare.resolved_pairs`), and never better than that of the entry above it: what
-    the data cannot tell apart shares a rank. Entries whose card asks for no rank stand where their accuracy puts them,
-    and take no rank from others.
+    the data cannot tell apart shares a rank. Entries whose card asks for no rank, and on a public board those that
+    nobody verified, stand where their accuracy puts them, and take no rank from others.
     """
     accuracy = {e.label: round(float(e.percent("union", "balanced")), DECIMALS) for e in entries}
     ordered = sorted(entries, key=lambda e: (-accuracy[e.label], e.label))
-    taking_part = [e for e in ordered if UNRANKED not in e.flags]
+    taking_part = [e for e in ordered if not {UNRANKED, CLAIMED} & set(e.flags)]
     rank: dict[str, int] = {}
     if taking_part:
         better = np.triu(resolved_pairs([e.runs for e in taking_part]), 1)

@@ -44,6 +44,7 @@ LEADERBOARD = {
     "optimizer_steps": "optimiser steps, those of a run it builds on included",
     "training_epsilon": "radius of the attack in training, pixel scale 0 to 1",
     "trials": "configurations tried on a validation split before this one",
+    "verification": "claimed, re-evaluated or retrained, the lowest of its runs; empty: not on a public board",
     "flags": "what a reader must know before comparing; each flag is explained",
     "records": "identities of the records the line is made from, one per seed",
 }

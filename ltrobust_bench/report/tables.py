@@ -29,7 +29,7 @@ LEADERBOARD = [
     *["clean_head", "clean_medium", "clean_tail", "union_head", "union_medium", "union_head_tail_gap"],
     *["seeds", "interval_low", "interval_high", "interval_kind"],
     *["training_forwards", "training_backwards", "training_seconds", "optimizer_steps"],
-    *["training_epsilon", "trials", "flags", "records"],
+    *["training_epsilon", "trials", "verification", "flags", "records"],
 ]
 METRICS = ["overall", "balanced", "head", "medium", "tail", "worst_class", "worst_tenth", "head_tail_gap"]
 GROUPS = [*BOARD, "method", "attack", *METRICS, "seeds"]
@@ -220,6 +220,7 @@ def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
         "optimizer_steps": round(np.mean([record.cost.optimizer_steps for record in entry.runs])),
         "training_epsilon": f"{number(run.recipe.attack.epsilon, run.epsilon):.6g}",
         "trials": max(record.status.trials for record in entry.runs),
+        "verification": entry.level,
         "flags": "; ".join(entry.flags),
     }
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import FAST, call, refused
 
@@ -210,3 +211,31 @@ def test_export_for_robustbench(capsys, here, tmp_path):
     assert code == 0 and json.loads(Path("info.json").read_text()) == info
     assert "no record" in refused(capsys, "record", "export", "--robustbench", "nothing.json")
     assert "--robustbench" in refused(capsys, "record", "export", REAL)
+
+
+def test_verify_and_lower(capsys, tmp_path, monkeypatch):
+    """A real run: attacked again, trained again, and lowered by nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST)[0] == 0
+    (run,) = tmp_path.glob("runs/*")
+    said = ["record", "verify", run, "--by", "Jane Doe", "--device", "cpu"]
+    code, out, _ = call(capsys, *said, "--weights", run, "--images", 20)
+    assert code == 0 and "20 images looked at" in out and "re-evaluated; wrote" in out
+    code, out, _ = call(capsys, *said, "--retrain")
+    assert code == 0 and "retrained; wrote" in out
+    assert len(list(tmp_path.glob("results/verifications/*.json"))) == 2
+    assert "either --weights" in refused(capsys, *said)
+    assert "either --weights" in refused(capsys, *said, "--weights", run, "--retrain")
+    assert "--by" in refused(capsys, "record", "verify", run, "--retrain")
+    np.savez(tmp_path / "none.npz", index=np.arange(0), images=np.zeros((0, 1, 8, 8)))
+    lower = ["record", "lower", run, "--weights", run, "--by", "Jane Doe", "--device", "cpu", "--examples"]
+    assert "one whole number for each" in refused(capsys, *lower, tmp_path / "none.npz")
+    assert "no examples at" in refused(capsys, *lower, tmp_path / "absent.npz")
+    from ltrobust_bench import bench
+
+    loaded = bench.load_model(run, device="cpu")
+    task = bench.task_of(loaded.run)
+    images = (task.source.test_images[task.split.test] / np.float32(255)).astype(np.float32)
+    np.savez(tmp_path / "same.npz", index=task.split.test, images=images)
+    code, out, _ = call(capsys, *lower, tmp_path / "same.npz")
+    assert code == 0 and "nothing was written" in out

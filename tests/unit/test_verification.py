@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from record_factory import synthetic_record
 
 from ltrobust_bench import bench
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
+from ltrobust_bench.records.io import find_records, write_record
+from ltrobust_bench.records.validate import validate
 from ltrobust_bench.records.verify import (
     objections,
     read_verification,
@@ -16,6 +19,7 @@ from ltrobust_bench.records.verify import (
     verifications_beside,
     write_verification,
 )
+from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.verification import re_evaluate, retrain, try_examples
 
 BY = "somebody else"
@@ -167,3 +171,61 @@ def test_places_and_bits_belong_together(finished):
                      record.environment)  # fmt: skip
     beyond = stated(record, places=[0, 1]).model_copy(update={"places": [0, 100_000]})
     assert "another test set" in objections(record, beyond)[0] and standing(record, [beyond]).level == "claimed"
+
+
+# What follows on a board: synthetic records, whose statements are made up to fit.
+
+
+def board_with(results, *statements, seeds=(0, 1)):
+    """The entry of a public board that holds synthetic records and statements about them."""
+    made = [synthetic_record(method="at", seed=s) for s in seeds]
+    for record in made:
+        write_record(record, results / "records" / record.run.record_path())
+    (results / "verifications").mkdir()
+    for seed, kind, places, robust in statements:
+        write_verification(stated(made[seed], kind, places, robust=robust), results)
+    (board,) = boards(find_records([results / "records"])[0])
+    (entry,) = board.entries
+    return made, entry
+
+
+def test_what_nobody_verified_is_shown_and_not_ranked(tmp_path):
+    _, entry = board_with(tmp_path, (0, "re-evaluated", None, None))
+    assert (entry.level, entry.rank) == ("claimed", None) and "claimed" in entry.flags
+    assert "needs 5 seeds" not in entry.flags
+
+
+def test_an_entry_is_verified_as_far_as_its_least_verified_run(tmp_path):
+    _, entry = board_with(tmp_path, (0, "retrained", None, None), (1, "re-evaluated", [3, 4], None))
+    assert (entry.level, entry.rank) == ("re-evaluated", 1)
+
+
+def test_where_there_is_no_folder_for_verifications_own_runs_are_ranked(tmp_path):
+    record = synthetic_record(method="at")
+    write_record(record, tmp_path / record.run.record_path())
+    (board,) = boards(find_records([tmp_path])[0])
+    assert (board.entries[0].level, board.entries[0].rank) == (None, 1)
+
+
+def test_broken_images_leave_the_worst_case_and_nothing_else(tmp_path):
+    record = synthetic_record(method="at")
+    standing_images = np.flatnonzero(record.bits("union"))[:4]
+    nothing = np.zeros(4, dtype=bool)
+    made, entry = board_with(
+        tmp_path, (0, "re-evaluated", None, None), (0, "counterexamples", standing_images, nothing), seeds=(0,)
+    )
+    assert "lowered" in entry.flags and entry.level == "re-evaluated"
+    read = entry.runs[0]
+    assert (read.bits("union").sum(), made[0].bits("union").sum() - 4) == (made[0].bits("union").sum() - 4,) * 2
+    assert entry.percent("union", "overall") == pytest.approx(100 * read.bits("union").mean())
+    assert (read.bits("autoattack") == made[0].bits("autoattack")).all() and read.result == made[0].result
+
+
+def test_a_statement_about_no_record_or_a_wrong_place_is_a_problem(tmp_path):
+    made, _ = board_with(tmp_path, (0, "re-evaluated", None, None))
+    other = stated(synthetic_record(method="trades"))
+    write_verification(other, tmp_path)
+    moved = stated(made[1]).model_copy(update={"path": "elsewhere.json"})
+    write_verification(moved, tmp_path)
+    found = [p for p in validate([tmp_path / "records"]).problems if p.rule == "verification"]
+    assert {(p.field, p.seen) for p in found} == {("record", repr(other.record)), ("path", "'elsewhere.json'")}

@@ -23,7 +23,11 @@ from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
 from ltrobust_bench.report.tables import METRICS, leaderboard_rows
 
-LEVELS = {"claimed": "as submitted; nobody has repeated the run to verify it"}
+LEVELS = {
+    "claimed": "as submitted; nobody has repeated the run to verify it",
+    "re-evaluated": "its weights were attacked again, with the same result up to what random starts change",
+    "retrained": "its whole run was done again, with the same result up to what seeds change",
+}
 """How far a record has been verified, and what it means."""
 TRACKS = get_args(Track)
 NO_CARD = "no card installed"
@@ -273,7 +277,15 @@ class RecordView:
     record: Record
     line: Line
     base: str | None
-    level: str = "claimed"
+
+    @property
+    def level(self) -> str:
+        standing = self.record.standing
+        return "claimed" if standing is None else standing.level
+
+    @property
+    def disputed(self) -> tuple[str, ...]:
+        return () if self.record.standing is None else self.record.standing.disputed
 
     @property
     def title(self) -> str:
