@@ -71,7 +71,7 @@ digits = load_protocol("digits-v0")
 short = {"steps": 20, "queries": 500}
 attacks = [a.model_copy(update=short) if a.kind == "autoattack" else a for a in digits.evaluation.attacks]
 suite = digits.evaluation.model_copy(update={"batch_size": 5, "attacks": attacks})
-plan.load_protocol = lambda name: digits.model_copy(update={"evaluation": suite})
+plan.protocol_for = lambda dataset, name=None: digits.model_copy(update={"evaluation": suite})
 
 evaluate, rename, saves = bench.evaluate_images, Path.replace, int(sys.argv[1])
 
