@@ -25,6 +25,8 @@ from ltrobust_bench.protocol.spec import Protocol, Recipe, Strict, Track
 from ltrobust_bench.registry import Entry, Registry, installed
 
 Value = bool | int | float | str | None
+Evidence = Literal["printed", "digitized", "second-hand"]
+"""How a published number is known: printed by the authors, measured in their figure, or copied by someone else."""
 _TYPES: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
 PAPER_EPSILON = 8 / 255
 SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
@@ -98,9 +100,7 @@ class Claim(Strict):
     model: str | None = Field(default=None, description="none: not stated")
     metric: str
     value: float = Field(description="per cent, or points where the metric is a gain")
-    kind: Literal["printed", "digitized", "second-hand"] = Field(
-        description="printed by the authors, measured in their figure, or copied by someone else"
-    )
+    kind: Evidence
     of: str | None = Field(default=None, description="which form of the method, if it is not the plain one")
     source: str
     note: str = ""

@@ -1,4 +1,4 @@
-"""``ltbench report``: tables and figures from records, and of one network."""
+"""``ltbench report``: tables and figures from records, of one network, and of what papers report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import click
 
 from ltrobust_bench.cli import site
 from ltrobust_bench.cli.analyse import command as analyse
+from ltrobust_bench.cli.published import command as published
 from ltrobust_bench.cli.shared import results_dir_option
 
 
 @click.group(name="report")
 def command() -> None:
-    """Tables, figures and web pages from records, and of one network."""
+    """Tables, figures and web pages from records, of one network, and of what papers report."""
 
 
 command.add_command(analyse)
+command.add_command(published)
 command.add_command(site.command)
 
 
