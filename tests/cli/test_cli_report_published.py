@@ -47,6 +47,7 @@ def test_single_classes_are_left_out_until_asked_for(capsys, results):
     assert code == 0 and "34.0" in out and err == ""
 
 
+@pytest.mark.board
 def test_ours_stands_beside_where_a_board_has_it(capsys, tmp_path):
     (tmp_path / "published").mkdir()
     (tmp_path / "records").symlink_to(RESULTS / "records")
