@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -167,7 +168,8 @@ def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
     smallest, largest = np.full(shape, np.inf), np.full(shape, -np.inf)
     for seed in sorted({seed for runs in by_seed for seed in runs}):
         here = np.flatnonzero([seed in runs for runs in by_seed])
-        at = np.ix_(here, here)
+        # All of them, as a rule: then nothing has to be picked out.
+        at: Any = np.ix_(here, here) if len(here) < len(entries) else np.s_[:, :]
         bits = np.stack([by_seed[i][seed].bits(attack) for i in here])
         only, difference, variance = _one_seed(bits, labels)
         agree = np.sign(only - only.T) == np.sign(difference)
@@ -183,28 +185,41 @@ def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
 
 def _one_seed(bits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For all pairs of one seed's runs: images that only the first gets right, class-balanced difference, and its
-    variance as in :func:`paired_interval`; each of shape [E, E]."""
-    classes = np.unique(labels)
+    variance as in :func:`paired_interval`; each of shape [E, E].
+
+    Classes with equally many images are taken together; all but the last divisions are of whole numbers, so runs that
+    do not differ have difference and variance 0.
+    """
     only = np.zeros((len(bits), len(bits)))
     difference, variance = np.zeros_like(only), np.zeros_like(only)
-    for c in classes:
-        own = bits[:, labels == c].astype(np.float32)
-        first = (own @ (1 - own).T).astype(np.float64)
-        mean, images = (first - first.T) / own.shape[1], own.shape[1]
-        only += first
-        difference += mean
-        variance += ((first + first.T) / images - mean**2) / images
-    return only, difference / len(classes), variance / len(classes) ** 2
+    counts = np.bincount(labels)
+    for images in np.unique(counts[counts > 0]):
+        own = bits[:, counts[labels] == images].astype(np.float32)  # sums are exact up to 2 ** 24
+        right = own.reshape(len(own), -1, images).sum(axis=2, dtype=np.float64)
+        total, common = right.sum(axis=1), (own @ own.T).astype(np.float64)
+        squares = right @ right.T
+        change = np.add.outer(total, total) - 2 * common
+        mean_squares = np.add.outer(squares.diagonal(), squares.diagonal()) - 2 * squares
+        only += total[:, None] - common
+        difference += np.subtract.outer(total, total) / images
+        variance += (change - mean_squares / images) / images**2
+    classes = np.count_nonzero(counts)
+    return only, difference / classes, variance / classes**2
 
 
 def _mcnemar_matrix(only: np.ndarray) -> np.ndarray:
     """:func:`mcnemar` of all pairs; each distinct pair of counts is computed once."""
-    from scipy.stats import binom
+    from scipy.special import betainc
 
-    few, total = np.minimum(only, only.T).astype(np.int64), (only + only.T).astype(np.int64)
-    keys, inverse = np.unique(total * (total.max() + 1) + few, return_inverse=True)
-    totals, fews = np.divmod(keys, total.max() + 1)
-    return np.minimum(1.0, 2 * binom.cdf(fews, totals, 0.5))[inverse].reshape(only.shape)
+    upper = np.triu_indices(len(only), 1)
+    first, second = only[upper].astype(np.int64), only.T[upper].astype(np.int64)
+    base = first.max(initial=0) + second.max(initial=0) + 1
+    keys, inverse = np.unique((first + second) * base + np.minimum(first, second), return_inverse=True)
+    totals, fews = np.divmod(keys, base)
+    p_value = np.ones_like(only)
+    # The binomial distribution function, by the incomplete beta function; there is none of no images.
+    p_value[upper] = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))[inverse]
+    return np.minimum(p_value, p_value.T)
 
 
 def _differences(first: str, second: str, pairs: list[tuple[Record, Record]], attack: str) -> list[Difference]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -40,13 +42,63 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.n
     Returns:
         Lower and upper bound, shape [...]; NaN with a single seed.
     """
-    from scipy.special import stdtrit
-
     values = np.asarray(values, dtype=float)
-    seeds = len(values)
-    if seeds < 2:
+    if len(values) < 2:
         nothing = np.full(values.shape[1:], np.nan)[()]
         return nothing, nothing
-    mean = values.mean(axis=0)
-    half = stdtrit(seeds - 1, 0.5 + level / 2) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
+    mean, half = values.mean(axis=0), _half(values.std(axis=0, ddof=1), len(values), level)
     return mean - half, mean + half
+
+
+def _half(std: np.ndarray, seeds: int, level: float = 0.95) -> np.ndarray:
+    """Half the width of the t interval."""
+    from scipy.special import stdtrit
+
+    return stdtrit(seeds - 1, 0.5 + level / 2) * std / np.sqrt(seeds)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Numbers over seeds; all fields have the shape of one seed's numbers.
+
+    Attributes:
+        mean: over the seeds.
+        std: sample standard deviation over the seeds; NaN with a single one.
+        low, high: 95 % interval of the mean: t over seeds, or within a single run Wilson; NaN where there is none.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def over_seeds(values: ArrayLike, images: ArrayLike, lowest: ArrayLike = 0.0) -> Spread:
+    """Mean and spread of fractions over seeds.
+
+    Args:
+        values: fractions, or differences of fractions, shape [S, ...].
+        images: test images behind each number, broadcastable to [...], see :func:`effective_images`; NaN for what is no
+            proportion (the lowest of several accuracies, a difference): one seed gives it no interval.
+        lowest: smallest possible value, 0 or -1, broadcastable to [...]; intervals end there, and at 1.
+    """
+    values = np.asarray(values, dtype=float)
+    mean = values.mean(axis=0)
+    if len(values) == 1:
+        low, high = wilson(mean * images, images)
+        return Spread(mean, np.full_like(mean, np.nan), low, high)
+    std = values.std(axis=0, ddof=1)
+    half = _half(std, len(values))
+    return Spread(mean, std, np.maximum(mean - half, lowest), np.minimum(mean + half, 1.0))
+
+
+def effective_images(counts: Sequence[int] | np.ndarray) -> float:
+    """Images that give a balanced accuracy its variance if all classes have one accuracy: all of them if classes have
+    equally many. NaN without classes.
+
+    Args:
+        counts: test images per class; classes without any are left out.
+    """
+    tests = np.asarray(counts, dtype=float)
+    tests = tests[tests > 0]
+    return len(tests) ** 2 / float((1 / tests).sum()) if len(tests) else float("nan")

@@ -70,8 +70,13 @@ def flags(
         measured: what was measured of the model; None: only what the bits tell is looked at.
         classes: C.
     """
-    found: dict[str, str] = {}
     accuracy = {name: float(value.mean()) for name, value in bits.items()}
+    return _flags(accuracy, 0.0 if broken_by is None else float((broken_by == SQUARE).mean()), measured, classes)
+
+
+def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliability | None, classes: int) -> list[Flag]:
+    """:func:`flags` from the shares of images that are correct, and that Square broke first."""
+    found: dict[str, str] = {}
     if measured is not None:
         chance = 1 / classes
         limit = chance + ERRORS * np.sqrt(chance * (1 - chance) / measured.images)
@@ -94,7 +99,7 @@ def flags(
             found["batch"] = f"{measured.batch_dependence:.1%} of the labels change with the batch"
         if measured.state_changed:
             found["state"] = "buffers or weights changed"
-    if broken_by is not None and (by_square := float((broken_by == SQUARE).mean())) > FEW:
+    if by_square > FEW:
         found["square"] = f"Square breaks another {100 * by_square:.1f} points"
     if {"pgd-20", "scaled-pgd-20"} <= accuracy.keys():
         gap = min(accuracy["pgd-20"], accuracy.get("pgd-100", 1.0)) - accuracy["scaled-pgd-20"]
@@ -108,8 +113,10 @@ def flags(
 def flags_of(record: Record) -> list[Flag]:
     """The signs in a record."""
     names = ["clean", *(a for a in record.attacks if a in ("pgd-20", "pgd-100", "scaled-pgd-20", *AUTOATTACK))]
-    bits = {name: record.bits(name) for name in names}
-    return flags(bits, record.broken_by(), record.reliability, len(record.run.train_counts))
+    images, broken_by = sum(record.run.test_counts), record.broken_by()
+    accuracy = {name: record.correct(name) / images for name in names}
+    by_square = 0.0 if broken_by is None else np.count_nonzero(broken_by == SQUARE) / images
+    return _flags(accuracy, by_square, record.reliability, len(record.run.train_counts))
 
 
 def _largest_rise(accuracy_by_radius: Mapping[str, float]) -> float:

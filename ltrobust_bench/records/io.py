@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import gc
+import os
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,14 +17,14 @@ from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import retractions_beside
 from ltrobust_bench.records.schema import SCHEMA_VERSION, Record
-from ltrobust_bench.records.strict import Finding, finding, findings_of, read_json
+from ltrobust_bench.records.strict import LONGEST_INTEGER, Finding, finding, findings_of, parse_json, read_bytes
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
 from ltrobust_bench.records.verify import judged
 
 
 def dumps(record: Record) -> str:
     """A record as its file holds it: indented JSON, fields in the schema's order, one line at the end."""
-    return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    return record.model_dump_json(indent=1) + "\n"
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -35,7 +38,11 @@ def decode(path: Path) -> Record | list[Finding]:
     Raises:
         RecordError: if it is no readable JSON file; the message does not name the file.
     """
-    raw = read_json(path)
+    data = read_bytes(path)
+    record = _as_written(data)
+    if record is not None:
+        return record
+    raw = parse_json(data)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if type(version) is not int or version != SCHEMA_VERSION:
         return [finding("schema_version", f"must be {SCHEMA_VERSION}, the only one this version can read", version)]
@@ -45,30 +52,50 @@ def decode(path: Path) -> Record | list[Finding]:
         return findings_of(error)
 
 
+def _as_written(data: bytes) -> Record | None:
+    """The record in a file that holds, letter by letter, what :func:`dumps` makes of its fields, or None. Nothing that
+    :func:`parse_json` looks for can hide in such a file, and thousands are read for a leaderboard."""
+    try:
+        record = Record.model_validate_json(data)
+    except ValidationError:
+        return None
+    plain = data.isascii() and b"\\" not in data and b"\x7f" not in data and not _LONG_INTEGER.search(data)
+    # A field that was added to the schema later stands at its default, and not in the file.
+    same = f"{record.model_dump_json(indent=1, exclude_unset=True)}\n".encode() == data
+    return record if plain and same else None
+
+
+_LONG_INTEGER = re.compile(rb" -?[0-9]{%d}" % (LONGEST_INTEGER + 1))
+
+
 def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
         RecordError: naming the file, the field and what is wrong.
     """
-    shown = printable(str(path), 300)
     try:
         found = decode(path)
     except RecordError as error:
-        raise RecordError(f"{shown} is no record: {error}.") from None
+        raise RecordError(f"{printable(str(path), 300)} is no record: {error}.") from None
     if isinstance(found, Record):
         return found
     more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
-    raise RecordError(f"{shown} is no valid record: {found[0]}{more}")
+    raise RecordError(f"{printable(str(path), 300)} is no valid record: {found[0]}{more}")
 
 
 def record_files(folder: Path) -> Iterator[Path]:
-    """The files below ``folder`` that should be records: every JSON file, except retractions and verifications, and
-    what lies in a run folder beside its ``record.json``."""
-    for path in sorted(folder.rglob("*.json")):
-        run_folder = any((parent / "plan.json").exists() for parent in path.parents[:3])
-        if (path.name == "record.json" or not run_folder) and path.parent.name not in (RETRACTIONS, VERIFICATIONS):
-            yield path
+    """What below ``folder`` should be a record: everything called ``*.json``, except retractions and verifications,
+    and what lies in a run folder beside its ``record.json``."""
+    for name, below, files in os.walk(folder):
+        below.sort()
+        place = Path(name)
+        if place.name in (RETRACTIONS, VERIFICATIONS):
+            continue
+        in_run = any((parent / "plan.json").exists() for parent in (place, *place.parents[:2]))
+        for file in sorted([*files, *below]):
+            if file.endswith(".json") and (file == "record.json" or not in_run):
+                yield place / file
 
 
 def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple[list[Record], list[str]]:
@@ -94,3 +121,16 @@ def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple
                 found.setdefault(record.id, record)
     records, unreadable = judged(list(found.values()), [*folders, *results])
     return records, problems + unreadable
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Records and what is made of them are no garbage in cycles; while there are thousands, the collector would look
+    through all of them again and again."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -124,8 +126,14 @@ class Result(Strict):
 
     @staticmethod
     def digest_of(bits: dict[str, str], broken_by: str | None) -> str:
-        """SHA-256 (hex) of bits and broken_by: two evaluations of the same weights give the same one."""
-        return canonical_digest({"bits": bits, "broken_by": broken_by})
+        """SHA-256 (hex) of bits and broken_by: two evaluations of the same weights give the same one.
+
+        It is the ``canonical_digest`` of both. Names and base64 hold nothing that JSON escapes, so the text is put
+        together without looking for it: most of a record is bits.
+        """
+        rows = ",".join(f'"{name}":"{bits[name]}"' for name in sorted(bits))
+        broken = "null" if broken_by is None else f'"{broken_by}"'
+        return hashlib.sha256(f'{{"bits":{{{rows}}},"broken_by":{broken}}}'.encode()).hexdigest()
 
 
 class Reliability(Strict):
@@ -228,7 +236,7 @@ class Record(Strict):
         other._standing = standing
         return other
 
-    @property
+    @cached_property
     def id(self) -> str:
         """First 12 hex digits of run key and result digest together."""
         return canonical_digest([self.run.key(), self.result.digest])[:12]
@@ -238,6 +246,10 @@ class Record(Strict):
         """Names of the attacks, in the suite's order."""
         return [name for name in self.result.bits if name != "clean"]
 
+    def correct(self, name: str) -> int:
+        """How many images are correct under ``name`` ('clean' or an attack)."""
+        return int.from_bytes(self._decoded[name], "big").bit_count()
+
     def labels(self) -> np.ndarray:
         """Label of each image in the order of the bits, shape [T]."""
         return np.repeat(np.arange(len(self.run.test_counts)), self.run.test_counts)
@@ -245,11 +257,22 @@ class Record(Strict):
     def bits(self, name: str) -> np.ndarray:
         """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks and of what others broke), bool,
         shape [T]."""
-        if name == "union":
-            union: np.ndarray = np.logical_and.reduce([self.bits(a) for a in ["clean", *self.attacks]])
-            broken = None if self._standing is None else self._standing.broken
-            return union if broken is None else union & ~broken
-        return unpack(self.result.bits[name], sum(self.run.test_counts), 1).astype(bool)
+        packed = np.bitwise_and.reduce(self.packed(["clean", *self.attacks] if name == "union" else [name]))
+        correct = np.unpackbits(packed, count=sum(self.run.test_counts)).view(bool)
+        broken = None if self._standing is None else self._standing.broken
+        return correct & ~broken if name == "union" and broken is not None else correct
+
+    def packed(self, names: Sequence[str]) -> np.ndarray:
+        """Correctness under each of ``names`` ('clean' or attacks), eight images a byte, spare bits 0: uint8, shape
+        [len(names), ceil(T / 8)]."""
+        joined = b"".join([self._decoded[name] for name in names])
+        return np.frombuffer(joined, dtype=np.uint8).reshape(len(names), -1)
+
+    @cached_property
+    def _decoded(self) -> dict[str, bytes]:
+        """The bytes of every row of bits."""
+        total = sum(self.run.test_counts)
+        return {name: _bytes(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()}
 
     def broken_by(self) -> np.ndarray | None:
         """AutoAttack's first successful attack per image (0 none, 1-4 as in ``BROKEN_BY``), shape [T]."""
@@ -258,22 +281,22 @@ class Record(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
-        total = sum(self.run.test_counts)
-        if "clean" not in self.result.bits or len(self.result.bits) < 2:
+        bits, packed = self.result.bits, self.result.broken_by
+        if "clean" not in bits or len(bits) < 2:
             raise ValueError("result.bits: must hold 'clean' and at least one attack")
-        found = {name: _unpacked(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()}
-        packed = self.result.broken_by
-        by = None if packed is None else _unpacked("result.broken_by", packed, total, 3)
-        clean = found["clean"]
-        for name, robust in found.items():
-            if (robust > clean).any():
+        rows = {name: int.from_bytes(raw, "big") for name, raw in self._decoded.items()}
+        for name, row in rows.items():
+            if row & ~rows["clean"]:
                 raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
-        auto = [name for name in AUTOATTACK if name in found]
-        if len(auto) != (by is not None):
+        auto = [name for name in AUTOATTACK if name in bits]
+        if len(auto) != (packed is not None):
             raise ValueError("result.broken_by: belongs to autoattack: both or neither")
-        if by is not None:
-            robust = found[auto[0]]
-            if (by > 4).any() or ((by == 0) & (clean == 1) != (robust == 1)).any() or (by[clean == 0] != 0).any():
+        if packed is not None:
+            total = sum(self.run.test_counts)
+            by = _values(_bytes("result.broken_by", packed, total, 3), total, 3)
+            broken = int.from_bytes(np.packbits(by > 0).tobytes(), "big")
+            # Nothing is robust that is not clean, as was just seen.
+            if by.max() >= len(BROKEN_BY) or broken != rows["clean"] & ~rows[auto[0]]:
                 raise ValueError("result.broken_by: disagrees with the bits of autoattack")
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
             raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
@@ -291,10 +314,10 @@ def json_schema() -> str:
     return json.dumps(schema, indent=1) + "\n"
 
 
-def _unpacked(field: str, text: str, count: int, width: int) -> np.ndarray:
-    """:func:`unpack`, with an error that names the field and is one of validation."""
+def _bytes(field: str, text: str, count: int, width: int) -> bytes:
+    """:func:`packed_bytes`, with an error that names the field and is one of validation."""
     try:
-        return unpack(text, count, width)
+        return packed_bytes(text, count, width)
     except RecordError as error:
         raise ValueError(f"{field}: {error}") from None
 
@@ -305,23 +328,36 @@ def pack(values: np.ndarray, width: int) -> str:
     return base64.b64encode(np.packbits(flat.astype(np.uint8)).tobytes()).decode()
 
 
+def packed_bytes(text: str, count: int, width: int) -> bytes:
+    """The bytes that :func:`pack` wrote as ``text``.
+
+    Raises:
+        RecordError: if ``text`` is not the packing of ``count`` values.
+    """
+    try:
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        raise RecordError("bits are not base64") from None
+    if len(text) != 4 * -(-len(raw) // 3):  # strict mode lets superfluous padding pass
+        raise RecordError("bits are not base64")
+    whole, rest = divmod(count * width, 8)
+    if len(raw) != whole + (rest > 0) or (rest and raw[-1] & (0xFF >> rest)):
+        raise RecordError(f"bits hold {8 * len(raw)} places, {count} images of {width} bits were expected")
+    return raw
+
+
 def unpack(text: str, count: int, width: int) -> np.ndarray:
     """The inverse of :func:`pack`: uint8, shape [count].
 
     Raises:
         RecordError: if ``text`` is not the packing of ``count`` values.
     """
-    if not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text):
-        raise RecordError("bits are not base64")
-    try:
-        raw = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
-    except (binascii.Error, ValueError):
-        raise RecordError("bits are not base64") from None
-    flat = np.unpackbits(raw)
-    used = count * width
-    if len(raw) != -(-used // 8) or flat[used:].any():
-        raise RecordError(f"bits hold {len(flat)} places, {count} images of {width} bits were expected")
-    if width == 1:
-        return flat[:used]
-    weights = (1 << np.arange(width - 1, -1, -1)).astype(np.uint8)
-    return (flat[:used].reshape(count, width) * weights).sum(axis=1).astype(np.uint8)
+    return _values(packed_bytes(text, count, width), count, width)
+
+
+def _values(raw: bytes, count: int, width: int) -> np.ndarray:
+    places = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count * width)
+    values: np.ndarray = places[::width]
+    for place in range(1, width):
+        values = values << 1 | places[place::width]
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,21 +66,36 @@ def findings_of(error: ValidationError) -> list[Finding]:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, without what strangers' files play tricks with: keys that stand twice, numbers that are not
-    finite or have more digits than any count, characters that do not print.
+    """The JSON in a file: :func:`read_bytes` and :func:`parse_json`."""
+    return parse_json(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a file holds.
 
     Raises:
-        RecordError: saying what was found instead; it does not name the file.
+        RecordError: if it is no plain file, cannot be read, or is too large; it does not name the file.
     """
     try:
         if not path.is_file():
             raise RecordError("it is no plain file" if path.exists() else "there is no such file")
         with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+            # Not LARGEST at once: room for it would be made, and cleared, for every small file.
+            data = file.read(min(os.fstat(file.fileno()).st_size, LARGEST) + 1)
     except OSError as error:
         raise RecordError(error.strerror or str(error)) from None
     if len(data) > LARGEST:
         raise RecordError(f"it is larger than {LARGEST:,} bytes")
+    return data
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON without what strangers' files play tricks with: keys that stand twice, numbers that are not finite or have
+    more digits than any count, characters that do not print.
+
+    Raises:
+        RecordError: saying what was found instead.
+    """
     try:
         return json.loads(
             data.decode("utf-8"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ltrobust_bench.records.schema import Record
-    from ltrobust_bench.report.aggregate import Board
+    from ltrobust_bench.report.board import Board
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LeaderboardResult:
     """What :func:`leaderboard` built.
 
     Attributes:
-        boards: see :class:`ltrobust_bench.report.aggregate.Board`.
+        boards: see :class:`ltrobust_bench.report.board.Board`.
         messages: what was left out or looks odd, damaged records first.
         damaged: number of files that are no valid record.
         written: files written.
@@ -113,18 +113,20 @@ def leaderboard(
         UsageError: if there is no readable record, or ``output`` cannot be written.
     """
     from ltrobust_bench.files import write_text
+    from ltrobust_bench.records.io import without_collection
     from ltrobust_bench.records.retract import retractions_beside
     from ltrobust_bench.report import aggregate, tables
 
     folders = [Path(folder) for folder in records_dirs]
-    records, problems = read_records(folders, [Path(output)])
-    boards = aggregate.boards(records)
-    texts = {
-        "leaderboard.csv": tables.leaderboard_csv(boards),
-        "groups.csv": tables.groups_csv(boards),
-        "per_class.csv": tables.per_class_csv(boards),
-        "leaderboard.md": tables.markdown(boards),
-    }
+    with without_collection():
+        records, problems = read_records(folders, [Path(output)])
+        boards = aggregate.boards(records)
+        texts = {
+            "leaderboard.csv": tables.leaderboard_csv(boards),
+            "groups.csv": tables.groups_csv(boards),
+            "per_class.csv": tables.per_class_csv(boards),
+            "leaderboard.md": tables.markdown(boards),
+        }
     written = [Path(output) / name for name in texts]
     for path, text in zip(written, texts.values(), strict=True):
         write_text(path, text)

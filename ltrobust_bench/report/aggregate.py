@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from dataclasses import fields, replace
+from typing import get_args
 
 import numpy as np
 
@@ -15,18 +15,16 @@ from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.compare import resolved_pairs
-from ltrobust_bench.evaluation.groups import by_size
-from ltrobust_bench.evaluation.intervals import t_interval, wilson
+from ltrobust_bench.evaluation.groups import rank_groups
+from ltrobust_bench.evaluation.intervals import effective_images, over_seeds
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
 from ltrobust_bench.evaluation.reliability import MEANINGS, flags_of
 from ltrobust_bench.numbers import number
-from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.protocol.spec import canonical_digest, terms_key
-from ltrobust_bench.records.schema import AUTOATTACK, Level, Record, RunSection
+from ltrobust_bench.records.schema import Record, RunSection
 from ltrobust_bench.records.verify import LEVELS
+from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, ProtocolStatus
 
-ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
-IntervalKind = Literal["wilson", "t over seeds"]
 DECIMALS = 2
 """Decimals of every percentage."""
 TOP, TOP_SEEDS = 3, 5
@@ -51,161 +49,6 @@ FLAGS = {
 """Every flag of an entry and what it means: those of a board, then the signs of an unreliable evaluation."""
 
 
-class BoardKey(NamedTuple):
-    """Runs are compared only if all of this agrees: the terms, the images and the attacks."""
-
-    protocol: str
-    protocol_digest: str
-    dataset: str
-    imbalance_ratio: float
-    profile: str
-    model: str
-    track: str
-    epsilon: float
-    suite: tuple[str, ...]
-    train_counts: tuple[int, ...]
-    test_counts: tuple[int, ...]
-    train_index_sha256: str
-    test_index_sha256: str
-    source_sha256: str | None
-    limits: tuple[int | None, int | None, int | None]
-
-    @classmethod
-    def of(cls, record: Record) -> BoardKey:
-        run = record.run
-        return cls(
-            run.protocol,
-            run.protocol_digest,
-            run.dataset,
-            run.imbalance_ratio,
-            run.profile,
-            run.model,
-            run.track,
-            run.epsilon,
-            tuple(sorted(record.attacks)),
-            tuple(run.train_counts),
-            tuple(run.test_counts),
-            run.train_index_sha256,
-            run.test_index_sha256,
-            run.source_sha256,
-            (run.limit_train, run.limit_test, run.epochs),
-        )
-
-    @property
-    def reduced(self) -> bool:
-        return any(limit is not None for limit in self.limits)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a board: a method with its plug-ins, options and overrides; runs differ in the seed only.
-
-    Attributes:
-        label: name on the board, unique there.
-        runs: one record per seed, by seed.
-        metrics: fractions, fields of shape [seeds, rows] (``per_class`` [seeds, rows, C]).
-        rows: what the rows of ``metrics`` are: 'clean', the attacks, 'union'.
-        interval: 95 % interval of the balanced worst-case accuracy, fractions.
-        interval_kind: how it was made.
-        level: how far it is verified, the lowest of its runs; None where nothing is public.
-        flags: what a reader must know before comparing.
-        rank: 1 is best; entries whose difference is not resolved share a rank; None if the board or the entry is
-            not ranked.
-    """
-
-    label: str
-    runs: list[Record]
-    metrics: Metrics
-    rows: tuple[str, ...]
-    interval: tuple[float, float]
-    interval_kind: IntervalKind
-    flags: list[str]
-    level: Level | None = None
-    rank: int | None = None
-
-    @cached_property
-    def means(self) -> dict[str, np.ndarray]:
-        """Mean over seeds of every metric, per cent, shape [rows] (``per_class`` [rows, C])."""
-        return {f.name: 100 * getattr(self.metrics, f.name).mean(axis=0) for f in fields(Metrics)}
-
-    def percent(self, attack: str, name: str) -> np.ndarray:
-        """Mean over seeds of the metric ``name`` under ``attack``, per cent; ``per_class`` has shape [C]."""
-        return self.means[name][self.rows.index(attack)]
-
-    def per_seed(self, attack: str, name: str) -> np.ndarray:
-        """The metric ``name`` of each seed, per cent, shape [S] or [S, C]."""
-        return 100 * getattr(self.metrics, name)[:, self.rows.index(attack)]
-
-
-@dataclass(frozen=True)
-class Board:
-    """Entries that may be compared, best first; of a smoke test by name, and without ranks.
-
-    Attributes:
-        status: the protocol's, or 'unknown' if no installed protocol has the digest.
-        messages: what was left out or looks odd, for the person who builds the board.
-        slug: unique among the boards built together; a folder name.
-    """
-
-    key: BoardKey
-    status: ProtocolStatus
-    entries: list[Entry]
-    slug: str
-    messages: list[str]
-
-    @property
-    def title(self) -> str:
-        """One line: data, network, terms, and any reason not to take the numbers at face value."""
-        k = self.key
-        ratio = f"imbalance ratio {k.imbalance_ratio:g}" + ("" if k.profile == "exp" else f" ({k.profile})")
-        text = f"{k.dataset}, {ratio}, {k.model}: protocol {k.protocol}, track {k.track}"
-        return f"{text} [{'; '.join(self.warnings)}]" if self.warnings else text
-
-    @property
-    def warnings(self) -> list[str]:
-        """Why the board's numbers are not for papers; empty if they are."""
-        found = {
-            "disposable": "disposable protocol, not for papers",
-            "smoke": "smoke test, the numbers mean nothing",
-            "unknown": "unknown protocol",
-        }
-        texts = [found[self.status]] if self.status in found else []
-        if self.key.reduced:
-            names = ("training images", "test images", "epochs")
-            cuts = [f"{n} {what}" for n, what in zip(self.key.limits, names, strict=True) if n is not None]
-            texts.append("reduced runs: " + ", ".join(cuts))
-        return texts + ([f"incomplete suite, without {', '.join(self.missing)}"] if self.missing else [])
-
-    @property
-    def usual(self) -> bool:
-        """Whether imbalance ratio, profile and network are those that the protocol names for the data set."""
-        if self.status == "unknown":
-            return False
-        k = self.key
-        terms = protocol_for(k.dataset, k.protocol).terms(k.dataset)
-        return (k.profile, k.model) == (terms.profile, terms.model) and (
-            terms.profile == "own" or k.imbalance_ratio == terms.imbalance_ratio
-        )
-
-    @property
-    def missing(self) -> list[str]:
-        """Attacks of the protocol that the runs were not put through."""
-        if self.status == "unknown":
-            return []
-        wanted = [a.name for a in load_protocol(self.key.protocol).evaluation.attacks]
-        return [a for a in wanted if a not in self.key.suite and not (a in AUTOATTACK and self.autoattack)]
-
-    @property
-    def autoattack(self) -> str | None:
-        """Name of the AutoAttack ensemble among the attacks, if it is one of them."""
-        return next((name for name in AUTOATTACK if name in self.key.suite), None)
-
-    @property
-    def classes(self) -> np.ndarray:
-        """Labels from the largest class to the smallest, shape [C]."""
-        return by_size(self.key.train_counts)
-
-
 def boards(records: Iterable[Record]) -> list[Board]:
     """The boards of some records: full before reduced, frozen before disposable before other protocols, the protocol's
     own ratio, profile and network before others.
@@ -223,8 +66,24 @@ def boards(records: Iterable[Record]) -> list[Board]:
     for key, members in found.items():
         slug = slugs[key] if shared[slugs[key]] == 1 else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
         built.append(_board(key, members, slug, *states[key]))
+    built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.usual, b.slug))
+
+
+REFERENCE = "at"
+"""The entry of a board of balanced classes that tells what the long tail costs."""
+
+
+def _reference(key: BoardKey, built: Iterable[Board]) -> Entry | None:
+    wanted = key._replace(profile="balanced")
+    if key == wanted or key.imbalance_ratio == 1:
+        return None
+    for board in built:
+        same = wanted._replace(train_counts=board.key.train_counts, train_index_sha256=board.key.train_index_sha256)
+        if board.key == same:
+            return next((entry for entry in board.entries if entry.label == REFERENCE), None)
+    return None
 
 
 def entries_called(board: Board, names: Sequence[str], attack: str) -> list[Entry]:
@@ -271,32 +130,48 @@ def method_label(run: RunSection) -> str:
 
 
 def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStatus, odd: list[str]) -> Board:
-    messages = list(odd)
-    runs: dict[str, dict[int, Record]] = defaultdict(dict)
-    for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        # The run that it builds on has the same seed, so its key differs from seed to seed.
-        seeds = runs[canonical_digest(record.run.model_dump(mode="json", exclude={"seed", "base_key"}))]
-        first = seeds.setdefault(record.run.seed, record)
-        if first.result.digest != record.result.digest:
-            messages.append(
-                f"{slug}: {method_label(record.run)}, seed {record.run.seed}, was run more than once with "
-                f"different results; record {first.id} of {first.environment.created} counts, {record.id} of "
-                f"{record.environment.created} does not."
-            )
-    labels = {digest: method_label(next(iter(seeds.values())).run) for digest, seeds in runs.items()}
+    runs, again = _entries_of(records)
+    messages = [*odd, *(f"{slug}: {text}" for text in again)]
+    labels = {digest: method_label(seeds[0].run) for digest, seeds in runs.items()}
     shared = Counter(labels.values())
-    entries = []
-    for digest, by_seed in runs.items():
-        ordered = [by_seed[seed] for seed in sorted(by_seed)]
-        run = ordered[0].run
+    # All runs at once: the arrays of one entry are small, and there may be hundreds.
+    per_class = class_accuracies([record for seeds in runs.values() for record in seeds], key.suite)
+    metrics = metrics_from_classes(per_class, key.test_counts, key.train_counts)
+    images, entries, start = _images(key), [], 0
+    for digest, seeds in runs.items():
+        run = seeds[0].run
         label = labels[digest]
         if shared[label] > 1:
             label = f"{label} (card v{run.card_version}, {digest[:6]})"
         if run.options and run.method not in methods:
             messages.append(f"{slug}: no card of method {run.method!r} is installed; its options are all shown.")
-        entries.append(_entry(key, label, ordered, status))
+        own = Metrics(*(getattr(metrics, f.name)[start : start + len(seeds)] for f in fields(Metrics)))
+        entries.append(_entry(key, label, seeds, own, images, status))
+        start += len(seeds)
     entries = sorted(entries, key=lambda e: e.label) if status == "smoke" else _ranked(entries)
     return Board(key, status, entries, slug, sorted(set(messages)))
+
+
+def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], list[str]]:
+    """The runs of each entry by seed, under the digest of what they share; and a message for each seed that was run
+    more than once with different results."""
+    found: dict[str, dict[int, Record]] = defaultdict(dict)
+    digests: dict[str, str] = {}
+    messages = []
+    for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
+        # The run that it builds on has the same seed, so its key differs from seed to seed.
+        terms = record.run.model_dump_json(exclude={"seed", "base_key"})
+        if terms not in digests:
+            digests[terms] = canonical_digest(json.loads(terms))
+        seeds = found[digests[terms]]
+        first = seeds.setdefault(record.run.seed, record)
+        if first.result.digest != record.result.digest:
+            messages.append(
+                f"{method_label(record.run)}, seed {record.run.seed}, was run more than once with different results; "
+                f"record {first.id} of {first.environment.created} counts, {record.id} of "
+                f"{record.environment.created} does not."
+            )
+    return {digest: [seeds[seed] for seed in sorted(seeds)] for digest, seeds in found.items()}, messages
 
 
 def _protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
@@ -315,20 +190,20 @@ def _protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
     return protocol.status, []
 
 
-def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatus) -> Entry:
-    per_class = np.stack([class_accuracies(record, key.suite) for record in seeds])
-    metrics = metrics_from_classes(per_class, key.test_counts, key.train_counts)
-    balanced = metrics.balanced[:, -1]
-    if len(seeds) == 1:
-        kind: IntervalKind = "wilson"
-        tests = np.asarray([n for n in key.test_counts if n > 0], dtype=float)
-        # Images that give a balanced accuracy its variance under one common accuracy; all of them if the
-        # test set is balanced.
-        effective = len(tests) ** 2 / (1 / tests).sum()
-        low, high = wilson(balanced[0] * effective, effective)
-    else:
-        kind = "t over seeds"
-        low, high = np.clip(np.stack(t_interval(balanced)), 0, 1)
+def _images(key: BoardKey) -> np.ndarray:
+    """Test images behind each of ``METRICS``; NaN for those that are no proportion."""
+    tests = np.asarray(key.test_counts)
+    groups = {name: effective_images(tests[members]) for name, members in rank_groups(key.train_counts).items()}
+    known = {"overall": float(tests.sum()), "balanced": effective_images(tests), **groups}
+    return np.asarray([known.get(name, np.nan) for name in METRICS])
+
+
+LOWEST = np.asarray([-1.0 if name == "head_tail_gap" else 0.0 for name in METRICS])
+
+
+def _entry(
+    key: BoardKey, label: str, seeds: list[Record], metrics: Metrics, images: np.ndarray, status: ProtocolStatus
+) -> Entry:
     run = seeds[0].run
     standings = [record.standing for record in seeds if record.standing is not None]
     level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
@@ -350,8 +225,8 @@ def _entry(key: BoardKey, label: str, seeds: list[Record], status: ProtocolStatu
         runs=seeds,
         metrics=metrics,
         rows=("clean", *key.suite, "union"),
-        interval=(float(low), float(high)),
-        interval_kind=kind,
+        spread=over_seeds(np.stack([getattr(metrics, name) for name in METRICS], axis=-1), images, LOWEST),
+        interval_kind="wilson" if len(seeds) == 1 else "t over seeds",
         level=level,
         flags=[flag for flag, holds in flags.items() if holds] + [name for name in MEANINGS if name in signs],
     )

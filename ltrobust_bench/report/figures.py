@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from ltrobust_bench.evaluation.curves import Curve
 from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.report.aggregate import Board, Entry
+from ltrobust_bench.report.board import Board, Entry
 
 Column = Literal["single", "double"]
 WIDTHS = {"single": 3.35, "double": 7.0}

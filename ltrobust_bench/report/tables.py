@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ltrobust_bench.evaluation.groups import rank_groups, ranks
+from ltrobust_bench.evaluation.intervals import Spread, over_seeds
 from ltrobust_bench.numbers import number
-from ltrobust_bench.report.aggregate import DECIMALS, Board, Entry
+from ltrobust_bench.report.aggregate import DECIMALS
+from ltrobust_bench.report.board import METRICS, Board, Entry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,16 +30,25 @@ LEADERBOARD = [
     *["rank", "method", "union_balanced", "autoattack_kind", "autoattack_balanced"],
     *["union_tail", "union_worst_tenth", "clean_balanced"],
     *["clean_head", "clean_medium", "clean_tail", "union_head", "union_medium", "union_head_tail_gap"],
-    *["seeds", "interval_low", "interval_high", "interval_kind"],
-    *["training_forwards", "training_backwards", "training_seconds", "optimizer_steps"],
-    *["training_epsilon", "trials", "verification", "flags", "records"],
+    *["union_tail_of_reference", "seeds", "interval_low", "interval_high", "interval_kind"],
+    *["union_balanced_std", "autoattack_balanced_std", "union_tail_std", "clean_balanced_std"],
+    *["training_forwards", "training_backwards", "training_seconds", "gpu_hours", "cpu_hours", "device"],
+    *["optimizer_steps", "training_epsilon", "trials", "verification", "flags", "records"],
 ]
-METRICS = ["overall", "balanced", "head", "medium", "tail", "worst_class", "worst_tenth", "head_tail_gap"]
-GROUPS = [*BOARD, "method", "attack", *METRICS, "seeds"]
+SPREAD = ["std", "low", "high"]
+GROUPS = [
+    *BOARD,
+    *["method", "attack", "seeds", "interval_kind"],
+    *METRICS,
+    *(f"{metric}_{what}" for metric in METRICS for what in SPREAD),
+]
+SHARES = ["clean", "autoattack", "union", "boundary_error"]
 PER_CLASS = [
     *BOARD,
-    *["method", "class", "rank", "group", "train_images", "test_images"],
-    *["clean", "autoattack_kind", "autoattack", "union", "natural_error", "boundary_error", "seeds"],
+    *["method", "seeds", "interval_kind", "autoattack_kind"],
+    *["class", "rank", "group", "train_images", "test_images"],
+    *[*SHARES, "natural_error"],
+    *(f"{share}_{what}" for share in SHARES for what in SPREAD),
 ]
 
 
@@ -50,43 +62,65 @@ def leaderboard_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
 
 
 def leaderboard_csv(boards: Iterable[Board]) -> str:
-    """``leaderboard.csv``: one line per entry."""
-    return _csv(LEADERBOARD, ([row[c] for c in LEADERBOARD] for row in leaderboard_rows(boards)))
+    """``leaderboard.csv``: one line per entry.
+
+    ``union_tail_of_reference`` is the tail's worst-case accuracy in per cent of what the balanced reference reaches on
+    the same classes. Hours are those of training, of one GPU or of one CPU core.
+    """
+    rows = ([_cell(row[c]) for c in LEADERBOARD] for row in leaderboard_rows(boards))
+    return _line(LEADERBOARD) + "".join(map(_line, rows))
 
 
 def groups_csv(boards: Iterable[Board]) -> str:
-    """``groups.csv``: one line per entry and attack ('clean', the attacks, 'union')."""
-    lines: list[list[Cell]] = []
+    """``groups.csv``: one line per entry and attack ('clean', the attacks, 'union'); for each metric mean, standard
+    deviation over seeds and 95 % interval (t over seeds; with one seed Wilson, where the metric is a proportion)."""
+    lines = [_line(GROUPS)]
     for board in boards:
-        head = list(_board_cells(board).values())
+        board_text = _start(_board_cells(board).values())
         for entry in board.entries:
-            means = np.stack([entry.means[name] for name in METRICS], axis=1)
-            for attack, values in zip(entry.rows, means.tolist(), strict=True):
-                lines.append([*head, entry.label, attack, *values, len(entry.runs)])
-    return _csv(GROUPS, lines)
+            for attack, row in zip(entry.rows, _with_spread(entry.spread).tolist(), strict=True):
+                cells = (entry.label, attack, len(entry.runs), entry.interval_kind)
+                lines.append(f"{board_text}{_start(cells)}{_numbers(row)}\n")
+    return "".join(lines)
 
 
 def per_class_csv(boards: Iterable[Board]) -> str:
     """``per_class.csv``: one line per entry and class, by training images.
 
     ``natural_error`` is the share misclassified when clean, ``boundary_error`` the share that is correct when
-    clean and broken by some attack.
+    clean and broken by some attack. Standard deviations and intervals are made as in ``groups.csv``.
     """
-    lines: list[list[Cell]] = []
+    lines = [_line(PER_CLASS)]
     for board in boards:
-        head, key, auto = list(_board_cells(board).values()), board.key, board.autoattack
+        board_text, key, auto = _start(_board_cells(board).values()), board.key, board.autoattack
         rank = ranks(key.train_counts)
         group = {int(c): name for name, members in rank_groups(key.train_counts).items() for c in members}
+        classes = [
+            _start([c, int(rank[c]), group.get(c), key.train_counts[c], key.test_counts[c]])
+            for c in board.classes.tolist()
+        ]
+        images = np.asarray(key.test_counts)[board.classes, None]
         for entry in board.entries:
-            clean = entry.percent("clean", "per_class").tolist()
-            union = entry.percent("union", "per_class").tolist()
-            autoattack = entry.percent(auto, "per_class").tolist() if auto else [None] * len(clean)
-            for c in board.classes.tolist():
-                where = [c, int(rank[c]), group.get(c), key.train_counts[c], key.test_counts[c]]
-                errors = [100 - clean[c], clean[c] - union[c]]
-                accuracies = [clean[c], auto, autoattack[c], union[c]]
-                lines.append([*head, entry.label, *where, *accuracies, *errors, len(entry.runs)])
-    return _csv(PER_CLASS, lines)
+            entry_text = board_text + _start([entry.label, len(entry.runs), entry.interval_kind, auto])
+            spread = over_seeds(_class_shares(entry, auto)[:, board.classes], images)
+            natural = 100 - 100 * spread.mean[:, :1]
+            numbers = np.insert(_with_spread(spread), [len(SHARES)], natural, axis=1)
+            lines += [f"{entry_text}{c}{_numbers(row)}\n" for c, row in zip(classes, numbers.tolist(), strict=True)]
+    return "".join(lines)
+
+
+def _class_shares(entry: Entry, auto: str | None) -> np.ndarray:
+    """``SHARES`` of every class and seed, fractions, shape [S, C, 4]."""
+    per_class = entry.metrics.per_class
+    clean, union = per_class[:, entry.rows.index("clean")], per_class[:, entry.rows.index("union")]
+    autoattack = per_class[:, entry.rows.index(auto)] if auto else np.full_like(clean, np.nan)
+    return np.stack([clean, autoattack, union, clean - union], axis=-1)
+
+
+def _with_spread(spread: Spread) -> np.ndarray:
+    """Means, and behind them ``SPREAD`` of each number, per cent: shape [..., N] becomes [..., 4 N]."""
+    around = np.stack([spread.std, spread.low, spread.high], axis=-1)
+    return 100 * np.concatenate([spread.mean, around.reshape(*spread.mean.shape[:-1], -1)], axis=-1)
 
 
 def markdown(boards: Sequence[Board]) -> str:
@@ -197,27 +231,38 @@ def _board_cells(board: Board) -> dict[str, Any]:
 
 def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
     training = [record.cost.training for record in entry.runs]
-    run = entry.runs[0].run
+    run, auto = entry.runs[0].run, board.autoattack
     cells: dict[str, Any] = {
         f"{attack}_{name}": float(entry.percent(attack, name))
         for attack in ("clean", "union")
         for name in ("balanced", "head", "medium", "tail", "worst_tenth", "head_tail_gap")
     }
-    auto = board.autoattack
+    stds = {
+        "union_balanced_std": entry.std("union", "balanced"),
+        "autoattack_balanced_std": entry.std(auto, "balanced") if auto else None,
+        "union_tail_std": entry.std("union", "tail"),
+        "clean_balanced_std": entry.std("clean", "balanced"),
+    }
+    numbers = {
+        **cells,
+        **stds,
+        "union_tail_of_reference": _of_reference(board, entry),
+        "autoattack_balanced": float(entry.percent(auto, "balanced")) if auto else None,
+        "interval_low": 100 * entry.interval[0],
+        "interval_high": 100 * entry.interval[1],
+        "training_seconds": mean(work.seconds for work in training),
+    }
     return {
-        **{name: None if value != value else round(value, DECIMALS) + 0.0 for name, value in cells.items()},
+        **{name: None if x is None or x != x else round(x, DECIMALS) + 0.0 for name, x in numbers.items()},
+        **_hours(entry),
         "rank": entry.rank,
         "method": entry.label,
         "autoattack_kind": auto,
-        "autoattack_balanced": round(float(entry.percent(auto, "balanced")), DECIMALS) if auto else None,
         "seeds": len(entry.runs),
-        "interval_low": round(100 * entry.interval[0], DECIMALS),
-        "interval_high": round(100 * entry.interval[1], DECIMALS),
         "interval_kind": entry.interval_kind,
-        "training_forwards": round(np.mean([work.forwards for work in training])),
-        "training_backwards": round(np.mean([work.backwards for work in training])),
-        "training_seconds": round(float(np.mean([work.seconds for work in training])), DECIMALS),
-        "optimizer_steps": round(np.mean([record.cost.optimizer_steps for record in entry.runs])),
+        "training_forwards": round(mean(work.forwards for work in training)),
+        "training_backwards": round(mean(work.backwards for work in training)),
+        "optimizer_steps": round(mean(record.cost.optimizer_steps for record in entry.runs)),
         "training_epsilon": f"{number(run.recipe.attack.epsilon, run.epsilon):.6g}",
         "trials": max(record.status.trials for record in entry.runs),
         "verification": entry.level,
@@ -225,23 +270,52 @@ def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
     }
 
 
+def _of_reference(board: Board, entry: Entry) -> float | None:
+    """The tail's worst-case accuracy in per cent of the balanced reference's on the same classes."""
+    groups = rank_groups(board.key.train_counts)
+    if board.reference is None or not groups:
+        return None
+    theirs = float(board.reference.percent("union", "per_class")[groups["tail"]].mean())
+    return 100 * float(entry.percent("union", "tail")) / theirs if theirs else None
+
+
+def _hours(entry: Entry) -> dict[str, str | None]:
+    """Device and hours of training, mean over the runs on such a device; CPU hours are those of one core."""
+    spent: dict[str, list[float]] = {"gpu_hours": [], "cpu_hours": []}
+    for record in entry.runs:
+        where, hours = record.environment, record.cost.training.seconds / 3600
+        if "cpu" in where.device.lower():
+            spent["cpu_hours"].append(hours * where.threads)
+        else:
+            spent["gpu_hours"].append(hours)
+    devices = "; ".join(sorted({record.environment.device for record in entry.runs}))
+    return {"device": devices, **{name: f"{mean(hours):.4g}" if hours else None for name, hours in spent.items()}}
+
+
 def _short(value: Cell) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+def _line(cells: Iterable[Cell]) -> str:
+    """One line of CSV."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
+def _start(cells: Iterable[Cell]) -> str:
+    """Cells of CSV that others follow: what many lines share is written once."""
+    return _line([*cells, ""])[:-1]
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """Cells of CSV, ``DECIMALS`` places; empty where there is no number."""
+    text = ",".join([f"%.{DECIMALS}f"] * len(values)) % tuple(values)
+    return text.replace("nan", "").replace(f"{-0.0:.{DECIMALS}f}", f"{0.0:.{DECIMALS}f}")
+
+
 def _cell(value: Cell) -> Cell:
-    if not isinstance(value, float):
-        return value
-    # Adding 0.0 turns a rounded -0.0 into 0.0.
-    return "" if value != value else f"{round(value, DECIMALS) + 0.0:.{DECIMALS}f}"
+    return f"{value:.{DECIMALS}f}" if isinstance(value, float) else value
 
 
 def _escaped(text: str) -> str:

@@ -94,7 +94,7 @@ def test_shapes_and_labels_that_do_not_fit(bits, labels):
 
 def test_the_fast_path_of_whole_records_agrees():
     record = synthetic_record(seed=3)
-    fast = class_accuracies(record, record.attacks)
+    fast = class_accuracies([record], record.attacks)[0]
     for name, row in zip(["clean", *record.attacks, "union"], fast, strict=True):
         assert list(row) == list(summary(record, name).per_class)
 

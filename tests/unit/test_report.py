@@ -83,6 +83,64 @@ def test_groups_and_classes_by_hand():
     assert (first["natural_error"], first["boundary_error"]) == ("50.00", "50.00")
 
 
+def test_spread_over_seeds_in_every_table(six):
+    built = boards(six)
+    reat = [summary(record, "union") for record in six[6:9]]
+    row = next(r for r in rows(tables.leaderboard_csv(built)) if r["method"] == "reat")
+    for column, name in (("union_balanced_std", "balanced"), ("union_tail_std", "tail")):
+        assert row[column] == f"{100 * np.std([getattr(m, name) for m in reat], ddof=1):.2f}"
+    row = next(r for r in rows(tables.groups_csv(built)) if (r["method"], r["attack"]) == ("reat", "union"))
+    low, high = t_interval([m.tail for m in reat])
+    assert (row["tail_low"], row["tail_high"]) == (f"{max(0, 100 * low):.2f}", f"{100 * high:.2f}")
+    assert row["head_tail_gap_std"] == f"{100 * np.std([m.head_tail_gap for m in reat], ddof=1):.2f}"
+    assert (row["seeds"], row["interval_kind"]) == ("3", "t over seeds")
+    row = next(r for r in rows(tables.per_class_csv(built)) if (r["method"], r["class"]) == ("reat", "4"))
+    errors = [summary(r, "clean").per_class[4] - m.per_class[4] for r, m in zip(six[6:9], reat, strict=True)]
+    assert row["boundary_error_std"] == f"{100 * np.std(errors, ddof=1):.2f}"
+    low, high = t_interval([m.per_class[4] for m in reat])
+    assert (row["union_low"], row["union_high"]) == (f"{max(0, 100 * low):.2f}", f"{100 * high:.2f}")
+
+
+def test_one_seed_has_no_standard_deviation_and_wilsons_interval():
+    built = boards([synthetic_record(BITS, train_counts=COUNTS)])
+    (row,) = (r for r in rows(tables.groups_csv(built)) if r["attack"] == "union")
+    low, high = wilson(2, 4)
+    assert (row["head_std"], row["head_low"], row["head_high"]) == ("", f"{100 * low:.2f}", f"{100 * high:.2f}")
+    assert row["interval_kind"] == "wilson"
+    assert row["worst_class_low"] == row["head_tail_gap_low"] == "", "neither is a proportion"
+    first = rows(tables.per_class_csv(built))[0]
+    assert (first["union_low"], first["union_std"]) == (f"{100 * low:.2f}", "")
+    assert rows(tables.leaderboard_csv(built))[0]["union_balanced_std"] == ""
+
+
+def test_the_tail_beside_the_balanced_reference():
+    """The classes of the long-tailed board's tail, on both sides; a reference of other images or attacks is none."""
+    equal = {"profile": "balanced", "train_index_sha256": "d" * 64}
+    reference = synthetic_record(many(10), train_counts=[23, 23, 24], method="at", **equal)
+    entry = synthetic_record(many(4), train_counts=COUNTS, method="reat")
+    by_profile = {r["profile"]: r for r in rows(tables.leaderboard_csv(boards([entry, reference])))}
+    assert by_profile["exp"]["union_tail_of_reference"] == "40.00"
+    assert by_profile["balanced"]["union_tail_of_reference"] == ""
+    other = synthetic_record(many(10), train_counts=[23, 23, 24], method="at", **equal, test_index_sha256="e" * 64)
+    trades = synthetic_record(many(10), train_counts=[23, 23, 24], method="trades", **equal)
+    for no_reference in (other, trades):
+        (row,) = (r for r in rows(tables.leaderboard_csv(boards([entry, no_reference]))) if r["method"] == "reat")
+        assert row["union_tail_of_reference"] == ""
+
+
+def test_hours_of_training_by_device():
+    def on(device, threads, seed):
+        record = synthetic_record(seconds=3600.0, seed=seed)
+        where = record.environment.model_copy(update={"device": device, "threads": threads})
+        return record.model_copy(update={"environment": where})
+
+    (row,) = rows(tables.leaderboard_csv(boards([on("NVIDIA H100", 8, 0), on("AMD EPYC (CPU)", 2, 1)])))
+    assert (row["gpu_hours"], row["cpu_hours"]) == ("1", "2")
+    assert row["device"] == "AMD EPYC (CPU); NVIDIA H100"
+    (row,) = rows(tables.leaderboard_csv(boards([on("AMD EPYC (CPU)", 1, 0)])))
+    assert (row["gpu_hours"], row["cpu_hours"]) == ("", "1")
+
+
 def test_seeds_are_averaged_and_the_interval_is_over_them(six):
     (board,) = boards(six)
     entry = next(e for e in board.entries if e.label == "reat")

@@ -302,7 +302,7 @@ class RecordView:
     @cached_property
     def _classes(self) -> np.ndarray:
         """Accuracy per class, fractions, shape [rows, C]; rows: clean, the attacks, union."""
-        return class_accuracies(self.record, self.record.attacks)
+        return class_accuracies([self.record], self.record.attacks)[0]
 
     @property
     def rows(self) -> list[tuple[str, dict[str, float]]]:

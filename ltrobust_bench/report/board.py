@@ -1,0 +1,184 @@
+"""What a leaderboard is made of: the terms that runs share, entries, boards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ltrobust_bench.data.registry import protocol_for
+from ltrobust_bench.evaluation.groups import by_size
+from ltrobust_bench.evaluation.intervals import Spread
+from ltrobust_bench.evaluation.metrics import Metrics
+from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.records.schema import AUTOATTACK, Level, Record
+
+ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
+IntervalKind = Literal["wilson", "t over seeds"]
+METRICS = tuple(f.name for f in fields(Metrics) if f.name != "per_class")
+
+
+class BoardKey(NamedTuple):
+    """Runs are compared only if all of this agrees: the terms, the images and the attacks."""
+
+    protocol: str
+    protocol_digest: str
+    dataset: str
+    imbalance_ratio: float
+    profile: str
+    model: str
+    track: str
+    epsilon: float
+    suite: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
+    train_index_sha256: str
+    test_index_sha256: str
+    source_sha256: str | None
+    limits: tuple[int | None, int | None, int | None]
+
+    @classmethod
+    def of(cls, record: Record) -> BoardKey:
+        run = record.run
+        return cls(
+            run.protocol,
+            run.protocol_digest,
+            run.dataset,
+            run.imbalance_ratio,
+            run.profile,
+            run.model,
+            run.track,
+            run.epsilon,
+            tuple(sorted(record.attacks)),
+            tuple(run.train_counts),
+            tuple(run.test_counts),
+            run.train_index_sha256,
+            run.test_index_sha256,
+            run.source_sha256,
+            (run.limit_train, run.limit_test, run.epochs),
+        )
+
+    @property
+    def reduced(self) -> bool:
+        return any(limit is not None for limit in self.limits)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a board: a method with its plug-ins, options and overrides; runs differ in the seed only.
+
+    Attributes:
+        label: name on the board, unique there.
+        runs: one record per seed, by seed.
+        metrics: fractions, fields of shape [seeds, rows] (``per_class`` [seeds, rows, C]).
+        rows: what the rows of ``metrics`` are: 'clean', the attacks, 'union'.
+        spread: ``METRICS`` over seeds, fractions, shape [rows, len(METRICS)].
+        interval_kind: how its intervals were made.
+        level: how far it is verified, the lowest of its runs; None where nothing is public.
+        flags: what a reader must know before comparing.
+        rank: 1 is best; entries whose difference is not resolved share a rank; None if the board or the entry is
+            not ranked.
+    """
+
+    label: str
+    runs: list[Record]
+    metrics: Metrics
+    rows: tuple[str, ...]
+    spread: Spread
+    interval_kind: IntervalKind
+    flags: list[str]
+    level: Level | None = None
+    rank: int | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the balanced worst-case accuracy, fractions."""
+        at = self.rows.index("union"), METRICS.index("balanced")
+        return float(self.spread.low[at]), float(self.spread.high[at])
+
+    def percent(self, attack: str, name: str) -> np.ndarray:
+        """Mean over seeds of the metric ``name`` under ``attack``, per cent; ``per_class`` has shape [C]."""
+        if name == "per_class":
+            return self.per_seed(attack, name).mean(axis=0)
+        return 100 * self.spread.mean[self.rows.index(attack), METRICS.index(name)]
+
+    def std(self, attack: str, name: str) -> float:
+        """Standard deviation over seeds of a metric of ``METRICS``, per cent; NaN with one seed."""
+        return 100 * float(self.spread.std[self.rows.index(attack), METRICS.index(name)])
+
+    def per_seed(self, attack: str, name: str) -> np.ndarray:
+        """The metric ``name`` of each seed, per cent, shape [S] or [S, C]."""
+        return 100 * getattr(self.metrics, name)[:, self.rows.index(attack)]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Entries that may be compared, best first; of a smoke test by name, and without ranks.
+
+    Attributes:
+        status: the protocol's, or 'unknown' if no installed protocol has the digest.
+        messages: what was left out or looks odd, for the person who builds the board.
+        slug: unique among the boards built together; a folder name.
+        reference: the balanced reference of a long-tailed board: plain AT on as many images in equal classes,
+            everything else alike; None if it was not run.
+    """
+
+    key: BoardKey
+    status: ProtocolStatus
+    entries: list[Entry]
+    slug: str
+    messages: list[str]
+    reference: Entry | None = None
+
+    @property
+    def title(self) -> str:
+        """One line: data, network, terms, and any reason not to take the numbers at face value."""
+        k = self.key
+        ratio = f"imbalance ratio {k.imbalance_ratio:g}" + ("" if k.profile == "exp" else f" ({k.profile})")
+        text = f"{k.dataset}, {ratio}, {k.model}: protocol {k.protocol}, track {k.track}"
+        return f"{text} [{'; '.join(self.warnings)}]" if self.warnings else text
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the board's numbers are not for papers; empty if they are."""
+        found = {
+            "disposable": "disposable protocol, not for papers",
+            "smoke": "smoke test, the numbers mean nothing",
+            "unknown": "unknown protocol",
+        }
+        texts = [found[self.status]] if self.status in found else []
+        if self.key.reduced:
+            names = ("training images", "test images", "epochs")
+            cuts = [f"{n} {what}" for n, what in zip(self.key.limits, names, strict=True) if n is not None]
+            texts.append("reduced runs: " + ", ".join(cuts))
+        return texts + ([f"incomplete suite, without {', '.join(self.missing)}"] if self.missing else [])
+
+    @property
+    def usual(self) -> bool:
+        """Whether imbalance ratio, profile and network are those that the protocol names for the data set."""
+        if self.status == "unknown":
+            return False
+        k = self.key
+        terms = protocol_for(k.dataset, k.protocol).terms(k.dataset)
+        return (k.profile, k.model) == (terms.profile, terms.model) and (
+            terms.profile == "own" or k.imbalance_ratio == terms.imbalance_ratio
+        )
+
+    @property
+    def missing(self) -> list[str]:
+        """Attacks of the protocol that the runs were not put through."""
+        if self.status == "unknown":
+            return []
+        wanted = [a.name for a in load_protocol(self.key.protocol).evaluation.attacks]
+        return [a for a in wanted if a not in self.key.suite and not (a in AUTOATTACK and self.autoattack)]
+
+    @property
+    def autoattack(self) -> str | None:
+        """Name of the AutoAttack ensemble among the attacks, if it is one of them."""
+        return next((name for name in AUTOATTACK if name in self.key.suite), None)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Labels from the largest class to the smallest, shape [C]."""
+        return by_size(self.key.train_counts)
