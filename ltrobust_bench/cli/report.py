@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli import site
+from ltrobust_bench.cli import site, table
 from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.published import command as published
-from ltrobust_bench.cli.shared import results_dir_option
+from ltrobust_bench.cli.shared import board_options, results_dir_option
 
 
 @click.group(name="report")
@@ -22,6 +22,7 @@ def command() -> None:
 command.add_command(analyse)
 command.add_command(published)
 command.add_command(site.command)
+command.add_command(table.command)
 
 
 @command.command(epilog="Example: ltbench report leaderboard --records results/records --records runs --no-figures")
@@ -61,12 +62,7 @@ def leaderboard(context: click.Context, results_dir: Path, records_dirs: tuple[P
 
 @command.command(epilog="Example: ltbench report compare reat at-bsl --dataset cifar10-lt")
 @click.argument("methods", nargs=-1, required=True)
-@click.option("--dataset", "-d", help="Data set of the board, if there are several boards.")
-@click.option("--protocol", help="Protocol of the board.")
-@click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True)
-@click.option("--imbalance-ratio", type=float, help="Imbalance ratio of the board.")
-@click.option("--profile", help="Profile of the board.")
-@click.option("--model", help="Network of the board.")
+@board_options
 @click.option("--attack", default="union", show_default=True, help="clean, an attack of the suite, or union.")
 @results_dir_option
 @click.pass_context

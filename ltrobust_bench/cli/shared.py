@@ -54,6 +54,15 @@ results_dir_option = click.option(
     help="Records are filed in its folder records/; reports are written into it.  [env: LTBENCH_RESULTS]",
 )
 
+board_options = options(
+    click.option("--dataset", "-d", help="Data set of the board, if there are several boards."),
+    click.option("--protocol", help="Protocol of the board."),
+    click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True),
+    click.option("--imbalance-ratio", type=float, help="Imbalance ratio of the board."),
+    click.option("--profile", help="Profile of the board."),
+    click.option("--model", help="Network of the board."),
+)
+
 split_options = options(
     click.option("--protocol", help="Protocol (default: the data set's)."),
     click.option("--imbalance-ratio", type=float, help="Largest over smallest class (default: the protocol's)."),

@@ -1,0 +1,76 @@
+"""``ltbench report table``"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ltrobust_bench.cli.shared import FOLDER, board_options, results_dir_option
+
+
+def listed(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    """Names given one by one or separated by commas; commas inside brackets belong to the name."""
+    return [name.strip() for value in values for name in re.split(r",(?![^(]*\))", value) if name.strip()]
+
+
+@click.command(
+    name="table",
+    epilog="Example: ltbench report table --dataset digits-lt --methods at,reat --groups head,tail --format latex",
+)
+@board_options
+@click.option(
+    "--methods", multiple=True, callback=listed, metavar="NAMES", help="Entries as the board calls them, in this order."
+)
+@click.option("--columns", multiple=True, callback=listed, metavar="NAMES", help="clean, attacks of the suite, union.")
+@click.option(
+    "--groups",
+    multiple=True,
+    callback=listed,
+    metavar="NAMES",
+    help="all, head, medium, tail, worst_class, worst_tenth; shown for each column.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex", "csv", "json", "bibtex"]),
+    default="markdown",
+    show_default=True,
+)
+@click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
+@click.option("--output", "-o", type=FOLDER, metavar="FILE", help="Write it here instead of printing it.")
+@results_dir_option
+@click.pass_context
+def command(
+    context: click.Context,
+    methods: list[str],
+    columns: list[str],
+    groups: list[str],
+    form: Any,
+    decimals: int,
+    output: Path | None,
+    results_dir: Path,
+    **board_terms: Any,
+) -> None:
+    """A board, or a part of it, as a paper prints it.
+
+    Lists take names separated by commas. LaTeX needs the package booktabs; best means are bold, second ones underlined,
+    both among ranked entries, and \\cite keys are those of --format bibtex. Leaves with code 1 if a file was no valid
+    record; the table is made from the others.
+    """
+    from ltrobust_bench.files import write_text
+    from ltrobust_bench.report import find_board
+    from ltrobust_bench.report.paper import paper_table, render
+
+    board, problems = find_board(results_dir / "records", **board_terms)
+    text = render(paper_table(board, methods, columns, groups, decimals), form)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        click.echo(f"wrote {output}")
+    for problem in problems:
+        click.echo(f"note: {problem}", err=True)
+    context.exit(1 if problems else 0)

@@ -1,0 +1,358 @@
+"""A board, or a part of it, as a table that a paper can print: Markdown, LaTeX, CSV, JSON, and its BibTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ltrobust_bench.cards import card_of, methods, plugins
+from ltrobust_bench.data.registry import protocol_for
+from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.evaluation.groups import rank_groups
+from ltrobust_bench.numbers import number
+from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
+from ltrobust_bench.report.board import Board, Entry
+
+Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+GROUPS = {
+    "all": "balanced",
+    "head": "head",
+    "medium": "medium",
+    "tail": "tail",
+    "worst_class": "worst_class",
+    "worst_tenth": "worst_tenth",
+}
+"""Groups of classes a table can show, and the metric of each."""
+THIRDS = ("head", "medium", "tail")
+_NAMES = {"all": "all", "worst_class": "worst class", "worst_tenth": "worst 10 %"}
+_ATTACKS = {"clean": "Clean", "union": "Worst case", "autoattack": "AutoAttack", "scaled-pgd-20": "Scaled PGD-20"}
+BEST, SECOND = 1, 2
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """Entries of a board in rows, attacks and groups of classes in columns.
+
+    Attributes:
+        board: where the entries are from.
+        entries: in the order shown.
+        columns: 'clean', attacks of the suite, 'union'.
+        groups: names of ``GROUPS``, shown for each column.
+        decimals: of every percentage.
+    """
+
+    board: Board
+    entries: tuple[Entry, ...]
+    columns: tuple[str, ...]
+    groups: tuple[str, ...]
+    decimals: int = 1
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """Mean over seeds, per cent, shape [entries, columns, groups]."""
+        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)))
+
+    @cached_property
+    def stds(self) -> np.ndarray:
+        """Standard deviation over seeds, points, shape [entries, columns, groups]; NaN with one seed."""
+        return self._filled(lambda entry, column, metric: entry.std(column, metric))
+
+    @cached_property
+    def marks(self) -> np.ndarray:
+        """``BEST`` and ``SECOND`` of each column among the ranked entries shown; equal as printed is marked alike."""
+        marks = np.zeros(self.means.shape, dtype=int)
+        ranked = np.flatnonzero([entry.rank is not None for entry in self.entries])
+        if len(ranked) < 2:
+            return marks
+        shown = np.round(self.means[ranked], self.decimals)
+        best = shown.max(axis=0)
+        rest = np.where(shown < best, shown, -np.inf).max(axis=0)
+        marks[ranked] = np.where(shown == best, BEST, np.where(shown == rest, SECOND, 0))
+        return marks
+
+    def _filled(self, cell: Callable[[Entry, str, str], float]) -> np.ndarray:
+        return np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+
+
+def paper_table(
+    board: Board,
+    names: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    decimals: int = 1,
+) -> PaperTable:
+    """A table of a board.
+
+    Args:
+        names: labels of entries, in the order to be shown; none: all, best first.
+        columns: clean, attacks of the suite, union; none: clean, PGD-20, AutoAttack and union, where there are such.
+        groups: of ``GROUPS``; none: all and tail.
+        decimals: of every percentage.
+
+    Raises:
+        UnknownNameError: for a name that the board does not have.
+        UsageError: for a name given twice, or thirds of fewer than 3 classes.
+    """
+    rows = ("clean", *board.key.suite, "union")
+    have_thirds = bool(rank_groups(board.key.train_counts))
+    usual = ["clean", "pgd-20", board.autoattack, "union"]
+    columns = tuple(columns) or tuple(c for c in usual if c in rows)
+    groups = tuple(groups) or (("all", "tail") if have_thirds else ("all",))
+    for kind, given, known in (("attack of this board", columns, rows), ("group of classes", groups, GROUPS)):
+        for name in given:
+            if name not in known:
+                raise UnknownNameError(kind, name, known)
+        if len(set(given)) < len(given):
+            raise UsageError(f"a column is named twice: {', '.join(given)}.")
+    if not have_thirds and set(groups) & set(THIRDS):
+        raise UsageError(f"{board.key.dataset} has {len(board.key.train_counts)} classes; thirds need at least 3.")
+    entries = entries_called(board, names, "clean") if names else board.entries
+    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals)
+
+
+def render(table: PaperTable, form: Format) -> str:
+    """The table as text in one of ``FORMATS``; the same table gives the same bytes."""
+    writers: dict[Format, Callable[[PaperTable], str]] = {
+        "markdown": markdown,
+        "latex": latex,
+        "csv": as_csv,
+        "json": as_json,
+        "bibtex": bibtex,
+    }
+    return writers[form](table)
+
+
+def markdown(table: PaperTable) -> str:
+    """Markdown: best in bold, and the terms below."""
+    heads = [f"{attack_title(c)}{_suffix(g)}" for c in table.columns for g in table.groups]
+    lines = [["#", "Method", *heads], ["---:", "---", *["---:"] * len(heads)]]
+    for i, entry in enumerate(table.entries):
+        cells = [
+            f"**{_joined(pair)}**" if mark == BEST else _joined(pair)
+            for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)
+        ]
+        label = _plain(_label(table, entry)).replace("\\", "\\\\").replace("|", "\\|")
+        lines.append([str(entry.rank or "-"), label, *cells])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\n{caption(table, 'bold')}\n"
+
+
+def latex(table: PaperTable) -> str:
+    """LaTeX for ``\\usepackage{booktabs}``: best in bold, second best underlined, methods with ``\\cite``."""
+    width = len(table.columns) * len(table.groups)
+    kind = "table" if width <= NARROW else "table*"
+    lines = [rf"\begin{{{kind}}}[t]", r"\centering\small"]
+    lines.append(rf"\caption{{{escaped(caption(table, 'bold, second best underlined'))}}}")
+    lines += [rf"\label{{tab:{table.board.slug}}}", rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
+    lines += [*_latex_head(table), r"\midrule"]
+    for i, entry in enumerate(table.entries):
+        cells = [_latex_cell(*pair, mark) for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)]
+        keys = ",".join(key for key, _ in _references([entry]))
+        cite = rf"~\cite{{{keys}}}" if keys else ""
+        lines.append(" & ".join([escaped(_label(table, entry)) + cite, *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}", ""])
+
+
+NARROW = 4
+"""Columns of numbers that one column of a two-column paper has room for."""
+
+
+def _latex_cell(mean: str, std: str, mark: int) -> str:
+    marked = {BEST: rf"\textbf{{{mean}}}", SECOND: rf"\underline{{{mean}}}"}.get(mark, mean)
+    return marked + (rf"\,{{\scriptsize$\pm$\,{std}}}" if std else "")
+
+
+def _latex_head(table: PaperTable) -> list[str]:
+    names = [escaped(attack_title(column)) for column in table.columns]
+    if table.groups == ("all",):
+        return [" & ".join(["Method", *names]) + r" \\"]
+    count = len(table.groups)
+    spans = [rf"\multicolumn{{{count}}}{{c}}{{{name}}}" for name in names]
+    rules = "".join(rf"\cmidrule(lr){{{2 + i * count}-{1 + (i + 1) * count}}}" for i in range(len(names)))
+    groups = [escaped(group_title(group)) for group in table.groups] * len(names)
+    return [" & ".join(["", *spans]) + r" \\", rules, " & ".join(["Method", *groups]) + r" \\"]
+
+
+def as_csv(table: PaperTable) -> str:
+    """CSV: rank, method, seeds, and each column's mean and standard deviation."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{column}_{group}" for column in table.columns for group in table.groups]
+    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std"))])
+    for i, entry in enumerate(table.entries):
+        cells = [cell for pair in _pairs(table, i) for cell in pair]
+        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells])
+    return text.getvalue()
+
+
+def as_json(table: PaperTable) -> str:
+    """JSON: the board's terms, and for each entry its seeds, records and numbers (per cent, not rounded)."""
+    key = table.board.key
+
+    def plain(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    def numbers(i: int) -> dict[str, Any]:
+        return {
+            column: {
+                group: {"mean": plain(table.means[i, c, g]), "std": plain(table.stds[i, c, g])}
+                for g, group in enumerate(table.groups)
+            }
+            for c, column in enumerate(table.columns)
+        }
+
+    terms = {name: getattr(key, name) for name in ("protocol", "protocol_digest", "dataset", "imbalance_ratio")}
+    terms |= {name: getattr(key, name) for name in ("profile", "model", "track", "epsilon")}
+    entries = [
+        {
+            "rank": entry.rank,
+            "method": entry.label,
+            "flags": entry.flags,
+            "seeds": [run.run.seed for run in entry.runs],
+            "records": [run.id for run in entry.runs],
+            "percent": numbers(i),
+        }
+        for i, entry in enumerate(table.entries)
+    ]
+    return json.dumps({"board": table.board.slug, **terms, "entries": entries}, indent=1) + "\n"
+
+
+def bibtex(table: PaperTable) -> str:
+    """BibTeX of the methods and plug-ins shown, each paper once."""
+    return "\n".join(dict(_references(table.entries)).values())
+
+
+def caption(table: PaperTable, marks: str) -> str:
+    """What a reader must know of the numbers, in sentences; ``marks`` says how the best are marked."""
+    key, board = table.board.key, table.board
+    profile = "" if key.profile == "exp" else f" (profile {key.profile})"
+    terms = f"{key.dataset}, imbalance ratio {key.imbalance_ratio:g}{profile}, {key.model}"
+    parts = [
+        f"Accuracy in per cent on {terms}, {_over_seeds(table.entries)}",
+        f"Protocol {key.protocol} ({key.protocol_digest[:12]}), track {key.track}, Linf radius {_radius(board)}",
+    ]
+    if "union" in table.columns:
+        parts.append(f"Worst case: an image counts if it withstands every attack ({', '.join(key.suite)})")
+    if set(table.groups) & set(THIRDS):
+        parts.append("Head, medium, tail: thirds of the classes by training images")
+    if table.marks.any():
+        parts.append(f"Best mean shown in {marks}; the data do not tell entries of one rank apart")
+    if any(NEEDS_SEEDS in entry.flags for entry in table.entries):
+        parts.append(f"A claim to ranks 1 to {TOP} {NEEDS_SEEDS}")
+    if any(_unmarked(board, entry) for entry in table.entries):
+        parts.append(f"{DAGGER} Not ranked, so not marked")
+    parts += [f"{warning[0].upper()}{warning[1:]}" for warning in board.warnings]
+    flags: dict[str, list[str]] = {}
+    for entry in table.entries:
+        for flag in entry.flags:
+            if flag not in (UNRANKED, NEEDS_SEEDS, "1 seed"):
+                flags.setdefault(flag, []).append(entry.label)
+    if flags:
+        parts.append("Flags: " + "; ".join(f"{flag} ({', '.join(labels)})" for flag, labels in flags.items()))
+    return " ".join(f"{part}." for part in parts)
+
+
+DAGGER = "†"
+
+
+def _over_seeds(entries: Sequence[Entry]) -> str:
+    seeds = {tuple(run.run.seed for run in entry.runs) for entry in entries}
+    counts = sorted({len(own) for own in seeds})
+    if counts == [1]:
+        return "one seed each"
+    if len(seeds) == 1:
+        return f"mean ± standard deviation over seeds {', '.join(map(str, *seeds))}"
+    return f"mean ± standard deviation over the seeds of each entry ({'-'.join(map(str, (counts[0], counts[-1])))})"
+
+
+def _unmarked(board: Board, entry: Entry) -> bool:
+    """Whether an entry has no rank on a board that has ranks."""
+    return entry.rank is None and board.status != "smoke"
+
+
+def _label(table: PaperTable, entry: Entry) -> str:
+    return entry.label + (f" {DAGGER}" if _unmarked(table.board, entry) else "")
+
+
+def attack_title(name: str) -> str:
+    """An attack, 'clean' or 'union' as a heading says it."""
+    return _ATTACKS.get(name, name if name.startswith("aa-") else name.upper())
+
+
+def group_title(name: str) -> str:
+    """A group of classes as a heading says it."""
+    return _NAMES.get(name, name)
+
+
+_SPECIAL = str.maketrans(
+    {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': "''",
+        "±": r"$\pm$",
+        DAGGER: r"\textsuperscript{$\dagger$}",
+    }
+)
+
+
+def escaped(text: str) -> str:
+    """``text`` for LaTeX: what is special to it is written out, and the names of norms become mathematics."""
+    plain = _plain(text).translate(_SPECIAL)
+    return plain.replace("--", "-{}-").replace("Linf", r"$\ell_\infty$")
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _suffix(group: str) -> str:
+    return "" if group == "all" else f", {group_title(group)}"
+
+
+def _pairs(table: PaperTable, row: int) -> list[tuple[str, str]]:
+    """Mean and standard deviation of each cell of a row as printed; empty where there is none."""
+
+    def text(value: float) -> str:
+        return "" if np.isnan(value) else f"{value:.{table.decimals}f}"
+
+    values = zip(table.means[row].ravel(), table.stds[row].ravel(), strict=True)
+    return [(text(mean), text(std)) for mean, std in values]
+
+
+def _joined(pair: tuple[str, str]) -> str:
+    return " ± ".join(part for part in pair if part)
+
+
+def _radius(board: Board) -> str:
+    """The evaluation radius as the protocol writes it, where it does."""
+    if board.status != "unknown":
+        stated = protocol_for(board.key.dataset, board.key.protocol).terms(board.key.dataset).epsilon
+        if number(stated) == board.key.epsilon:
+            return str(stated)
+    return f"{board.key.epsilon:.6g}"
+
+
+def _references(entries: Iterable[Entry]) -> list[tuple[str, str]]:
+    """BibTeX key and entry of each method and plug-in that has a card, in order."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        run = entry.runs[0].run
+        for slug in (run.method, *run.plugins):
+            if slug in methods or slug in plugins:
+                text = card_of(slug).paper.bibtex.strip() + "\n"
+                if key := re.match(r"@\w+\s*\{\s*([^\s,]+)", text):
+                    found.setdefault(key[1], text)
+    return list(found.items())

@@ -1,0 +1,72 @@
+"""``ltbench report table`` on the committed records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+from command_line import call, refused
+
+RESULTS = Path(__file__).parents[2] / "results"
+TABLE = ["report", "table", "--dataset", "digits-lt", "--results-dir", RESULTS]
+
+
+def test_names_with_commas_and_in_the_order_given(capsys):
+    names = "erm, cosine (margin=0.2, scale=10.0),reat"
+    code, out, _ = call(capsys, *TABLE, "--methods", names, "--methods", "at", "--format", "csv", "--columns", "union")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert [row["method"] for row in rows] == ["erm", "cosine (margin=0.2, scale=10.0)", "reat", "at"]
+
+
+def test_the_numbers_are_those_of_the_leaderboard(capsys):
+    with (RESULTS / "leaderboard.csv").open(newline="") as handle:
+        board = {
+            r["method"]: r for r in csv.DictReader(handle) if r["imbalance_ratio"] == "20" and r["profile"] == "exp"
+        }
+    _, out, _ = call(capsys, *TABLE, "--format", "csv", "--decimals", 2)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["method"] for row in rows] == list(board)
+    for row in rows:
+        line = board[row["method"]]
+        assert row["rank"] == line["rank"] and row["union_all"] == line["union_balanced"]
+        assert row["union_tail"] == line["union_tail"] and row["union_all_std"] == line["union_balanced_std"]
+
+
+def test_every_format_into_a_file(capsys, tmp_path):
+    starts = {"markdown": "| # |", "latex": "\\begin{table", "csv": "rank,", "json": "{", "bibtex": "@"}
+    for form, start in starts.items():
+        code, out, _ = call(capsys, *TABLE, "--format", form, "--output", tmp_path / form)
+        assert code == 0 and out == f"wrote {tmp_path / form}\n"
+        text = (tmp_path / form).read_text()
+        assert text.startswith(start)
+        assert call(capsys, *TABLE, "--format", form)[1] == text
+    assert len(json.loads((tmp_path / "json").read_text())["entries"]) == 40
+
+
+def test_another_board(capsys):
+    _, out, _ = call(capsys, *TABLE, "--profile", "balanced", "--format", "json")
+    assert json.loads(out)["profile"] == "balanced"
+
+
+def test_bad_requests(capsys):
+    assert "'reat'" in refused(capsys, *TABLE, "--methods", "raet")
+    assert "did you mean 'pgd-20'" in refused(capsys, *TABLE, "--columns", "pgd20")
+    assert "did you mean 'tail'" in refused(capsys, *TABLE, "--groups", "tial")
+    assert "twice" in refused(capsys, *TABLE, "--columns", "clean,clean")
+    assert "0 boards fit" in refused(capsys, *TABLE, "--imbalance-ratio", 7)
+    assert "--format" in refused(capsys, *TABLE, "--format", "word")
+    assert "no records" in refused(capsys, "report", "table", "--results-dir", "/nonexistent")
+
+
+def test_a_damaged_record_is_named_beside_the_table(capsys, tmp_path):
+    shutil.copytree(RESULTS / "records", tmp_path / "records")
+    broken = next((tmp_path / "records").rglob("reat/*.json"))
+    broken.write_text(broken.read_text()[:100])
+    place = ["--imbalance-ratio", 20, "--profile", "exp", "--results-dir", tmp_path]
+    code, out, err = call(capsys, "report", "table", "--format", "json", *place)
+    assert code == 1 and broken.name in err
+    assert len(json.loads(out)["entries"]) == 40, "what is printed can still be piped"

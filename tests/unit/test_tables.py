@@ -1,0 +1,223 @@
+"""Tables for papers, on SYNTHETIC records: numbers, marks, what LaTeX must not choke on, references."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from record_factory import synthetic_record
+
+from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.evaluation.metrics import summary
+from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.report.paper import BEST, FORMATS, GROUPS, SECOND, escaped, paper_table, render
+
+OPTIONS = {slug: methods.get(slug).card.resolve_options("fixed", {}) for slug in methods.names()}
+
+
+def entry(method, seeds=(0, 1, 2), **run):
+    return [synthetic_record(method=method, options=OPTIONS[method], seed=s, **run) for s in seeds]
+
+
+@pytest.fixture(scope="module")
+def board():
+    made = entry("at", accuracy=0.6) + entry("reat", accuracy=0.9) + entry("trades", accuracy=0.7)
+    made += entry("selfdistill", accuracy=0.99)
+    return boards(made)[0]
+
+
+def flat(correct, of=20):
+    """Bits of 3 classes: the first ``correct`` images of each are right, and robust."""
+    right = ([1] * correct + [0] * (of - correct)) * 3
+    return dict.fromkeys(("clean", "pgd-20", "autoattack"), right)
+
+
+def test_numbers_are_mean_and_standard_deviation_over_seeds(board):
+    table = paper_table(board, ["reat"], ["pgd-20"], list(GROUPS))
+    runs = next(e.runs for e in board.entries if e.label == "reat")
+    for g, metric in enumerate(GROUPS.values()):
+        values = [100 * float(getattr(summary(run, "pgd-20"), metric)) for run in runs]
+        assert table.means[0, 0, g] == pytest.approx(np.mean(values))
+        assert table.stds[0, 0, g] == pytest.approx(np.std(values, ddof=1))
+    (row,) = csv.DictReader(io.StringIO(render(table, "csv")))
+    assert row["pgd-20_tail"] == f"{table.means[0, 0, 3]:.1f}"
+    assert row["pgd-20_tail_std"] == f"{table.stds[0, 0, 3]:.1f}"
+
+
+def test_best_and_second_are_marked_among_ranked_entries_and_ties_alike():
+    made = [
+        synthetic_record(flat(right), train_counts=[40, 20, 10], method=name, options=OPTIONS[name])
+        for name, right in {"at": 18, "trades": 18, "mart": 12, "alp": 12, "reat": 5, "selfdistill": 20}.items()
+    ]
+    table = paper_table(boards(made)[0], columns=["union"], groups=["all"])
+    marks = dict(zip((e.label for e in table.entries), table.marks[:, 0, 0].tolist(), strict=True))
+    assert marks == {"at": BEST, "trades": BEST, "mart": SECOND, "alp": SECOND, "reat": 0, "selfdistill": 0}
+    text = render(table, "latex")
+    assert text.count(r"\textbf{90.0}") == 2 and text.count(r"\underline{60.0}") == 2
+    assert r"selfdistill \textsuperscript{$\dagger$}" in text and "100.0" in text
+    assert render(table, "markdown").count("**90.0**") == 2
+
+
+def test_marks_follow_what_is_printed():
+    made = [
+        synthetic_record(flat(right, 1000), train_counts=[40, 20, 10], method=name, options=OPTIONS[name])
+        for name, right in {"at": 500, "trades": 499}.items()
+    ]
+    board = boards(made)[0]
+    assert paper_table(board, columns=["clean"], groups=["all"], decimals=0).marks.ravel().tolist() == [BEST, BEST]
+    assert paper_table(board, columns=["clean"], groups=["all"]).marks.ravel().tolist() == [BEST, SECOND]
+
+
+def test_one_seed_has_no_deviation():
+    (board,) = boards(entry("at", [0]) + entry("reat", [0]))
+    for form in ("markdown", "latex"):
+        text = render(paper_table(board), form)
+        assert "±" not in text and r"\pm" not in text and "one seed each" in text
+
+
+def test_seeds_that_differ_are_not_called_the_same():
+    (board,) = boards(entry("at", [0, 1]) + entry("reat", [0, 1, 2]))
+    assert "over the seeds of each entry (2-3)" in render(paper_table(board), "markdown")
+
+
+@pytest.mark.parametrize("groups", [["all"], ["head", "tail"], ["all", "head", "medium", "tail"]])
+def test_latex_is_balanced_and_every_row_has_its_columns(board, groups):
+    text = render(paper_table(board, columns=["clean", "union"], groups=groups), "latex")
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{([^}]*)\}", text):
+        stack.append(name) if kind == "begin" else stack.remove(stack[-1] if stack[-1] == name else None)
+    assert stack == []
+    bare = re.sub(r"\\[{}%&#_$]", "", text)
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    width = 1 + 2 * len(groups)
+    assert re.search(r"\\begin\{tabular\}\{l(r+)\}", text)[1] == "r" * (width - 1)
+    spans = re.compile(r"\\multicolumn\{(\d+)\}")
+    body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == len(board.entries) + (1 if groups == ["all"] else 2)
+    for row in rows:
+        cells = row.removesuffix(r"\\").split(" & ")
+        assert sum(int(span[1]) if (span := spans.match(cell)) else 1 for cell in cells) == width, row
+    last = max(int(end) for end in re.findall(r"\\cmidrule\(lr\)\{\d+-(\d+)\}", text)) if len(groups) > 1 else width
+    assert last == width
+    assert text.count(r"\midrule") == text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    assert ("table*" in text) == (width > 5)
+
+
+def test_labels_with_every_special_character_survive():
+    odd = 'a&b%c$d#e_f{g}h~i^j\\k<l>m|n"o--p\nq'
+    (board,) = boards([synthetic_record(options={"name": odd})])
+    text = render(paper_table(board), "latex")
+    (row,) = [line for line in text.splitlines() if line.startswith("synthetic (name=")]
+    assert row.count(" & ") == 8, "no character became a column"
+    bare = re.sub(r"\\text(backslash|asciitilde|asciicircum|less|greater|bar)\{\}|-\{\}-", "", row)
+    assert not re.search(r'(?<!\\)[&%#_{}~^<>|"]', bare.split(" & ")[0])
+    assert "o-{}-p q" in row
+    line = render(paper_table(board), "markdown").splitlines()[2]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 11
+
+
+def test_escaping():
+    assert escaped("50 % of a_b & {c}") == r"50 \% of a\_b \& \{c\}"
+    assert escaped("Linf ± 1") == r"$\ell_\infty$ $\pm$ 1"
+    assert escaped("\\") == r"\textbackslash{}"
+
+
+def test_the_caption_states_the_terms(board):
+    text = render(paper_table(board, columns=["clean", "union"], groups=["all", "tail"]), "markdown")
+    key = board.key
+    for stated in (key.protocol_digest[:12], "track fixed", "Linf radius 0.15", "seeds 0, 1, 2", "imbalance ratio 20"):
+        assert stated in text
+    assert ", ".join(key.suite) in text and "thirds of the classes" in text and "not for papers" in text
+    assert "† Not ranked" in text and "ranks 1 to 3 needs 5 seeds" in text
+
+
+def test_the_radius_is_written_as_the_protocol_writes_it():
+    protocol = load_protocol("ltr-linf-v1")
+    terms = {"protocol": protocol.name, "protocol_digest": protocol.digest("cifar10-lt"), "dataset": "cifar10-lt"}
+    (board,) = boards([synthetic_record(**terms, epsilon=8 / 255, model="resnet18", imbalance_ratio=50.0)])
+    assert "Linf radius 8/255" in render(paper_table(board), "markdown")
+
+
+def test_flags_are_told():
+    recipe = synthetic_record().run.recipe.model_dump()
+    recipe["attack"]["epsilon"] = 0.2
+    (board,) = boards(entry("at") + entry("reat", recipe=recipe))
+    assert "Flags: train-eps>eval-eps (reat)" in render(paper_table(board), "markdown")
+    assert r"train-eps\textgreater{}eval-eps (reat)" in render(paper_table(board), "latex")
+    assert "train-eps" not in render(paper_table(board, ["at"]), "markdown")
+
+
+def test_citations_are_the_references_that_come_with_them():
+    options = {f"awp.{name}": value for name, value in plugins.get("awp").card.resolve_options("fixed", {}).items()}
+    plugged = synthetic_record(method="at", plugins=["awp"], options=OPTIONS["at"] | options)
+    (board,) = boards([*entry("crt"), *entry("resample"), plugged])
+    table = paper_table(board)
+    cited = {k for keys in re.findall(r"\\cite\{([^}]*)\}", render(table, "latex")) for k in keys.split(",")}
+    references = render(table, "bibtex")
+    assert cited == set(re.findall(r"^@\w+\{([^,]+),", references, flags=re.M))
+    assert len(cited) == 3, "crt and resample share a paper; at+awp has two"
+    assert references.count("{") == references.count("}")
+
+
+def test_one_bibtex_key_is_one_paper():
+    """In all cards: what is cited by a key does not depend on which of them is shown."""
+    found = {}
+    for registry in (methods, plugins):
+        for slug in registry.names():
+            text = registry.get(slug).card.paper.bibtex.strip()
+            key = re.match(r"@\w+\{([^,\s]+),", text)[1]
+            assert found.setdefault(key, text) == text, slug
+
+
+def test_a_method_without_a_card_has_no_citation():
+    (board,) = boards([synthetic_record(method="gone")])
+    assert r"\cite" not in render(paper_table(board), "latex") and render(paper_table(board), "bibtex") == ""
+
+
+def test_json_holds_what_a_script_needs(board):
+    table = paper_table(board, ["reat", "at"], ["union"], ["all", "tail"])
+    loaded = json.loads(render(table, "json"))
+    assert loaded["protocol_digest"] == board.key.protocol_digest and loaded["epsilon"] == 0.15
+    assert [e["method"] for e in loaded["entries"]] == ["reat", "at"]
+    first = loaded["entries"][0]
+    assert first["percent"]["union"]["tail"]["mean"] == table.means[0, 0, 1] and first["seeds"] == [0, 1, 2]
+    assert first["records"] == [run.id for run in table.entries[0].runs]
+    (single,) = json.loads(render(paper_table(boards(entry("at", [0]))[0]), "json"))["entries"]
+    assert single["percent"]["clean"]["all"]["std"] is None
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_bytes_again_and_one_line_end(board, form):
+    first, second = (render(paper_table(board), form) for _ in range(2))
+    assert first == second and "\r" not in first and first.endswith("\n")
+
+
+def test_what_is_shown_unless_asked(board):
+    table = paper_table(board)
+    assert table.columns == ("clean", "pgd-20", "autoattack", "union") and table.groups == ("all", "tail")
+    assert [e.label for e in table.entries] == [e.label for e in board.entries]
+
+
+def test_two_classes_have_no_thirds():
+    bits = {"clean": [1, 1, 1, 0], "pgd-20": [1, 0, 0, 0], "aa-small-c": [1, 0, 0, 0]}
+    (board,) = boards([synthetic_record(bits, train_counts=[9, 3])])
+    table = paper_table(board)
+    assert table.groups == ("all",) and table.columns == ("clean", "pgd-20", "aa-small-c", "union")
+    with pytest.raises(UsageError, match="at least 3"):
+        paper_table(board, groups=["tail"])
+
+
+def test_names_that_do_not_exist_are_refused(board):
+    for wrong in ({"names": ["raet"]}, {"columns": ["pgd20"]}, {"groups": ["tails"]}):
+        with pytest.raises(UnknownNameError, match="did you mean"):
+            paper_table(board, **wrong)
+    for twice in ({"columns": ["clean", "clean"]}, {"groups": ["all", "all"]}, {"names": ["at", "at"]}):
+        with pytest.raises(UsageError, match="twice"):
+            paper_table(board, **twice)
