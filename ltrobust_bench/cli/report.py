@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli import site, table
+from ltrobust_bench.cli import figures, site, table
 from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.published import command as published
 from ltrobust_bench.cli.shared import board_options, results_dir_option
@@ -22,6 +22,7 @@ def command() -> None:
 command.add_command(analyse)
 command.add_command(published)
 command.add_command(site.command)
+command.add_command(figures.command)
 command.add_command(table.command)
 
 

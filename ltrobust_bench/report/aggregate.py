@@ -59,8 +59,8 @@ def boards(records: Iterable[Record]) -> list[Board]:
     found: dict[BoardKey, list[Record]] = defaultdict(list)
     for record in records:
         found[BoardKey.of(record)].append(record)
-    states = {key: _protocol_status(key) for key in found}
-    slugs = {key: _slug(key, status) for key, (status, _) in states.items()}
+    states = {key: protocol_status(key) for key in found}
+    slugs = {key: slug_of(key, status) for key, (status, _) in states.items()}
     shared = Counter(slugs.values())
     built = []
     for key, members in found.items():
@@ -174,7 +174,8 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
     return {digest: [seeds[seed] for seed in sorted(seeds)] for digest, seeds in found.items()}, messages
 
 
-def _protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
+def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
+    """A protocol's status by the digest that runs name, and what is odd about it."""
     try:
         protocol = protocol_for(key.dataset, key.protocol)
     except UnknownNameError as error:
@@ -256,7 +257,8 @@ def _placed(entry: Entry, rank: int | None) -> Entry:
     return replace(entry, rank=rank, flags=[*entry.flags, NEEDS_SEEDS] if few else entry.flags)
 
 
-def _slug(key: BoardKey, status: str) -> str:
+def slug_of(key: BoardKey, status: str) -> str:
+    """A folder name that tells terms apart as people do."""
     parts = [key.protocol, *([key.protocol_digest[:8]] if status == "unknown" else [])]
     parts += [key.dataset, f"ir{key.imbalance_ratio:g}", *([key.profile] if key.profile != "exp" else [])]
     parts += [key.model, key.track]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from ltrobust_bench.evaluation.groups import by_size
 from ltrobust_bench.evaluation.intervals import Spread
 from ltrobust_bench.evaluation.metrics import Metrics
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.records.schema import AUTOATTACK, Level, Record
+from ltrobust_bench.records.schema import AUTOATTACK, Level, Record, RunSection
 
 ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
@@ -40,7 +41,10 @@ class BoardKey(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> BoardKey:
-        run = record.run
+        return cls.of_run(record.run, record.attacks)
+
+    @classmethod
+    def of_run(cls, run: RunSection, attacks: Sequence[str]) -> BoardKey:
         return cls(
             run.protocol,
             run.protocol_digest,
@@ -50,7 +54,7 @@ class BoardKey(NamedTuple):
             run.model,
             run.track,
             run.epsilon,
-            tuple(sorted(record.attacks)),
+            tuple(sorted(attacks)),
             tuple(run.train_counts),
             tuple(run.test_counts),
             run.train_index_sha256,
@@ -142,16 +146,7 @@ class Board:
     @property
     def warnings(self) -> list[str]:
         """Why the board's numbers are not for papers; empty if they are."""
-        found = {
-            "disposable": "disposable protocol, not for papers",
-            "smoke": "smoke test, the numbers mean nothing",
-            "unknown": "unknown protocol",
-        }
-        texts = [found[self.status]] if self.status in found else []
-        if self.key.reduced:
-            names = ("training images", "test images", "epochs")
-            cuts = [f"{n} {what}" for n, what in zip(self.key.limits, names, strict=True) if n is not None]
-            texts.append("reduced runs: " + ", ".join(cuts))
+        texts = warnings_of(self.key, self.status)
         return texts + ([f"incomplete suite, without {', '.join(self.missing)}"] if self.missing else [])
 
     @property
@@ -182,3 +177,18 @@ class Board:
     def classes(self) -> np.ndarray:
         """Labels from the largest class to the smallest, shape [C]."""
         return by_size(self.key.train_counts)
+
+
+def warnings_of(key: BoardKey, status: ProtocolStatus) -> list[str]:
+    """Why numbers of runs under these terms are not for papers, whatever they were attacked with."""
+    found = {
+        "disposable": "disposable protocol, not for papers",
+        "smoke": "smoke test, the numbers mean nothing",
+        "unknown": "unknown protocol",
+    }
+    texts = [found[status]] if status in found else []
+    if key.reduced:
+        names = ("training images", "test images", "epochs")
+        cuts = [f"{n} {what}" for n, what in zip(key.limits, names, strict=True) if n is not None]
+        texts.append("reduced runs: " + ", ".join(cuts))
+    return texts

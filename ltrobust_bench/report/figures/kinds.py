@@ -1,0 +1,153 @@
+"""Every kind of figure: what it needs, and drawing all that records and run folders allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.evaluation.groups import rank_groups
+from ltrobust_bench.report import find_board
+from ltrobust_bench.report.aggregate import entries_called
+from ltrobust_bench.report.board import Board
+from ltrobust_bench.report.figures.bars import groups_figure, per_class_figure
+from ltrobust_bench.report.figures.dumbbell import published_figure
+from ltrobust_bench.report.figures.positions import ranks_figure, seeds_figure
+from ltrobust_bench.report.figures.runs import curves_figure, training_figure
+from ltrobust_bench.report.figures.scatter import head_tail_figure, tradeoff_figure
+from ltrobust_bench.report.figures.style import Column, save
+from ltrobust_bench.report.published import PublishedNumber, beside, read_published
+from ltrobust_bench.report.series import SERIES, read_series
+
+BOARD_FIGURES: dict[str, Callable[..., Figure]] = {
+    "per_class": per_class_figure,
+    "groups": groups_figure,
+    "tradeoff": tradeoff_figure,
+    "head_tail": head_tail_figure,
+    "seeds": seeds_figure,
+    "ranks": ranks_figure,
+}
+ONE_CLASS = "_class_"
+"""In the names of metrics of single classes, which are too many for a figure."""
+KINDS = (*BOARD_FIGURES, "published", *SERIES)
+"""Names of the kinds, which are those of the files."""
+
+
+@dataclass
+class Drawn:
+    """What :func:`draw_kinds` did.
+
+    Attributes:
+        written: figures, each a path without its ending.
+        left_out: kinds that were not drawn, with the reason.
+        problems: what was wrong with files on the way.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, figure: Figure, stem: Path) -> None:
+        save(figure, stem)
+        self.written.append(stem)
+
+
+def draw_kinds(
+    kinds: Sequence[str],
+    results_dir: Path,
+    runs_dir: Path,
+    *,
+    output: Path | None = None,
+    names: Sequence[str] = (),
+    column: Column | None = None,
+    **board_terms: Any,
+) -> Drawn:
+    """Draw figures of a board, and of the runs under its terms.
+
+    Args:
+        kinds: of ``KINDS``; none: all that can be drawn.
+        results_dir: its folders ``records`` and ``published`` are read.
+        runs_dir: run folders, with curves and training histories.
+        output: folder to write to; default: ``figures/<board>`` in ``results_dir``.
+        names: labels of entries, in the order to be shown; none: all, best first.
+        column: width; default: what suits the kind.
+        board_terms: see :func:`~ltrobust_bench.report.find_board`.
+
+    Raises:
+        UsageError: if a kind that was asked for cannot be drawn.
+        UnknownNameError: for an entry that the board does not have.
+    """
+    drawn = Drawn()
+    width: dict[str, Any] = {} if column is None else {"column": column}
+    asked = list(kinds) or list(KINDS)
+    of_board = [kind for kind in asked if kind not in SERIES]
+    if of_board:
+        try:
+            board, drawn.problems = find_board(results_dir / "records", **board_terms)
+        except UsageError as error:
+            drawn.left_out |= dict.fromkeys(of_board, str(error))
+        else:
+            if names:
+                board = replace(board, entries=entries_called(board, names, "clean"))
+            folder = output or results_dir / "figures" / board.slug
+            for kind in of_board:
+                _draw_of_board(drawn, kind, board, results_dir, folder, width)
+    for kind in SERIES:
+        if kind in asked:
+            groups, problems = read_series(kind, runs_dir, **board_terms)
+            drawn.problems += problems
+            for group in groups:
+                figure = training_figure(group, **width) if kind == "training" else curves_figure(group, kind, **width)
+                drawn.add(figure, (output or results_dir / "figures" / group.slug) / kind)
+            if not groups:
+                how = "ltbench train" if kind == "training" else f"ltbench eval RUN --curve {kind}"
+                drawn.left_out[kind] = f"no run in {runs_dir} has it; `{how}` makes it"
+    if kinds and drawn.left_out:
+        raise UsageError("; ".join(f"{kind}: {reason}" for kind, reason in drawn.left_out.items()))
+    return drawn
+
+
+def _draw_of_board(
+    drawn: Drawn, kind: str, board: Board, results_dir: Path, folder: Path, width: dict[str, Any]
+) -> None:
+    if kind == "published":
+        pairs, reason = _published_pairs(board, results_dir)
+        if pairs:
+            drawn.add(published_figure(board, pairs, **width), folder / kind)
+    else:
+        reason = _missing(kind, board)
+        if not reason:
+            drawn.add(BOARD_FIGURES[kind](board, **width), folder / kind)
+    if reason:
+        drawn.left_out[kind] = reason
+
+
+def _missing(kind: str, board: Board) -> str:
+    """Why a figure of a board cannot be drawn; empty if it can."""
+    if kind in ("groups", "head_tail", "ranks") and not rank_groups(board.key.train_counts):
+        return "fewer than 3 classes have no thirds"
+    if kind == "seeds" and all(len(entry.runs) == 1 for entry in board.entries):
+        return "no entry has more than one seed"
+    if kind == "ranks":
+        if board.autoattack is None:
+            return "the suite has no AutoAttack"
+        if sum(entry.rank is not None for entry in board.entries) < 2:
+            return "fewer than two entries have a rank"
+    return ""
+
+
+def _published_pairs(board: Board, results_dir: Path) -> tuple[list[tuple[PublishedNumber, float]], str]:
+    """Published numbers and ours on this board, or why there are none."""
+    shown = {entry.label for entry in board.entries}
+    try:
+        numbers, _ = read_published(results_dir / "published")
+    except UsageError as error:
+        return [], str(error)
+    numbers = [n for n in numbers if n.dataset == board.key.dataset and n.method in shown and ONE_CLASS not in n.metric]
+    ours, _ = beside(numbers, results_dir / "records")
+    pairs = [(n, own.value) for n, own in zip(numbers, ours, strict=True) if own and own.board.key == board.key]
+    return pairs, "" if pairs else "no published number has one of ours beside it on this board"

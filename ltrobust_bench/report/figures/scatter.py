@@ -1,0 +1,120 @@
+"""Entries as points: robust against clean accuracy, and tail against head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ltrobust_bench.report.board import Board
+from ltrobust_bench.report.figures.style import (
+    MOST,
+    OTHERS,
+    STYLE,
+    Column,
+    add_legend,
+    cut,
+    legend_columns,
+    look,
+    new_figure,
+    notes_of,
+    wrapped,
+)
+
+FRAME = 0.5
+"""Entries with less than this share of the best worst-case accuracy lie outside the frame; the figure counts them."""
+LETTERS = 28
+"""Letters of a label in the legend; two fit beside each other."""
+LEGEND_LINE = 0.135
+"""Inches of a line of the legend."""
+
+
+@matplotlib.rc_context(STYLE)
+def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
+    """Worst-case against clean accuracy, balanced over classes, with the Pareto front of the ranked entries."""
+    x, y = (_percents(board, attack, "balanced") for attack in ("clean", "union"))
+    front = Line2D([], [], color="0.35", linewidth=0.8, linestyle="--", label="Pareto front (ranked)")
+    figure, axes = _scatter(board, column, x, y, [front])
+    best = _front(board, x, y)
+    if len(best):
+        # From the frame's left side over each of them down to its lower side.
+        steps_x = np.concatenate([[axes.get_xlim()[0]], np.repeat(x[best], 2)])
+        steps_y = np.concatenate([np.repeat(y[best], 2), [axes.get_ylim()[0]]])
+        style = {"color": "0.35", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
+        axes.plot(steps_x, steps_y, scalex=False, scaley=False, **style)
+    axes.set_xlabel("clean accuracy (%)")
+    axes.set_ylabel("robust accuracy, worst case (%)")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def head_tail_figure(board: Board, column: Column = "single") -> Figure:
+    """Worst-case accuracy of the tail against that of the head; the board must have at least 3 classes."""
+    x, y = (_percents(board, "union", group) for group in ("head", "tail"))
+    figure, axes = _scatter(board, column, x, y, [])
+    axes.set_xlabel("robust accuracy of the head third, worst case (%)")
+    axes.set_ylabel("of the tail third (%)")
+    return figure
+
+
+def pareto(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Indices, by growing ``x``, of the points that no other point equals or exceeds in both and exceeds in one."""
+    beaten = [((x >= a) & (y >= b) & ((x > a) | (y > b))).any() for a, b in zip(x, y, strict=True)]
+    front = np.flatnonzero(~np.asarray(beaten, dtype=bool))
+    return front[np.argsort(x[front], kind="stable")]
+
+
+def _front(board: Board, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The front of the ranked entries; of all on a board without ranks."""
+    ranked = np.flatnonzero([entry.rank is not None for entry in board.entries])
+    members = ranked if len(ranked) else np.arange(len(board.entries))
+    return members[pareto(x[members], y[members])]
+
+
+def _percents(board: Board, attack: str, metric: str) -> np.ndarray:
+    return np.asarray([float(entry.percent(attack, metric)) for entry in board.entries])
+
+
+def _scatter(
+    board: Board, column: Column, x: np.ndarray, y: np.ndarray, extra: Sequence[Artist]
+) -> tuple[Figure, Axes]:
+    """The first entries with their looks, the others grey, and the legend."""
+    robust = _percents(board, "union", "balanced")
+    inside = robust >= FRAME * robust.max(initial=0)
+    inside[:MOST] = True
+    notes = notes_of(board, MOST, told_apart=True)
+    if not inside.all():
+        notes = [*notes, f"{int((~inside).sum())} entries of less than half the best robustness lie outside"]
+    handles = [*_handles(board), *extra]
+    columns = legend_columns(handles, column)
+    lines = -(-len(handles) // columns) + len(wrapped(notes, column))
+    figure = new_figure(column, (2.3 if column == "single" else 3.0) + LEGEND_LINE * lines)
+    axes: Axes = figure.subplots()
+    for i in reversed(np.flatnonzero(inside).tolist()):
+        axes.plot(x[i], y[i], linestyle="none", markeredgecolor="white", markeredgewidth=0.5, **_marker(i))
+    for limits, values in ((axes.set_xlim, x[inside]), (axes.set_ylim, y[inside])):
+        room = max(0.06 * float(np.ptp(values)), 0.5)
+        limits(values.min() - room, min(values.max() + room, 101.0))
+    axes.grid(linewidth=0.3, alpha=0.5)
+    axes.set_axisbelow(True)
+    add_legend(figure, handles, notes, "outside lower center", columns, column)
+    return figure, axes
+
+
+def _marker(i: int) -> dict[str, Any]:
+    """How the i-th entry is drawn."""
+    colour, marker = look(i) if i < MOST else (OTHERS, "o")
+    return {"color": colour, "marker": marker, "markersize": 5.5 if i < MOST else 3}
+
+
+def _handles(board: Board) -> list[Artist]:
+    names = [cut(entry.label, LETTERS) for entry in board.entries[:MOST]]
+    if len(board.entries) > MOST:
+        names.append("other entries")
+    return [Line2D([], [], linestyle="none", label=name, **_marker(i)) for i, name in enumerate(names)]
