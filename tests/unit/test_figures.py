@@ -264,7 +264,7 @@ def test_other_terms_are_other_figures_and_can_be_chosen(runs):
     run = entry("at", [0], imbalance_ratio=5.0)[0].run
     (place / "plan.json").write_text(run.model_dump_json())
     (place / "training.csv").write_text("epoch,lr,loss,train_clean,train_robust\n1,0.1,2,,\n")
-    assert [g.slug[18:22] for g in read_series("training", runs)[0]] == ["-ir2", "-ir5"]
+    assert [g.slug.split("-")[4] for g in read_series("training", runs)[0]] == ["ir20", "ir5"]
     (group,), _ = read_series("training", runs, imbalance_ratio=5.0)
     assert [s.label for s in group.series] == ["at"] and len(group.series[0].x) == 1
 
@@ -321,11 +321,9 @@ def test_the_command_knows_all_kinds():
     assert verb.KINDS == KINDS
 
 
-def test_names_that_others_import_stay():
-    names = "CLEAN COLOURS FEW GROUP_COLOURS ROBUST STYLE WIDTHS curve_figure cut draw mark_thirds new_figure save"
-    code = f"from ltrobust_bench.report.figures import {', '.join(names.split())}; import sys; sys.exit('torch' in sys.modules)"
+def test_drawing_needs_no_torch():
+    code = "import ltrobust_bench.report.figures.kinds, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert per_class_figure.__module__.startswith("ltrobust_bench.report.figures")
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "results" / "figures").rglob("*.png")), ids=str)
