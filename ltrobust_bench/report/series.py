@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,6 +60,11 @@ class SeriesGroup:
     epsilon: float
     test_images: int
     series: list[Series]
+
+    def only(self, names: Sequence[str]) -> SeriesGroup:
+        """The series with these labels, in this order; those that are not there are passed over."""
+        by_label = {series.label: series for series in self.series}
+        return replace(self, series=[by_label[name] for name in names if name in by_label])
 
 
 def read_series(kind: SeriesKind, runs_dir: Path, **wanted: Any) -> tuple[list[SeriesGroup], list[str]]:

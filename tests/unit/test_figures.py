@@ -23,7 +23,6 @@ from ltrobust_bench.report.figures import (
     curves_figure,
     groups_figure,
     head_tail_figure,
-    per_class_figure,
     published_figure,
     ranks_figure,
     save,
@@ -315,6 +314,19 @@ def test_runs_are_drawn_without_records(runs, tmp_path):
     assert sorted(path.name for path in drawn.written) == ["eps", "training"]
     assert all(path.parent.name == "digits-v0-digits-lt-ir20-small-fixed" for path in drawn.written)
     assert "no records" in drawn.left_out["per_class"]
+
+
+def test_figures_of_different_terms_do_not_overwrite_one_another(runs, tmp_path):
+    place = runs_in(tmp_path / "more", "at", seeds=[5])
+    run = entry("at", [5], imbalance_ratio=5.0)[0].run
+    (place / "at-5" / "plan.json").write_text(run.model_dump_json())
+    (place / "at-5").rename(runs / "at-5")
+    drawn = draw_kinds(["training"], tmp_path, runs, output=tmp_path / "out")
+    assert len(drawn.written) == len(set(drawn.written)) == 2
+    drawn = draw_kinds(["training"], tmp_path, runs, output=tmp_path / "out", names=["reat"])
+    assert drawn.written == [tmp_path / "out" / "training"], "reat was run under one of them only"
+    with pytest.raises(UsageError, match="no run of trades in"):
+        draw_kinds(["training"], tmp_path, runs, output=tmp_path / "out", names=["trades"])
 
 
 def test_the_command_knows_all_kinds():

@@ -21,7 +21,7 @@ from ltrobust_bench.report.figures.runs import curves_figure, training_figure
 from ltrobust_bench.report.figures.scatter import head_tail_figure, tradeoff_figure
 from ltrobust_bench.report.figures.style import Column, save
 from ltrobust_bench.report.published import PublishedNumber, beside, read_published
-from ltrobust_bench.report.series import SERIES, read_series
+from ltrobust_bench.report.series import SERIES, SeriesKind, read_series
 
 BOARD_FIGURES: dict[str, Callable[..., Figure]] = {
     "per_class": per_class_figure,
@@ -98,17 +98,35 @@ def draw_kinds(
                 _draw_of_board(drawn, kind, board, results_dir, folder, width)
     for kind in SERIES:
         if kind in asked:
-            groups, problems = read_series(kind, runs_dir, **board_terms)
-            drawn.problems += problems
-            for group in groups:
-                figure = training_figure(group, **width) if kind == "training" else curves_figure(group, kind, **width)
-                drawn.add(figure, (output or results_dir / "figures" / group.slug) / kind)
-            if not groups:
-                how = "ltbench train" if kind == "training" else f"ltbench eval RUN --curve {kind}"
-                drawn.left_out[kind] = f"no run in {runs_dir} has it; `{how}` makes it"
+            _draw_of_runs(drawn, kind, runs_dir, results_dir, output, names, width, board_terms)
     if kinds and drawn.left_out:
         raise UsageError("; ".join(f"{kind}: {reason}" for kind, reason in drawn.left_out.items()))
     return drawn
+
+
+def _draw_of_runs(
+    drawn: Drawn,
+    kind: SeriesKind,
+    runs_dir: Path,
+    results_dir: Path,
+    output: Path | None,
+    names: Sequence[str],
+    width: dict[str, Any],
+    board_terms: dict[str, Any],
+) -> None:
+    groups, problems = read_series(kind, runs_dir, **board_terms)
+    drawn.problems += problems
+    if names:
+        groups = [chosen for group in groups if (chosen := group.only(names)).series]
+    for group in groups:
+        figure = training_figure(group, **width) if kind == "training" else curves_figure(group, kind, **width)
+        # Runs under different terms have a figure each, which must not overwrite one another.
+        folder = output if output and len(groups) == 1 else (output or results_dir / "figures") / group.slug
+        drawn.add(figure, folder / kind)
+    if not groups:
+        how = "ltbench train" if kind == "training" else f"ltbench eval RUN --curve {kind}"
+        which = f" of {', '.join(names)}" if names else ""
+        drawn.left_out[kind] = f"no run{which} in {runs_dir} has it; `{how}` makes it"
 
 
 def _draw_of_board(
