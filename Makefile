@@ -51,7 +51,7 @@ results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 h
 	$(BOARD) --method at --imbalance-ratio 1
 	$(BIN)/ltbench report leaderboard
 
-screenshots: $(STAMP)  ## docs/site-*.png: the pages of the committed records, in Debian's chromium
+screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records
 	$(BIN)/python docs/screenshots.py
 
 $(STAMP): pyproject.toml

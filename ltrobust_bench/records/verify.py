@@ -27,9 +27,10 @@ FOLDER = "verifications"
 Kind = Literal["re-evaluated", "retrained", "counterexamples"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """From the lowest to the highest."""
-DIFFERING = 0.02
-"""Share of the images looked at (and at least one) that may come out otherwise: attacks have random starts, and a
-sample is put into other batches."""
+DIFFERING, CHANCE = 0.005, 0.001
+"""Share of images that come out otherwise by themselves, since attacks have random starts and a sample is put into
+other batches (tests/unit/test_committed_results.py counts what the committed verifications found); and how seldom an
+honest record may be disputed for it."""
 RETRAINED_POINTS = 5.0
 """By how many points another training of the same run may differ, clean and worst case: seeds spread about as much."""
 
@@ -71,6 +72,12 @@ class Verification(Strict):
         if (robust > clean).any():
             raise ValueError("robust: an image withstands attacks that is misclassified when clean")
         return self
+
+    @property
+    def bits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the images looked at are correct as they are, and which withstood everything; bool."""
+        clean, robust = (unpack(text, self.images, 1).astype(bool) for text in (self.clean, self.robust))
+        return clean, robust
 
     @property
     def file_name(self) -> str:
@@ -170,8 +177,8 @@ def objections(record: Record, statement: Verification) -> list[str]:
         return ["it is about other weights"]
     if statement.kind == "counterexamples":
         return []
-    allowed = max(1, int(DIFFERING * len(places)))
-    clean, robust = _bits(statement)
+    allowed = tolerated(len(places))
+    clean, robust = statement.bits
     wrong = int((clean != record.bits("clean")[places]).sum())
     broken = int((record.bits("union")[places] & ~robust).sum())
     found = []
@@ -182,10 +189,18 @@ def objections(record: Record, statement: Verification) -> list[str]:
     return found
 
 
+def tolerated(images: int) -> int:
+    """How many of the images looked at may come out otherwise: more would happen by chance less than once in a thousand
+    times, if each does with probability ``DIFFERING``."""
+    from scipy.special import bdtrc
+
+    return int(np.argmax(bdtrc(np.arange(images + 1), images, DIFFERING) < CHANCE))
+
+
 def _objections_to_training(record: Record, statement: Verification, places: np.ndarray) -> list[str]:
     labels, counts = record.labels()[places], record.run.train_counts
     found = []
-    for name, theirs in zip(("clean", "union"), _bits(statement), strict=True):
+    for name, theirs in zip(("clean", "union"), statement.bits, strict=True):
         ours = metrics_from_bits(record.bits(name)[places], labels, counts).balanced
         difference = 100 * float(metrics_from_bits(theirs, labels, counts).balanced - ours)
         if abs(difference) > RETRAINED_POINTS:
@@ -205,7 +220,7 @@ def standing(record: Record, statements: Sequence[Verification]) -> Standing:
         if statement.kind != "retrained" and statement.weights_sha256 == record.result.weights_sha256:
             places = np.arange(len(broken)) if statement.places is None else np.asarray(statement.places)
             if len(places) == statement.images and places.max() < len(broken):
-                broken[places] |= ~_bits(statement)[1]
+                broken[places] |= ~statement.bits[1]
     broken &= record.bits("union")
     return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed))
 
@@ -221,8 +236,3 @@ def judged(records: Sequence[Record], places: Iterable[Path]) -> tuple[list[Reco
     if not public:
         return list(records), problems
     return [record.judged(standing(record, statements.get(record.id, ()))) for record in records], problems
-
-
-def _bits(statement: Verification) -> tuple[np.ndarray, np.ndarray]:
-    clean, robust = (unpack(text, statement.images, 1).astype(bool) for text in (statement.clean, statement.robust))
-    return clean, robust

@@ -11,6 +11,7 @@ from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.records.verify import DIFFERING, objections, verifications_beside
 from ltrobust_bench.report import leaderboard
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -34,6 +35,23 @@ def test_every_defense_of_the_registry_is_on_the_board():
     on_board = {r.run.method for r in found if r.run.imbalance_ratio > 1 and r.run.profile == "exp"}
     assert on_board == set(methods.names())
     assert {p for r in found for p in r.run.plugins} == set(plugins.names())
+
+
+def test_each_was_attacked_again_and_chance_explains_what_came_out_otherwise():
+    statements, problems, public = verifications_beside([RESULTS / "records"])
+    assert public and problems == []
+    looked_at = otherwise = 0
+    for path in RECORDS:
+        record = read_record(path)
+        assert record.id in statements, f"{path} is only claimed"
+        for statement in statements[record.id]:
+            assert objections(record, statement) == [], path
+            clean, robust = statement.bits
+            places = slice(None) if statement.places is None else statement.places
+            looked_at += statement.images
+            otherwise += int((clean != record.bits("clean")[places]).sum())
+            otherwise += int((robust != record.bits("union")[places]).sum())
+    assert otherwise / looked_at < DIFFERING
 
 
 def test_they_defend():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from ltrobust_bench.records.verify import (
     objections,
     read_verification,
     standing,
+    tolerated,
     verification,
     verifications_beside,
     write_verification,
@@ -70,10 +73,9 @@ def test_other_weights_are_refused(finished, tmp_path):
 
 
 def test_a_record_that_claims_too_much_is_disputed(finished):
-    """Ten images that count as robust fall: more than 2 % of 100."""
     record, _ = finished
     robust = record.bits("union").copy()
-    allowed = int(0.02 * len(robust))
+    allowed = tolerated(len(robust))
     for fallen, level in ((allowed, "re-evaluated"), (allowed + 1, "claimed")):
         changed = robust.copy()
         changed[np.flatnonzero(robust)[:fallen]] = False
@@ -82,6 +84,13 @@ def test_a_record_that_claims_too_much_is_disputed(finished):
         assert found.broken.sum() == fallen, "what was broken stays broken, whether or not it disputes the record"
     weights = stated(record, weights="0" * 64)
     assert "other weights" in objections(record, weights)[0]
+
+
+@pytest.mark.parametrize("images", [50, 100, 500, 10_000])
+def test_chance_disputes_one_honest_record_in_a_thousand(images):
+    """P(X > tolerated) < 0.001 <= P(X >= tolerated) for X binomial with 0.5 %, summed term by term."""
+    terms = [math.comb(images, k) * 0.005**k * 0.995 ** (images - k) for k in range(tolerated(images) + 1)]
+    assert 1 - sum(terms) < 0.001 <= 1 - sum(terms[:-1])
 
 
 def test_one_dispute_outweighs_confirmations(finished):
