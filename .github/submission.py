@@ -2,8 +2,9 @@
 
     python .github/submission.py --base origin/main --summary submission/summary.md
 
-Sorts the files changed since the base into records and methods, runs ``ltbench record validate`` on the first and
-``ltbench check`` on the second, and writes what they found as Markdown. Exit codes: 0 nothing wrong, 1 problems.
+Sorts the files changed since the base into records, methods and published numbers, runs ``ltbench record validate``,
+``ltbench check`` and ``ltbench report published`` on them, and writes what they found as Markdown. Exit codes: 0 nothing
+wrong, 1 problems.
 
 Standard library only: the workflow runs the base branch's copy, so a pull request cannot change its own rules. What it
 quotes from the pull request (paths, messages, output of contributed code) is made harmless first.
@@ -23,7 +24,8 @@ from pathlib import Path
 RECORDS = "results/records/"
 STATEMENTS = ("results/retractions/", "results/verifications/")
 """About records; they are examined with the folder of records that they speak of."""
-CONTRIBUTED = (RECORDS, *STATEMENTS, "results/published/")
+PUBLISHED = "results/published/"
+CONTRIBUTED = (RECORDS, *STATEMENTS, PUBLISHED)
 """What people add below results/; the rest is generated on main."""
 SHOWN = 40
 """Problems that are listed; the others are counted."""
@@ -48,11 +50,13 @@ class Task:
     Attributes:
         records: files and folders for ``ltbench record validate``.
         methods: slugs for ``ltbench check``.
+        published: whether to read the published numbers.
         problems: one line each.
     """
 
     records: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    published: bool = False
     problems: list[str] = field(default_factory=list)
 
 
@@ -73,7 +77,7 @@ def parse_changes(listing: str) -> list[Change]:
 
 def sort_out(changes: Sequence[Change]) -> Task:
     """Which records and methods changed, and which changes no pull request makes."""
-    task = Task()
+    task = Task(published=any(change.path.startswith(PUBLISHED) for change in changes))
     folders: dict[str, None] = {}
     elsewhere = [c.path for c in changes if not c.path.startswith("results/")]
     for path in (change.path for change in changes):
@@ -148,6 +152,15 @@ def check(slug: str, root: Path) -> Outcome:
     return Outcome(title, problems, out)
 
 
+def published() -> Outcome:
+    """``ltbench report published``, whose errors name file and line."""
+    code, out, err = run(["ltbench", "report", "published", "--format", "csv"])
+    problems = [line for line in err.splitlines() if line.strip()] if code else []
+    if code and not problems:
+        problems = [f"`ltbench report published` ended with code {code}"]
+    return Outcome(f"Published numbers: {max(0, len(out.splitlines()) - 1)} read", problems)
+
+
 def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -167,7 +180,7 @@ def summary(problems: Sequence[str], outcomes: Sequence[Outcome]) -> str:
     count = len(problems) + sum(len(outcome.problems) for outcome in outcomes)
     verdict = "Nothing wrong was found." if not count else f"{count} problem{'s' if count > 1 else ''}."
     if not problems and not outcomes:
-        verdict = "No record and no method was changed."
+        verdict = "No record, no method and no published number was changed."
     lines = ["# Submission", "", verdict]
     for outcome in [Outcome("Files", list(problems)), *outcomes] if problems else outcomes:
         lines += ["", f"## {outcome.title}", ""]
@@ -196,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     task = sort_out(parse_changes(out))
     outcomes = [validate(task.records, given.base)] if task.records else []
     outcomes += [check(slug, Path.cwd()) for slug in task.methods]
+    outcomes += [published()] if task.published else []
     text = summary(task.problems, outcomes)
     given.summary.parent.mkdir(parents=True, exist_ok=True)
     given.summary.write_text(text, encoding="utf-8")

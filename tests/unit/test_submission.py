@@ -40,7 +40,7 @@ def sorted_out(*paths):
 def test_records_alone_are_validated_and_nothing_else():
     task = sorted_out(RECORD, "results/records/digits-v0/x/y/z.json", "results/published/mine.csv")
     assert task.records == [RECORD, "results/records/digits-v0/x/y/z.json"]
-    assert task.methods == [] and task.problems == []
+    assert task.methods == [] and task.problems == [] and task.published
 
 
 def test_methods_are_checked_by_their_slug_once():
@@ -114,7 +114,7 @@ def test_a_long_list_is_cut_and_counted():
 
 def test_nothing_wrong_and_nothing_there_read_differently():
     assert "Nothing wrong was found." in submission.summary([], [submission.Outcome("Records: 1 examined", [])])
-    assert "No record and no method was changed." in submission.summary([], [])
+    assert "No record, no method and no published number was changed." in submission.summary([], [])
 
 
 # --- from a branch to exit code and summary -------------------------------------------------------------------
@@ -170,6 +170,21 @@ def test_a_sound_record_passes_and_an_edited_one_does_not(branch, capsys):
     commit("edit")
     code, text = examine(capsys)
     assert code == 1 and "1 problem." in text and "edited; add a retraction" in text
+
+
+def test_published_numbers_are_read(branch, capsys):
+    source = ROOT / "results" / "published" / "cho2025longtailed.csv"
+    shutil.copytree(source.parent, branch / "results" / "published")
+    commit("numbers")
+    code, text = examine(capsys)
+    rows = sum(len(path.read_text().splitlines()) - 1 for path in source.parent.glob("*.csv"))
+    assert code == 0 and f"## Published numbers: {rows} read\n\n- nothing wrong" in text
+
+    path = branch / "results" / "published" / source.name
+    path.write_text(path.read_text().replace(",20.3,", ",203,"))
+    commit("a typing error")
+    code, text = examine(capsys)
+    assert code == 1 and "1 problem." in text and f"{source.name}: line 2" in text
 
 
 def test_a_method_is_checked_and_its_card_is_read(branch, capsys, tmp_path):
