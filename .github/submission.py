@@ -3,8 +3,8 @@
     python .github/submission.py --base origin/main --summary submission/summary.md
 
 Sorts the files changed since the base into records, methods and published numbers, runs ``ltbench record validate``,
-``ltbench check`` and ``ltbench report published`` on them, and writes what they found as Markdown. Exit codes: 0 nothing
-wrong, 1 problems.
+``ltbench check`` and ``ltbench report published`` on them, and writes what they found as Markdown. Exit codes: 0
+nothing wrong, 1 problems.
 
 Standard library only: the workflow runs the base branch's copy, so a pull request cannot change its own rules. What it
 quotes from the pull request (paths, messages, output of contributed code) is made harmless first.

@@ -18,7 +18,7 @@ VERBS = {
     "check": "the conformance test of a method",
     "new": "start the folder of a method",
     "data": "look at data sets, download them",
-    "report": "leaderboard, tables, figures from records",
+    "report": "leaderboard, tables, figures and web pages from records",
     "record": "validate, submit, verify, retract, export records",
 }
 
