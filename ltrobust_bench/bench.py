@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.models.stand_in import StandIn
 from ltrobust_bench.plan import Plan, Task, make_plan, make_task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Protocol, load_protocol
@@ -34,13 +35,16 @@ from ltrobust_bench.protocol.load import first_problem
 from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import device_name, environment
-from ltrobust_bench.records.schema import Cost, Record, Result, RunSection, Status, Work, pack
+from ltrobust_bench.records.schema import Cost, Crafting, Record, Result, RunSection, Status, Work, pack
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import choose_device, load_deployed
+from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 
 Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
 """What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
+Search = Literal["network", "folded", "winograd", "bf16"]
+"""What attacks climb: the network itself, or a faster copy of it (:mod:`ltrobust_bench.models.stand_in`)."""
 RUNS, RESULTS = Path("runs"), Path("results")
 EXAMINED = 200
 """Test images on which a model's reliability is measured."""
@@ -148,6 +152,7 @@ def finish_run(
     *,
     trials: int = 0,
     again: bool = False,
+    search: Crafting = "network",
 ) -> Record:
     """Attack a finished network with its protocol's whole suite, and write and file its record.
 
@@ -159,6 +164,7 @@ def finish_run(
         results_dir: where full records are filed; None: nowhere.
         trials: configurations tried on a validation split before this run.
         again: attack again although there is a record.
+        search: what the attacks climb; the network itself confirms every success.
 
     Raises:
         RecordError: if the record in ``folder`` is damaged or another run's.
@@ -166,7 +172,7 @@ def finish_run(
     if results_dir is not None:
         make_folder(results_dir)
     if folder is None:
-        record = _evaluate(loaded, task, None, progress, trials)
+        record = _evaluate(loaded, task, None, progress, trials, search)
     else:
         with locked(folder):
             path, state = folder / "record.json", folder / "evaluation.npz"
@@ -177,7 +183,7 @@ def finish_run(
             else:
                 if path.exists():
                     trials = read_record(path).status.trials
-                record = _evaluate(loaded, task, state, progress, trials)
+                record = _evaluate(loaded, task, state, progress, trials, search)
                 write_record(record, path)
                 state.unlink(missing_ok=True)
     if results_dir is not None:
@@ -200,11 +206,13 @@ def _forget_recorded(state: Path, record: Path) -> None:
         state.unlink()
 
 
-def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int) -> Record:
+def _evaluate(
+    loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int, search: Crafting
+) -> Record:
     """The record of one evaluation."""
-    identity = canonical_digest([loaded.weights_sha256, loaded.run.key(), __version__])
+    identity = canonical_digest([loaded.weights_sha256, loaded.run.key(), __version__, search])
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
-    verdict = _attack(loaded.model, task, device, identity, state, progress)
+    verdict = _attack(loaded.model, task, device, identity, state, progress, search=search)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
     digest = Result.digest_of(bits, broken_by)
@@ -213,7 +221,9 @@ def _evaluate(loaded: LoadedModel, task: Task, state: Path | None, progress: Pro
     return Record(
         schema_version=1,
         run=loaded.run,
-        result=Result(bits=bits, broken_by=broken_by, weights_sha256=loaded.weights_sha256, digest=digest),
+        result=Result(
+            bits=bits, broken_by=broken_by, search=search, weights_sha256=loaded.weights_sha256, digest=digest
+        ),
         cost=Cost(
             training=_work(cost),
             evaluation=evaluating,
@@ -259,6 +269,7 @@ def evaluate(
     data_dir: Path | None = None,
     device: str = "auto",
     state: Path | None = None,
+    search: Search = "network",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Attack any model with a protocol's suite.
@@ -277,6 +288,8 @@ def evaluate(
         device: where to compute; ``auto``: where the model is.
         state: file that keeps what is done, so that an interrupted call goes on; removed at the end. It is ignored if
             it belongs to other weights, images or attacks. A plain function has no weights to tell, so none is kept.
+        search: what the attacks climb: the ``network`` itself, or a faster copy of it, ``folded``, ``winograd`` or
+            ``bf16``. The network itself confirms every success.
 
     Returns:
         One bit per image and attack, and the metrics derived from them.
@@ -304,8 +317,8 @@ def evaluate(
     identity = ""
     if state is not None and module.state_dict():
         make_folder(state.parent)
-        identity = _identity_of(module, task, chosen, surrogate)
-    verdict = _attack(module, task, where, identity, state if identity else None, progress, chosen, surrogate)
+        identity = canonical_digest([_identity_of(module, task, chosen, surrogate), search])
+    verdict = _attack(module, task, where, identity, state if identity else None, progress, chosen, surrogate, search)
     if state is not None:
         state.unlink(missing_ok=True)
     labels = task.source.test_labels[task.split.test]
@@ -556,21 +569,30 @@ def _attack(
     progress: Progress | None,
     attacks: list[EvalAttack] | None = None,
     surrogate: nn.Module | None = None,
+    search: Search = "network",
 ) -> Verdict:
     index = task.split.test
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
+    suite = task.protocol.evaluation
+    with frozen(model):
+        if not isinstance(progress or Silent(), Silent):
+            cost = evaluation_cost(model, data, task.classes, suite.attacks if attacks is None else attacks)
+            assert progress is not None
+            progress.note(f"attacking costs about {cost}")
+        searched = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
     return evaluate_images(
         model,
         data,
         classes=task.classes,
         epsilon=task.epsilon,
-        suite=task.protocol.evaluation,
+        suite=suite,
         attacks=attacks,
         identity=identity,
         state_path=state_path,
         progress=progress,
         examined=EXAMINED if attacks is None else 0,
         surrogate=surrogate,
+        searched=searched,
     )
 
 

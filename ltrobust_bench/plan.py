@@ -18,7 +18,8 @@ from ltrobust_bench.models.registry import models
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import AttackSpec, DatasetTerms, Protocol, Recipe, Track
 from ltrobust_bench.protocol.load import first_problem
-from ltrobust_bench.records.schema import Augmentation, RunSection
+from ltrobust_bench.protocol.spec import Precision
+from ltrobust_bench.records.schema import Augmentation, Policy, RunSection
 
 LARGE_IMAGE = 32
 
@@ -138,6 +139,8 @@ def make_plan(
     limit_test: int | None = None,
     data_dir: Path | None = None,
     budget: float | None = None,
+    precision: Precision | None = None,
+    policy: Policy | None = None,
 ) -> Plan:
     """Everything a run fixes, with the protocol's and the card's values where nothing is given.
 
@@ -153,6 +156,8 @@ def make_plan(
         limit_train, limit_test: first limit // C images of each class; makes a reduced run.
         data_dir: folder or archive of the data set.
         budget: share of the protocol's budget instead of the card's, for a run that another builds on.
+        precision: ``fp32`` or ``bf16``, where it is to differ from the protocol's.
+        policy: how the arithmetic is carried out; default: the reference path.
 
     Raises:
         UsageError: for anything unknown or impossible.
@@ -171,6 +176,10 @@ def make_plan(
         raise UsageError(f"seed must be between 0 and {2**31 - 1}, got {seed}.")
     wrapped = plugin_cards(method, plugin_names)
     given, overrides = _sort_settings(card, wrapped, settings or {})
+    overrides |= {"precision": precision} if precision else {}
+    policy = policy or Policy()
+    if precision == "bf16" and policy.crafting == "winograd":
+        raise UsageError("Winograd's method computes in float32: with bf16 craft on the network or the folded copy.")
     options = card.resolve_options(cast(Track, track), given[""])
     for wrapper in wrapped:
         resolved = wrapper.resolve_options(cast(Track, track), given[wrapper.slug])
@@ -214,6 +223,8 @@ def make_plan(
             limit_test=limit_test,
             data_dir=data_dir,
             budget=card.base.budget,
+            precision=precision,
+            policy=policy,
         )
         model = base.run.model
     if model is None:
@@ -247,6 +258,7 @@ def make_plan(
             overrides=overrides,
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
+            policy=policy,
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None

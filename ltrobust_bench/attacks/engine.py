@@ -82,7 +82,6 @@ def ascend(
     steps: int,
     start: Start | Tensor = "uniform",
     clamp_start: bool = False,
-    start_radius: float | Tensor | None = None,
     decay: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -96,7 +95,6 @@ def ascend(
         epsilon, step_size: [0, 1] pixel scale, one value or one per image [B].
         steps: number of gradient steps.
         start, clamp_start, generator: see :func:`start_point`.
-        start_radius: amplitude of the start, if not epsilon; the first projection brings it into the ball.
         decay: with a number, the momentum iterative method: each gradient is divided by its mean absolute value
             and added to ``decay`` times the sum so far.
 
@@ -105,7 +103,7 @@ def ascend(
     """
     epsilon, step_size = _per_image(epsilon, x), _per_image(step_size, x)
     low, high = (x - epsilon).clamp_(0, 1), (x + epsilon).clamp_(0, 1)
-    adversarial = start_point(x, epsilon if start_radius is None else start_radius, start, clamp_start, generator)
+    adversarial = start_point(x, epsilon, start, clamp_start, generator)
     momentum = torch.zeros_like(x) if decay is not None else None
     for _ in range(steps):
         adversarial.requires_grad_(True)

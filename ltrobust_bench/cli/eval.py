@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from ltrobust_bench.bench import Search
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
+    from ltrobust_bench.records.schema import Crafting
 
 foreign_options = options(
     click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
@@ -72,6 +74,15 @@ foreign_options = options(
 @foreign_options
 @click.option("--output", type=FOLDER, help="Folder for tables, curves and the state of an interrupted evaluation.")
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
+@click.option(
+    "--attack-search",
+    "search",
+    type=click.Choice(["network", "folded", "winograd", "bf16"]),
+    default="network",
+    show_default=True,
+    help="What the attacks climb: the network itself, or a faster copy (docs/performance.md). The network itself "
+    "confirms every success in float32. bf16 makes no record.",
+)
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
 @device_option
@@ -91,6 +102,7 @@ def command(
     settings: tuple[str, ...],
     output: Path | None,
     limit_test: int | None,
+    search: Search,
     again: bool,
     device: str,
     threads: int | None,
@@ -100,6 +112,7 @@ def command(
 ) -> None:
     """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
     from ltrobust_bench import bench
+    from ltrobust_bench.errors import UsageError
 
     set_threads(threads)
     out = console()
@@ -114,6 +127,8 @@ def command(
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"
     if curves:
+        if search != "network":
+            raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
             with progress_on(out) as progress:
                 drawn = bench.curve(subject, kind, dataset, device=device, progress=progress, **terms)
@@ -121,8 +136,8 @@ def command(
         return
     part = attacks or transfer_from is not None or limit_test is not None
     own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
-    if checkpoint is not None and not part and not own_terms:
-        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again)
+    if checkpoint is not None and not part and not own_terms and search != "bf16":
+        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
         return
     with progress_on(out) as progress:
         result = bench.evaluate(
@@ -132,11 +147,13 @@ def command(
             transfer_from=transfer_from,
             device=device,
             state=folder / "evaluation.npz" if folder else None,
+            search=search,
             progress=progress,
             **terms,
         )
     rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
     what = "part of the suite" if attacks or transfer_from is not None else "the suite"
+    what += "" if search == "network" else f", searched on a copy: {search}"
     out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
     from ltrobust_bench.cli.run import print_flags
 
@@ -144,8 +161,9 @@ def command(
     if folder is not None:
         from ltrobust_bench.files import write_text
 
-        write_text(folder / "evaluation.csv", result.csv())
-        out.print(f"wrote {folder / 'evaluation.csv'}", soft_wrap=True)
+        path = folder / ("evaluation.csv" if search == "network" else f"evaluation-{search}.csv")
+        write_text(path, result.csv())
+        out.print(f"wrote {path}", soft_wrap=True)
 
 
 def _only_source(given: dict[str, object], weights: Path | None, settings: tuple[str, ...]) -> str:
@@ -209,6 +227,7 @@ def _file(
     device: str,
     results_dir: Path,
     again: bool,
+    search: Crafting,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""
     from ltrobust_bench import bench
@@ -223,7 +242,7 @@ def _file(
     own = folder if folder.name == loaded.run.folder_name() else None
     task = bench.task_of(loaded.run, data_dir)
     with progress_on(out) as progress:
-        record = bench.finish_run(loaded, task, own, results_dir, progress, again=again)
+        record = bench.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(out, record, own)
 
 

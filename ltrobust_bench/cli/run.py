@@ -60,7 +60,7 @@ def command(
 
     set_threads(threads)
     out, where = console(), choose_device(device)
-    plans = make_plans(method_names, seeds, settings, request)
+    plans = make_plans(out, where, method_names, seeds, settings, request)
     if not dry_run:
         make_folder(runs_dir)
         make_folder(results_dir)
@@ -81,12 +81,22 @@ def command(
 
 
 def make_plans(
-    method_names: tuple[str, ...], seeds: tuple[int, ...], settings: tuple[str, ...], request: dict[str, Any]
+    out: Console,
+    device: torch.device,
+    method_names: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    request: dict[str, Any],
 ) -> list[Plan]:
     """One plan per method and seed; all are made before the first is run, so that mistakes show at once."""
     from ltrobust_bench.plan import make_plan
+    from ltrobust_bench.training.runner import usable_policy
 
     dataset, given = request.pop("dataset"), parse_settings(settings)
+    asked = {name: request.pop(name) for name in ("crafting", "compiled")}
+    request["policy"], problem = usable_policy(device, request["precision"], **asked)
+    if problem:
+        out.print(f"without torch.compile, which does not work here: {problem}", style="yellow", soft_wrap=True)
     return [make_plan(m, dataset, seed=s, settings=given, **request) for m in method_names for s in seeds]
 
 
@@ -116,6 +126,7 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     """What will be done, what it costs, and whether a person will still be there when it is done."""
     from ltrobust_bench.progress import duration
     from ltrobust_bench.records.provenance import device_name
+    from ltrobust_bench.records.schema import Policy
     from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
     run, recipe = plan.run, plan.run.recipe
@@ -130,6 +141,9 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+    if run.policy != Policy():
+        policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
+        out.print(f"  computed by: {policy}")
     if run.reduced:
         out.print("  reduced run: its numbers join no board", style="yellow")
     out.print(f"  run folder: {folder}", soft_wrap=True)

@@ -88,6 +88,13 @@ plan_options = options(
     click.option("--epochs", type=int, help="Another budget than the recipe's (a reduced run)."),
     click.option("--limit-train", type=int, metavar="N", help="First N/C training images of each class (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]),
+                 help="Of training (default: the protocol's, fp32); a run in bf16 is not ranked."),
+    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]), default="network",
+                 show_default=True, help="What is attacked while training: the network itself, or a faster copy of it "
+                 "(docs/performance.md); equal up to rounding, another run key."),
+    click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
+                 help="torch.compile; equal up to rounding, another run key."),
     data_dir_option,
     device_option,
     threads_option,

@@ -30,7 +30,7 @@ def command(
 
     set_threads(threads)
     out, where = console(), choose_device(device)
-    for plan in make_plans(method_names, seeds, settings, request):
+    for plan in make_plans(out, where, method_names, seeds, settings, request):
         print_plan(out, plan, where, runs_dir)
         with progress_on(out) as progress:
             result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress)

@@ -23,6 +23,7 @@ from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.evaluation.suite import StageFunction, SuiteAttack, build_attack
 from ltrobust_bench.files import atomic_path
+from ltrobust_bench.memory import Splitting
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Suite
@@ -159,6 +160,7 @@ def evaluate_images(
     progress: Progress | None = None,
     examined: int = 0,
     surrogate: nn.Module | None = None,
+    searched: nn.Module | None = None,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
 
@@ -177,6 +179,7 @@ def evaluate_images(
         progress: what to report to.
         examined: on how many images the model's reliability is measured; 0: it is not.
         surrogate: the second model, on which attacks of kind ``transfer`` are crafted.
+        searched: what the attacks climb instead of the model, which still confirms every success.
 
     Raises:
         CheckFailed: if the model's output is no finite [B, C] tensor.
@@ -194,6 +197,7 @@ def evaluate_images(
         progress or Silent(),
         examined,
         surrogate,
+        searched,
     ).run()
 
 
@@ -211,17 +215,19 @@ class _Evaluation:
         progress: Progress,
         examined: int,
         surrogate: nn.Module | None,
+        searched: nn.Module | None,
     ) -> None:
         self.examined, self.seed = examined, suite.seed
         self.counter = Counter()
-        self.model = CountingModel(model, self.counter)
+        self.model = Splitting(CountingModel(model, self.counter))
+        self.searched = self.model if searched is None else Splitting(CountingModel(searched, self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
         device = data.images.device
         self.attacks = [
             build_attack(
                 a,
-                self.model,
+                self.searched,
                 classes=classes,
                 epsilon=epsilon,
                 seed=suite.seed,
@@ -276,7 +282,7 @@ class _Evaluation:
         return to_unit(self.data.images[chosen]), self.data.labels[chosen]
 
     def _predict(self, x: Tensor) -> Tensor:
-        return checked_logits(self.model, x, self.classes).argmax(dim=1)
+        return self.model.fit(lambda: checked_logits(self.model, x, self.classes), len(x)).argmax(dim=1)
 
     def _batches(self, index: np.ndarray) -> list[np.ndarray]:
         return [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]
@@ -318,13 +324,17 @@ class _Evaluation:
                 index = batches[state.batch]
                 with self._accounted():
                     x, y = self._images(index)
-                    adversarial = craft(label, function, x, y, state.batch, self.epsilon)
+                    adversarial = self._craft(label, function, x, y)
                     fooled = (self._predict(adversarial) != y).cpu().numpy()
                     broken[index[fooled]] = code
                     state.batch += 1
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
             state.stage, state.batch = state.stage + 1, 0
         self.progress.note(f"{attack.name} accuracy {self._robust(broken):.1%}")
+
+    def _craft(self, label: str, function: StageFunction, x: Tensor, y: Tensor) -> Tensor:
+        # Every attack seeds itself by the batch's position, so it may be begun again with smaller parts.
+        return self.searched.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon), len(x))
 
     def _robust(self, broken: np.ndarray) -> float:
         assert self.state.clean is not None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.errors import CheckFailed
+from ltrobust_bench.memory import out_of_memory
 
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "CIFAR-10's mean and std": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -32,7 +33,7 @@ def checked_logits(model: nn.Module, x: Tensor, classes: int) -> Tensor:
         with torch.no_grad():
             logits = model(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if out_of_memory(error):
             raise
         raise CheckFailed(
             f"the model failed on images of shape {tuple(x.shape)}: {' '.join(str(error).split())[:200]}"

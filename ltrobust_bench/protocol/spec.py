@@ -67,6 +67,10 @@ class Schedule(Strict):
     warmup_epochs: int = 0
 
 
+Precision = Literal["fp32", "bf16"]
+"""Of training: float32 with TF32 off, or bfloat16 for what the network computes, float32 for its weights and losses."""
+
+
 class Recipe(Strict):
     """How a network is trained: the protocol's ``[training]`` section, or a card's over it (track ``paper``)."""
 
@@ -80,7 +84,7 @@ class Recipe(Strict):
     nesterov: bool
     weight_decay: float = Field(ge=0)
     schedule: Schedule
-    precision: Literal["fp32"]
+    precision: Precision
     attack: AttackSpec
     bn_forwards: list[Forward] = Field(
         description="train-mode forwards per step in order, those beyond what the loss needs included; empty: "

@@ -30,6 +30,9 @@ Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length
 Factor = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=20)]
 AUTOATTACK = ("autoattack", "aa-small-c")
 """AutoAttack standard, and what stands in for it with 2 or 3 classes (the targeted DLR loss needs 4)."""
+Crafting = Literal["network", "folded", "winograd"]
+"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
+such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
 BROKEN_BY = ("not broken", "apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -38,6 +41,17 @@ class Augmentation(Strict):
 
     crop_padding: int = Field(ge=0)
     flip: bool
+
+
+class Policy(Strict):
+    """How the arithmetic of training is carried out; the default is the reference path. Everything here is the same
+    mathematics, up to rounding: the precision is the recipe's."""
+
+    crafting: Crafting = Field(default="network", description="what is attacked while crafting in eval mode")
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        default="contiguous", description="of weights and activations"
+    )
+    compile: bool = Field(default=False, description="torch.compile")
 
 
 class RunSection(Strict):
@@ -70,6 +84,7 @@ class RunSection(Strict):
         default=None, description="identity of a data set that no registry describes: digest of a folder's files"
     )
     base_key: Sha256 | None = Field(default=None, description="run key of the finished run it builds on")
+    policy: Policy = Policy()
 
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
@@ -120,6 +135,9 @@ class Result(Strict):
     broken_by: str | None = Field(
         default=None,
         description="AutoAttack: which attack broke the image first (0 none, 1-4), 3 bits an image",
+    )
+    search: Crafting = Field(
+        default="network", description="what the attacks searched on; the network itself confirmed every success"
     )
     weights_sha256: Sha256
     digest: Sha256

@@ -30,9 +30,11 @@ DECIMALS = 2
 TOP, TOP_SEEDS = 3, 5
 """A claim to one of the first ranks needs so many seeds."""
 UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
-"""Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
+"""Flags of an entry whose card or precision asks for no rank, and of one that is among the first with too few seeds."""
 CLAIMED = "claimed"
 """Flag of an entry on a public board that nobody has verified."""
+REDUCED_PRECISION = "reduced precision"
+"""Flag of an entry that was trained in bfloat16."""
 FLAGS = {
     CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
     "disputed": "somebody looked at it again and found something else; its record's page says what",
@@ -42,6 +44,7 @@ FLAGS = {
     "1 seed": "a single run: the interval leaves out the spread between seeds",
     "train-eps>eval-eps": "trained with radii above the one it is attacked with",
     "unknown protocol": "no installed protocol has the digest of the one it was run under",
+    REDUCED_PRECISION: "trained in bfloat16, which is not shown to change nothing: shown, but not ranked",
     UNRANKED: "a reference, or not the authors' method: its card asks for no rank",
     NEEDS_SEEDS: f"a claim to ranks 1 to {TOP} needs {TOP_SEEDS} seeds; this entry has fewer",
     **MEANINGS,
@@ -124,7 +127,8 @@ def changed_settings(run: RunSection) -> dict[str, Value]:
 
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    changed = ", ".join(f"{name}={value}" for name, value in changed_settings(run).items())
+    policy = run.policy.model_dump(exclude_defaults=True)
+    changed = ", ".join(f"{name}={value}" for name, value in (changed_settings(run) | policy).items())
     label = "+".join([run.method, *run.plugins])
     return f"{label} ({changed})" if changed else label
 
@@ -218,6 +222,7 @@ def _entry(
         "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9
         or any(plugins.get(p).card.raises_epsilon for p in run.plugins if p in plugins),
         "unknown protocol": status == "unknown",
+        REDUCED_PRECISION: run.recipe.precision != "fp32",
         UNRANKED: run.method in methods and not methods.get(run.method).card.ranked,
     }
     signs = {flag.name for record in seeds for flag in flags_of(record)}
@@ -243,7 +248,7 @@ def _ranked(entries: list[Entry]) -> list[Entry]:
     """
     accuracy = {e.label: round(float(e.percent("union", "balanced")), DECIMALS) for e in entries}
     ordered = sorted(entries, key=lambda e: (-accuracy[e.label], e.label))
-    taking_part = [e for e in ordered if not {UNRANKED, CLAIMED} & set(e.flags)]
+    taking_part = [e for e in ordered if not {UNRANKED, CLAIMED, REDUCED_PRECISION} & set(e.flags)]
     rank: dict[str, int] = {}
     if taking_part:
         better = np.triu(resolved_pairs([e.runs for e in taking_part]), 1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ltrobust_bench.counting import Counter
-from ltrobust_bench.data.loader import to_unit
+from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
+from ltrobust_bench.progress import duration
 from ltrobust_bench.protocol import EvalAttack
 from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
@@ -54,6 +56,44 @@ def attack_passes(attack: EvalAttack, classes: int) -> float:
     return restarts * steps * len(attack.alphas or [1])
 
 
+def evaluation_cost(model: nn.Module, data: DeviceData, classes: int, attacks: list[EvalAttack]) -> str:
+    """What attacks cost on ``data``: images forward and backward, and time on this machine.
+
+    Args:
+        model: pixels to logits, in eval mode, without parameter gradients.
+        data: test images.
+        classes: C.
+        attacks: what the images are attacked with.
+    """
+    images = int(len(data) * ASSUMED_ROBUST * sum(attack_passes(attack, classes) for attack in attacks))
+
+    def climb(count: int) -> float:
+        x = to_unit(data.images[:count]).requires_grad_(True)
+        began = time.monotonic()
+        with torch.enable_grad():
+            value = model(x).sum()
+        if value.requires_grad:
+            torch.autograd.grad(value, x)
+        value.item()
+        return time.monotonic() - began
+
+    taken, count = _timed(climb, len(data))
+    time_here = duration(images * taken / count)
+    return f"{images:,} images forward and backward, {time_here} here (if {ASSUMED_ROBUST:.0%} survive)"
+
+
+def _timed(work: Callable[[int], float], most: int) -> tuple[float, int]:
+    """Seconds that ``work`` takes on a number of images, at most ``most``, that can be afforded, and that number."""
+    # Two images tell whether more can be afforded; the first call also warms up.
+    images = min(2, most)
+    work(images)
+    taken = work(images)
+    while taken < 0.5 and images < most:
+        images = min(most, images * 4)
+        taken = work(images)
+    return taken, images
+
+
 def _stand_in(base: Plan, device: torch.device) -> nn.Module:
     """A teacher that has learned nothing: it costs what the real one does."""
     run, task = base.run, base.task
@@ -78,6 +118,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         Counter(),
         build_plugins(run.plugins, run.options, info),
         _stand_in(plan.base, device) if plan.base and plan.card.base and plan.card.base.role == "teacher" else None,
+        run.policy.model_copy(update={"compile": False}),  # compiling would take longer than the estimate
     )
     batch = min(run.recipe.batch_size, plan.train_size)
 
@@ -91,14 +132,8 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         current.update().item()
         return time.monotonic() - began
 
-    # Two images tell whether a whole batch can be afforded; the first call also warms up.
-    images = min(2, batch)
     with full_float32():
-        step(images)
-        taken = step(images)
-        while taken < 0.5 and images < batch:
-            images = min(batch, images * 4)
-            taken = step(images)
+        taken, images = _timed(step, batch)
     per_pass = taken / images / (attack_steps + 1)
     passes = run.recipe.attack.steps + 1
     training_images = plan.budget * min(run.recipe.batch_size, plan.train_size) * passes

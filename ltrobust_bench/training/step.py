@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
-from ltrobust_bench.attacks.engine import ascend, crafting_mode
+from ltrobust_bench.attacks.engine import ascend, crafting_mode, start_point
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.protocol.spec import Forward, Recipe, Start
+from ltrobust_bench.records.schema import Policy
+from ltrobust_bench.training.runner import Runner
 
 
 @dataclass
 class Trainee:
-    """What a step works on: the network, its method and recipe, and the optimiser.
+    """What a step works on: the network, its method and recipe, the optimiser, and how it is all computed.
 
     The recipe's pixel-scale numbers must be floats (:meth:`ltrobust_bench.cards.Card.resolve_recipe`).
     """
@@ -28,6 +30,11 @@ class Trainee:
     counter: Counter
     plugins: tuple[Plugin, ...] = ()
     teacher: nn.Module | None = None
+    policy: Policy = Policy()
+    runner: Runner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runner = Runner(self.network, self.policy, self.recipe.precision)
 
 
 class Step:
@@ -67,7 +74,7 @@ class Step:
         if self._natural is None:
             network = self.trainee.network
             with torch.no_grad(), crafting_mode(network, self.trainee.recipe.attack.bn_mode):
-                self._natural = network(self.x)
+                self._natural = self.trainee.runner.logits(self.x)
             self.trainee.counter.forwards += len(self.x)
         return self._natural
 
@@ -97,20 +104,24 @@ class Step:
         budget = self.trainee.method.attack_budget(budget, self.y, self)
         for plugin in self.trainee.plugins:
             budget = plugin.attack_budget(budget, self.y, self)
+        first = start_point(self.x, budget.start, spec.start if start is None else start, spec.clamp_start, generator)
         with crafting_mode(network, spec.bn_mode):
-            self.x_adv = ascend(
-                network,
-                self.x,
-                self.y,
-                objective=lambda logits, y: self.trainee.method.objective(logits, y, self),
-                epsilon=budget.epsilon,
-                step_size=budget.step_size,
-                start_radius=budget.start,
-                steps=spec.steps,
-                start=spec.start if start is None else start,
-                clamp_start=spec.clamp_start,
-                generator=generator,
-            )
+            attacked = self.trainee.runner.attacked(self.x, spec.bn_mode)
+
+            def attack() -> Tensor:
+                return ascend(
+                    attacked,
+                    self.x,
+                    self.y,
+                    objective=lambda logits, y: self.trainee.method.objective(logits, y, self),
+                    epsilon=budget.epsilon,
+                    step_size=budget.step_size,
+                    steps=spec.steps,
+                    start=first,
+                )
+
+            # Split, a batch would have other statistics than the whole: only in eval mode it may be.
+            self.x_adv = attacked.fit(attack, len(self.x)) if spec.bn_mode == "eval" else attack()
         self.trainee.counter.forwards += spec.steps * len(self.x)
         self.trainee.counter.backwards += spec.steps * len(self.x)
         return self.x_adv
@@ -118,7 +129,7 @@ class Step:
     def _forward(self, x: Tensor) -> Output:
         counter = self.trainee.counter
         counter.forwards += len(x)
-        output = self.trainee.network.outputs(x)
+        output = self.trainee.runner.outputs(x)
         if output.logits.requires_grad:
             output.logits.register_hook(lambda g: setattr(counter, "backwards", counter.backwards + len(g)))
         return output

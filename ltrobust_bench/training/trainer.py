@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, derive_seed, seeded, to_unit
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers, write_text
+from ltrobust_bench.memory import out_of_memory
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
@@ -35,6 +36,7 @@ from ltrobust_bench.training.build import (
     load_deployed,
     trained_parameters,
 )
+from ltrobust_bench.training.runner import compile_problem
 from ltrobust_bench.training.schedule import learning_rate
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -172,9 +174,19 @@ class Session:
             weight_decay=recipe.weight_decay,
         )
         self.trainee = Trainee(
-            network, method, recipe, optimizer, Counter(), build_plugins(run.plugins, run.options, info), teacher
+            network,
+            method,
+            recipe,
+            optimizer,
+            Counter(),
+            build_plugins(run.plugins, run.options, info),
+            teacher,
+            run.policy,
         )
         chosen = task.split.train
+        problem = compile_problem(device) if run.policy.compile else None
+        if problem:
+            raise UsageError(f"this run uses torch.compile, which does not work here: {problem}")
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
         self.loader = TrainLoader(
             self.data,
@@ -224,7 +236,7 @@ class Session:
         for x, y in self.loader.epoch(epoch):
             step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
             step.craft(generator=noise)
-            total += step.update() * len(y)
+            total += self._update(step) * len(y)
             images += len(y)
             self.progress.advance(1, lambda t=total, n=images: f"loss {t.item() / n:.3f} {self.monitored}")  # type: ignore[misc]
         loss = total.item() / images
@@ -244,6 +256,19 @@ class Session:
             row["train_clean"], row["train_robust"] = self._monitor()
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
+
+    def _update(self, step: Step) -> Tensor:
+        """The step's update, which is never split: batch norm has its statistics of the whole batch."""
+        try:
+            return step.update()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        raise LTBenchError(
+            f"a training step of {len(step.y)} images does not fit in the memory of {self.device}. It is never split, "
+            "because batch norm would see other statistics; use --precision bf16, or a smaller batch with "
+            "--set batch_size=..., which is another recipe."
+        )
 
     def _monitor(self) -> tuple[float, float]:
         """Clean and PGD accuracy on a fixed slice of *training* images, spread evenly over the set."""

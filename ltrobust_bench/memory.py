@@ -1,0 +1,65 @@
+"""Batches that do not fit in memory, passed in parts without changing the mathematics.
+
+In eval mode an image's logits do not depend on the batch, so a batch can be split wherever a network is attacked or
+asked for its verdict. In train mode batch norm takes its statistics over the whole batch: a training step is never
+split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+T = TypeVar("T")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the GPU or of the host, did not suffice."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+class Splitting(nn.Module):
+    """A model in eval mode whose batches are split into as many parts as memory asks for.
+
+    Under a gradient each part is computed again when its turn in the backward pass comes, so that one part's
+    activations are in memory at a time.
+
+    Args:
+        model: pixels [B, ...] to logits [B, C], a module or a function.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.parts = model, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of ``x``."""
+        if self.parts == 1 or len(x) < 2:
+            return self.model(x)
+        pieces = x.chunk(self.parts)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return torch.cat([self.model(piece) for piece in pieces])
+        return torch.cat([checkpoint(self.model, piece, use_reentrant=False) for piece in pieces])
+
+    def fit(self, work: Callable[[], T], images: int) -> T:
+        """The result of ``work``, done again with twice as many parts each time that memory does not suffice.
+
+        Args:
+            work: uses this model on ``images`` images; must be repeatable.
+
+        Raises:
+            RuntimeError: out of memory with one image at a time.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.parts >= images:
+                    raise
+            self.parts *= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()

@@ -1,0 +1,180 @@
+"""A copy of a network for attacks: the same function in eval mode up to rounding, computed faster.
+
+Batch norm in eval mode is an affine map of each channel, so it is folded into the convolution before it; the copy has
+no parameter gradients, keeps channels innermost in memory, and can compute 3x3 convolutions by Winograd's method or
+everything in bfloat16.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.models import winograd
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+Kind = Literal["folded", "winograd", "bf16"]
+"""``folded``: batch norm folded, float32; ``winograd``: also Winograd's method; ``bf16``: folded, in bfloat16."""
+TOLERANCE = {"folded": 1e-3, "winograd": 1e-2, "bf16": 0.5}
+"""How far the copy's logits may be from the network's, as a share of their largest: far above rounding, far below what
+a wrong fold does."""
+
+
+class _Fold(NamedTuple):
+    """A convolution of the model, the batch norm that is folded into it, and where the copy keeps the result."""
+
+    convolution: nn.Conv2d
+    norm: nn.modules.batchnorm._BatchNorm | None
+    into: nn.Conv2d | winograd.WinogradConv
+
+
+def norms_after(model: nn.Module, x: Tensor) -> dict[str, str]:
+    """Name of the batch norm that takes what a convolution gives, and takes it alone, by the convolution's name.
+
+    Found by watching one forward of ``x`` and its graph.
+    """
+    made: dict[Node, str] = {}
+    taken: dict[Node, str] = {}
+    runs: Counter[str] = Counter()
+
+    def after_convolution(name: str, output: Tensor) -> None:
+        runs[name] += 1
+        if output.grad_fn is not None:
+            made[output.grad_fn] = name
+
+    def before_norm(name: str, given: Tensor) -> None:
+        runs[name] += 1
+        if given.grad_fn is not None:
+            taken[given.grad_fn] = name
+
+    hooks = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(lambda m, i, o, name=name: after_convolution(name, o)))
+        elif isinstance(module, BatchNorm) and module.running_var is not None:
+            hooks.append(module.register_forward_pre_hook(lambda m, i, name=name: before_norm(name, i[0])))
+    try:
+        with torch.enable_grad():
+            logits = model(x.detach().clone().requires_grad_(True))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    uses = _uses(logits.grad_fn)
+    pairs = {made[node]: norm for node, norm in taken.items() if node in made and uses[node] == 1}
+    return {conv: norm for conv, norm in pairs.items() if runs[conv] == runs[norm] == 1}
+
+
+def _uses(end: Node | None) -> Counter[Node]:
+    """How many operations take the result of each one, in the graph that leads to ``end``."""
+    uses: Counter[Node] = Counter()
+    waiting = [end]
+    while waiting:
+        node = waiting.pop()
+        for parent, _ in node.next_functions if node is not None else ():
+            if parent is not None:
+                uses[parent] += 1
+                if uses[parent] == 1:
+                    waiting.append(parent)
+    return uses
+
+
+class StandIn(nn.Module):
+    """A copy of ``model`` for attacks; it follows the model's weights when it is told to :meth:`refresh`.
+
+    Args:
+        model: pixels to logits, in eval mode.
+        x: some images [B, channels, height, width], to see how it is built.
+        kind: see :data:`Kind`.
+
+    Raises:
+        UsageError: if the copy does not give the model's logits.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, kind: Kind) -> None:
+        super().__init__()
+        self.kind, self.dtype = kind, torch.bfloat16 if kind == "bf16" else torch.float32
+        self._model = (model,)  # in a tuple it is no part of this module
+        self.twin = copy.deepcopy(model).eval().requires_grad_(False)
+        self.twin = self.twin.to(self.dtype).to(memory_format=torch.channels_last)
+        norms = norms_after(model, x)
+        self._folds = [
+            self._fold(name, norms.get(name))
+            for name, module in list(self.twin.named_modules())
+            if isinstance(module, nn.Conv2d) and (name in norms or self._by_winograd(module))
+        ]
+        filled = {id(value) for fold in self._folds for value in _tensors(fold.into).values()}
+        theirs = _tensors(model)
+        self._copied = [(own, theirs[n]) for n, own in _tensors(self.twin).items() if id(own) not in filled]
+        self.refresh()
+        self._verify(x)
+
+    def _by_winograd(self, convolution: nn.Conv2d) -> bool:
+        return self.kind == "winograd" and winograd.fits(convolution)
+
+    def _fold(self, name: str, norm: str | None) -> _Fold:
+        """Put a convolution with bias in the place of a convolution and its batch norm."""
+        model, into = self._model[0], cast(nn.Conv2d, self.twin.get_submodule(name))
+        original = cast(nn.Conv2d, model.get_submodule(name))
+        if norm is not None:
+            self.twin.set_submodule(norm, nn.Identity())
+        folded = None if norm is None else cast(nn.modules.batchnorm._BatchNorm, model.get_submodule(norm))
+        if self._by_winograd(into):
+            replacement = winograd.WinogradConv(into)
+            self.twin.set_submodule(name, replacement)
+            return _Fold(original, folded, replacement)
+        if into.bias is None:
+            into.bias = nn.Parameter(into.weight.new_zeros(into.out_channels), requires_grad=False)
+        return _Fold(original, folded, into)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the model's present weights and running statistics."""
+        for convolution, norm, into in self._folds:
+            weight, bias = _folded(convolution, norm)
+            if isinstance(into, winograd.WinogradConv):
+                into.load(weight, bias)
+            else:
+                into.weight.copy_(weight)
+                cast(Tensor, into.bias).copy_(bias)
+        for own, theirs in self._copied:
+            own.copy_(theirs)
+
+    def _verify(self, x: Tensor) -> None:
+        with torch.no_grad():
+            wanted, got = self._model[0](x), self(x)
+        distance = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        if not distance <= TOLERANCE[self.kind]:
+            raise UsageError(
+                f"the {self.kind} copy of this network gives other logits (by {distance:.1e} of the largest); attack "
+                "the network itself."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of ``x`` in float32, shape [B, C]."""
+        logits: Tensor = self.twin(x.to(self.dtype))
+        return logits.float()
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _folded(convolution: nn.Conv2d, norm: nn.modules.batchnorm._BatchNorm | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution followed by a batch norm in eval mode."""
+    weight, bias = convolution.weight, convolution.bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    if norm is None:
+        return weight, bias
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    bias = (bias - mean) * scale
+    return weight * scale.view(-1, 1, 1, 1), bias + norm.bias if norm.affine else bias

@@ -1,0 +1,99 @@
+"""A network as a run's policy has it computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltrobust_bench.api import Network, Output
+from ltrobust_bench.memory import Splitting
+from ltrobust_bench.models.stand_in import StandIn
+from ltrobust_bench.protocol.spec import BNMode, Precision
+from ltrobust_bench.records.schema import Crafting, Policy
+
+
+class Runner:
+    """Forwards for the outer loss, and the model that crafting attacks.
+
+    With the default policy both are the network itself.
+
+    Args:
+        network: what is trained; its weights are put into the policy's memory format.
+        policy: how to compute.
+        precision: of the recipe. With ``bf16`` the network computes in bfloat16, logits and features come in float32.
+    """
+
+    def __init__(self, network: Network, policy: Policy, precision: Precision = "fp32") -> None:
+        self.network, self.policy, self.precision = network, policy, precision
+        if policy.memory_format == "channels_last":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._outputs, self._logits = self._compiled(network.outputs), self._compiled(network)
+        self._itself = Splitting(self.logits)
+        self._copy: StandIn | None = None
+        self._instead = self._itself
+
+    def _compiled(self, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        # Batches have two sizes, an epoch's last one and the others: two graphs are faster than one for all sizes.
+        return torch.compile(function, dynamic=False) if self.policy.compile else function
+
+    def _arithmetic(self, x: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def outputs(self, x: Tensor) -> Output:
+        """Logits and features in the network's present mode."""
+        with self._arithmetic(x):
+            logits, features = self._outputs(x)
+        return Output(logits.float(), features.float()) if self.precision == "bf16" else Output(logits, features)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits in the network's present mode."""
+        with self._arithmetic(x):
+            logits: Tensor = self._logits(x)
+        return logits.float() if self.precision == "bf16" else logits
+
+    def attacked(self, x: Tensor, mode: BNMode) -> Splitting:
+        """What crafting on images ``x`` attacks, with the network's present weights; the network is in ``mode``.
+
+        Batch norm can be folded in mode ``eval`` only; elsewhere it is the network itself.
+        """
+        if mode != "eval" or self.policy.crafting == "network":
+            return self._itself
+        if self._copy is None:
+            self._copy = StandIn(self.network, x[:2], "bf16" if self.precision == "bf16" else self.policy.crafting)
+            self._instead = Splitting(self._compiled(self._copy))
+        else:
+            self._copy.refresh()
+        return self._instead
+
+
+def usable_policy(
+    device: torch.device, precision: Precision | None, crafting: Crafting, compiled: bool
+) -> tuple[Policy, str | None]:
+    """The policy that a person asks for, without torch.compile where it does not work, and then why.
+
+    Args:
+        device: where to compute.
+        precision: None: the protocol's.
+        crafting: what is attacked while crafting.
+        compiled: whether to compile.
+    """
+    problem = compile_problem(device) if compiled else None
+    compiled = compiled and problem is None
+    plain = crafting == "network" and not compiled and precision != "bf16"
+    return Policy(
+        crafting=crafting, memory_format="contiguous" if plain else "channels_last", compile=compiled
+    ), problem
+
+
+def compile_problem(device: torch.device) -> str | None:
+    """Why torch.compile can not be used on a device, found by trying; None if it can."""
+    try:
+        x = torch.ones(2, device=device, requires_grad=True)
+        torch.compile(lambda z: (z * z).sum())(x).backward()
+    except Exception as error:  # what is missing shows in many ways: no compiler, no Triton, an unknown Python
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None
