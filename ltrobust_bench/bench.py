@@ -575,11 +575,10 @@ def _attack(
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
     suite = task.protocol.evaluation
     with frozen(model):
-        if not isinstance(progress or Silent(), Silent):
-            cost = evaluation_cost(model, data, task.classes, suite.attacks if attacks is None else attacks)
-            assert progress is not None
-            progress.note(f"attacking costs about {cost}")
         searched = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
+        if progress is not None and not isinstance(progress, Silent):  # measuring takes a second
+            asked = suite.attacks if attacks is None else attacks
+            progress.note(f"attacking costs about {evaluation_cost(searched or model, data, task.classes, asked)}")
     return evaluate_images(
         model,
         data,

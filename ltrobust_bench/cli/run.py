@@ -94,9 +94,9 @@ def make_plans(
 
     dataset, given = request.pop("dataset"), parse_settings(settings)
     asked = {name: request.pop(name) for name in ("crafting", "compiled")}
-    request["policy"], problem = usable_policy(device, request["precision"], **asked)
-    if problem:
-        out.print(f"without torch.compile, which does not work here: {problem}", style="yellow", soft_wrap=True)
+    request["policy"], notes = usable_policy(device, request["precision"], **asked)
+    for note in notes:
+        out.print(note, style="yellow", soft_wrap=True)
     return [make_plan(m, dataset, seed=s, settings=given, **request) for m in method_names for s in seeds]
 
 

@@ -20,7 +20,7 @@ from ltrobust_bench.models import winograd
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Kind = Literal["folded", "winograd", "bf16"]
-"""``folded``: batch norm folded, float32; ``winograd``: also Winograd's method; ``bf16``: folded, in bfloat16."""
+"""``folded``: batch norm folded; ``winograd``: also Winograd's method; ``bf16``: folded, in bfloat16."""
 TOLERANCE = {"folded": 1e-3, "winograd": 1e-2, "bf16": 0.5}
 """How far the copy's logits may be from the network's, as a share of their largest: far above rounding, far below what
 a wrong fold does."""
@@ -98,7 +98,8 @@ class StandIn(nn.Module):
 
     def __init__(self, model: nn.Module, x: Tensor, kind: Kind) -> None:
         super().__init__()
-        self.kind, self.dtype = kind, torch.bfloat16 if kind == "bf16" else torch.float32
+        self.kind, self.given = kind, next(model.parameters(), x).dtype
+        self.dtype = torch.bfloat16 if kind == "bf16" else self.given
         self._model = (model,)  # in a tuple it is no part of this module
         self.twin = copy.deepcopy(model).eval().requires_grad_(False)
         self.twin = self.twin.to(self.dtype).to(memory_format=torch.channels_last)
@@ -156,9 +157,9 @@ class StandIn(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of ``x`` in float32, shape [B, C]."""
+        """Logits of ``x`` in the model's type, shape [B, C]."""
         logits: Tensor = self.twin(x.to(self.dtype))
-        return logits.float()
+        return logits.to(self.given)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -72,8 +72,8 @@ class Runner:
 
 def usable_policy(
     device: torch.device, precision: Precision | None, crafting: Crafting, compiled: bool
-) -> tuple[Policy, str | None]:
-    """The policy that a person asks for, without torch.compile where it does not work, and then why.
+) -> tuple[Policy, list[str]]:
+    """The policy that a person asks for, without torch.compile where it does not work, and what is to be said about it.
 
     Args:
         device: where to compute.
@@ -81,12 +81,15 @@ def usable_policy(
         crafting: what is attacked while crafting.
         compiled: whether to compile.
     """
+    notes = []
     problem = compile_problem(device) if compiled else None
-    compiled = compiled and problem is None
+    if problem:
+        compiled = False
+        notes.append(f"without torch.compile, which does not work here: {problem}")
+    if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        notes.append("this processor has no bfloat16 arithmetic: bf16 is slower than fp32 here")
     plain = crafting == "network" and not compiled and precision != "bf16"
-    return Policy(
-        crafting=crafting, memory_format="contiguous" if plain else "channels_last", compile=compiled
-    ), problem
+    return Policy(crafting=crafting, memory_format="contiguous" if plain else "channels_last", compile=compiled), notes
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -158,6 +158,9 @@ class Session:
     ) -> None:
         run, task = plan.run, plan.task
         self.plan, self.folder, self.device, self.progress, self.base = plan, folder, device, progress, base
+        problem = compile_problem(device) if run.policy.compile else None
+        if problem:
+            raise UsageError(f"this run uses torch.compile, which does not work here: {problem}")
         channels = task.spec.shape[0]
         teacher = self._teacher(channels)
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
@@ -184,9 +187,6 @@ class Session:
             run.policy,
         )
         chosen = task.split.train
-        problem = compile_problem(device) if run.policy.compile else None
-        if problem:
-            raise UsageError(f"this run uses torch.compile, which does not work here: {problem}")
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
         self.loader = TrainLoader(
             self.data,

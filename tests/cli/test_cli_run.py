@@ -98,6 +98,20 @@ def test_settings_reach_the_run_and_its_key(capsys, here):
     assert len({r.run.key() for r in records}) == 2
 
 
+def test_policies_of_computing_reach_the_run_and_its_key(capsys, here):
+    small = [*SMALL, "--limit-train", 50, "--epochs", 1]
+    for options in ([], ["--no-compile", "--precision", "fp32"], ["--crafting", "folded"], ["--precision", "bf16"]):
+        code, out, _ = call(capsys, *small, *options)
+        assert code == 0 and ("computed by: " in out) == (options[:1] in (["--crafting"], ["--precision"]))
+    records = [read_record(p) for p in here.glob("runs/*/record.json")]
+    assert {(r.run.policy.crafting, r.run.policy.memory_format, r.run.recipe.precision) for r in records} == {
+        ("network", "contiguous", "fp32"),
+        ("folded", "channels_last", "fp32"),
+        ("network", "channels_last", "bf16"),
+    }
+    assert len({r.run.key() for r in records}) == 3
+
+
 def test_plugins_apply_in_their_declared_order_whatever_is_typed(capsys, here):
     small = ["run", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--limit-train", 50, "--epochs", 2]
     for order in (["awp", "robustlt"], ["robustlt", "awp"]):

@@ -45,6 +45,21 @@ def test_a_finished_evaluation_is_kept_unless_asked_for_again(capsys, folder):
     assert not (folder / "evaluation.npz").exists()
 
 
+def test_the_cost_is_told_before_the_attacks_start(capsys, folder):
+    _, out, _ = call(capsys, "eval", folder, "--device", "cpu")
+    assert out.index("attacking costs about") < out.index("clean accuracy")
+    assert "images forward and backward" in out
+
+
+def test_a_search_on_the_folded_copy_is_in_the_record_and_one_in_bf16_makes_none(capsys, folder):
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "bf16", "--output", "here")
+    assert code == 0 and "searched on a copy: bf16, no record" in " ".join(out.split())
+    assert not (folder / "record.json").exists()
+    assert (folder.parents[1] / "here" / "evaluation-bf16.csv").exists()
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "folded")
+    assert code == 0 and read_record(folder / "record.json").result.search == "folded"
+
+
 def test_part_of_the_suite_is_printed_only(capsys, folder):
     code, out, _ = call(capsys, "eval", folder / "model.safetensors", "--attack", "pgd-5", "--limit-test", 20)
     assert code == 0 and "pgd-5" in out and "fgsm" not in out and "no record" in out

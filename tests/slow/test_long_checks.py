@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,3 +174,22 @@ def test_real_cifar10_with_the_main_protocol(cifar10_folder, tmp_path):
     assert record.attacks[-1] == "autoattack"
     (path,) = tmp_path.glob("runs/*/record.json")
     assert read_record(path) == record
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_step_is_the_plain_one(precision):
+    """torch.compile as it is installed here, on the CPU: the same loss as the step it compiles."""
+    from ltrobust_bench.training.runner import compile_problem
+
+    problem = compile_problem(torch.device("cpu"))
+    if problem:
+        pytest.skip(problem)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    try:
+        from train import steps_of
+    finally:
+        sys.path.pop(0)
+    names = {"fp32": ["folded", "folded+compile"], "bf16": ["bf16", "bf16+compile"]}[precision]
+    steps = steps_of("reat", "small", torch.device("cpu"), 32, 3, names)
+    plain, compiled = ([steps[name]() for _ in range(3)] for name in names)
+    assert compiled == pytest.approx(plain, rel={"fp32": 1e-3, "bf16": 0.05}[precision])

@@ -1,0 +1,172 @@
+"""Batches that do not fit are split without changing the result; nothing grows over epochs."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ltrobust_bench.bench import load_model
+from ltrobust_bench.data.loader import DeviceData
+from ltrobust_bench.errors import CheckFailed, LTBenchError
+from ltrobust_bench.evaluation.evaluator import evaluate_images
+from ltrobust_bench.memory import Splitting
+from ltrobust_bench.models.small import SmallNet
+from ltrobust_bench.plan import make_plan
+from ltrobust_bench.progress import Silent
+from ltrobust_bench.protocol import EvalAttack, Suite
+from ltrobust_bench.records.schema import Policy
+from ltrobust_bench.training import runner
+from ltrobust_bench.training.trainer import Session
+
+CPU = torch.device("cpu")
+
+
+class Narrow(nn.Module):
+    """A model that only a few images at a time fit into; ``graph`` only under a gradient."""
+
+    def __init__(self, model, most, graph=False, error=torch.OutOfMemoryError):
+        super().__init__()
+        self.model, self.most, self.graph, self.error, self.seen = model, most, graph, error, []
+
+    def forward(self, x):
+        if len(x) > self.most and (not self.graph or torch.is_grad_enabled()):
+            raise self.error("DefaultCPUAllocator: can't allocate memory")
+        self.seen.append(len(x))
+        return self.model(x)
+
+
+def net(dtype=torch.float64):
+    torch.manual_seed(0)
+    return nn.Sequential(SmallNet(1), nn.Linear(64, 10)).to(dtype).eval()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_logits_and_gradients_of_a_split_batch(error):
+    model, x = net(), torch.rand(10, 1, 8, 8, dtype=torch.float64)
+    narrow = Splitting(Narrow(model, 3, error=error))
+
+    def work(asked):
+        images = x.clone().requires_grad_(True)
+        logits = asked(images)
+        return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), images)[0]
+
+    for got, wanted in zip(narrow.fit(lambda: work(narrow), len(x)), work(model), strict=True):
+        assert torch.allclose(got, wanted, rtol=1e-12)
+    assert narrow.parts == 4 and max(narrow.model.seen) == 3
+
+
+def test_only_one_parts_activations_are_kept():
+    """What is saved for the backward pass does not grow with the batch."""
+    model, x = net(), torch.rand(16, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+
+    def kept(parts):
+        splitting, total = Splitting(model), 0
+        splitting.parts = parts
+
+        def count(value):
+            nonlocal total
+            total += value.numel()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+            splitting(x)
+        return total
+
+    assert kept(8) < kept(1) / 4
+
+
+def test_one_image_that_does_not_fit_is_an_error():
+    narrow = Splitting(Narrow(net(), 0))
+    with pytest.raises(torch.OutOfMemoryError):
+        narrow.fit(lambda: narrow(torch.rand(4, 1, 8, 8, dtype=torch.float64)), 4)
+    with pytest.raises(RuntimeError, match="something else"):
+        narrow.fit(lambda: (_ for _ in ()).throw(RuntimeError("something else")), 4)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_an_evaluation_that_is_split_has_the_same_verdict(graph):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    with torch.no_grad():
+        labels = model(torch.from_numpy(pixels) / 255.0).argmax(1).numpy()
+    suite = Suite(
+        seed=0,
+        batch_size=16,
+        attacks=[
+            EvalAttack(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=2),
+            EvalAttack(
+                name="autoattack", kind="autoattack", steps=5, restarts=1, targets=2, queries=10, p_init=0.8, rho=0.75
+            ),
+        ],
+    )
+    data = DeviceData.of(pixels, labels, CPU)
+    whole, split = (
+        evaluate_images(m, data, classes=10, epsilon=0.01, suite=suite) for m in (model, Narrow(model, 5, graph))
+    )
+    assert all(np.array_equal(whole.bits[name], split.bits[name]) for name in whole.bits)
+    assert 0 < whole.bits["pgd"].sum() < 40
+    with pytest.raises((CheckFailed, torch.OutOfMemoryError)):
+        evaluate_images(Narrow(model, 0), data, classes=10, epsilon=0.01, suite=suite)
+
+
+def session(folder, method="reat", **request):
+    plan = make_plan(method, "digits-lt", protocol="smoke", epochs=4, limit_train=100, **request)
+    return Session(plan, folder, CPU, Silent(), None)
+
+
+def weights(folder):
+    """Weights after a short training."""
+    return load_model(session(folder).run().model_path, device="cpu").model.state_dict()
+
+
+def test_crafting_is_split_and_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    whole = weights(tmp_path / "whole")
+    seen = []
+
+    class Small(Splitting):
+        def __init__(self, model):
+            super().__init__(Narrow(None, 20))
+            self.model.model = model
+            seen.append(self)
+
+    monkeypatch.setattr(runner, "Splitting", Small)
+    split = weights(tmp_path / "split")
+    assert seen[0].parts == 4 and set(seen[0].model.seen) <= set(range(1, 21))
+    assert all(torch.allclose(value, split[name], atol=1e-4) for name, value in whole.items())
+
+
+def test_a_training_step_is_never_split(tmp_path, monkeypatch):
+    training = session(tmp_path)
+    network = training.trainee.network
+    outputs = network.outputs
+
+    def full(x):
+        if network.training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return outputs(x)
+
+    training.trainee.runner._outputs = full
+    with pytest.raises(LTBenchError, match=r"64 images does not fit.*batch norm.*--precision bf16.*batch_size"):
+        training.run()
+
+
+def test_nothing_grows_over_epochs(tmp_path):
+    """The number and size of the tensors that are alive after an epoch is that after the second one."""
+
+    class Counted(Session):
+        def _epoch(self, epoch, epochs):
+            super()._epoch(epoch, epochs)
+            gc.collect()
+            alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+            sizes.append((len(alive), sum(t.numel() for t in alive)))
+
+    for method, crafting in (("reat", "network"), ("trades", "folded")):
+        sizes = []
+        request = {"protocol": "smoke", "epochs": 5, "limit_train": 100, "policy": Policy(crafting=crafting)}
+        Counted(make_plan(method, "digits-lt", **request), tmp_path / method, CPU, Silent(), None).run()
+        assert len(sizes) == 5 and set(sizes[1:]) == {sizes[1]}
