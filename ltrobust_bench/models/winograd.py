@@ -37,12 +37,6 @@ _G: list[list[float]] = [
 _A: list[list[float]] = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
-def _both_axes(rows: list[list[float]]) -> Tensor:
-    """A transform of both axes of a tile as one matrix."""
-    matrix = torch.tensor(rows, dtype=torch.float64)
-    return torch.kron(matrix, matrix)
-
-
 def fits(convolution: nn.Conv2d) -> bool:
     """Whether the method applies to a convolution, and pays."""
     return (
@@ -62,14 +56,14 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor, inward: Tensor, outward: 
         x: shape [B, C, height, width].
         filters: transformed weights, shape [36, C, K].
         bias: shape [K].
-        inward, outward: transforms of tiles, shapes [36, 36] and [16, 36].
+        inward, outward: the transforms B^T and A^T, shapes [6, 6] and [4, 6].
 
     Returns:
         Shape [B, K, height, width], channels innermost in memory.
     """
     (batch, channels, height, width), kernels = x.shape, filters.shape[2]
     down, across = -(-height // TILE), -(-width // TILE)
-    images = min(batch, max(1, TILES_AT_ONCE // (down * across)))
+    images = max(1, min(batch, TILES_AT_ONCE // (down * across)))
     pixels = x.permute(0, 2, 3, 1)
     padded = x.new_zeros(images, down * TILE + 2, across * TILE + 2, channels)
     tiles = padded.unfold(1, POINTS, TILE).unfold(2, POINTS, TILE).permute(4, 5, 0, 1, 2, 3)
@@ -81,17 +75,25 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor, inward: Tensor, outward: 
         here = min(images, batch - first)
         count = here * down * across
         padded[:here, 1 : 1 + height, 1 : 1 + width] = pixels[first : first + here]
-        given, taken = (buffer[: POINTS**2 * count * channels].view(POINTS**2, -1) for buffer in (one, two))
+        given = one[: POINTS**2 * count * channels]
         given.view(POINTS, POINTS, here, down, across, channels).copy_(tiles[:, :, :here])
-        torch.mm(inward, given, out=taken)
-        products = one[: POINTS**2 * count * kernels].view(POINTS**2, count, kernels)
-        torch.bmm(taken.view(POINTS**2, count, channels), filters, out=products)
-        found = two[: TILE**2 * count * kernels].view(TILE**2, -1)
-        torch.mm(outward, products.view(POINTS**2, -1), out=found)
+        seen = _both_axes(inward, given, two, one).view(POINTS**2, count, channels)
+        products = two[: POINTS**2 * count * kernels]
+        torch.bmm(seen, filters, out=products.view(POINTS**2, count, kernels))
+        found = _both_axes(outward, products, one, two)
         placed = found.view(TILE, TILE, here, down, across, kernels).permute(2, 3, 0, 4, 1, 5)
         torch.add(placed, bias, out=out[first : first + here])
     image = out.view(batch, down * TILE, across * TILE, kernels)[:, :height, :width]
     return image.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _both_axes(matrix: Tensor, tiles: Tensor, between: Tensor, into: Tensor) -> Tensor:
+    """``matrix`` [r, 6] on rows and columns of ``tiles``, 6 x 6 x anything; ``into`` may be where the tiles are."""
+    size, rest = len(matrix), tiles.numel() // POINTS**2
+    rows = between[: size * POINTS * rest]
+    torch.mm(matrix, tiles.view(POINTS, -1), out=rows.view(size, -1))
+    found = into[: size * size * rest].view(size, size, rest)
+    return torch.bmm(matrix.expand(size, -1, -1), rows.view(size, POINTS, rest), out=found)
 
 
 class _Convolve(torch.autograd.Function):
@@ -129,8 +131,13 @@ class WinogradConv(nn.Module):
         self.register_buffer("filters", weight.new_empty(POINTS**2, channels, kernels))
         self.register_buffer("turned", weight.new_empty(POINTS**2, kernels, channels))
         self.register_buffer("bias", weight.new_zeros(kernels))
-        for name, rows in (("inward", _B), ("outward", _A), ("spread", _G)):
-            self.register_buffer(name, _both_axes(rows).to(weight))
+        spread = torch.tensor(_G, dtype=torch.float64)
+        for name, matrix in (
+            ("inward", torch.tensor(_B)),
+            ("outward", torch.tensor(_A)),
+            ("spread", torch.kron(spread, spread)),
+        ):
+            self.register_buffer(name, matrix.to(weight))
 
     @torch.no_grad()
     def load(self, weight: Tensor, bias: Tensor) -> None:

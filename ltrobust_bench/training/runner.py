@@ -64,7 +64,9 @@ class Runner:
             return self._itself
         if self._copy is None:
             self._copy = StandIn(self.network, x[:2], "bf16" if self.precision == "bf16" else self.policy.crafting)
-            self._instead = Splitting(self._compiled(self._copy))
+            # Winograd's many small parts would be one huge graph.
+            by_winograd = self._copy.kind == "winograd"
+            self._instead = Splitting(self._copy if by_winograd else self._compiled(self._copy))
         else:
             self._copy.refresh()
         return self._instead
