@@ -26,8 +26,7 @@ KINDS = (
 
 @click.command(
     name="figures",
-    epilog="Examples: ltbench report figures --dataset digits-lt. ltbench report figures tradeoff head_tail --dataset "
-    "digits-lt --output figures",
+    epilog="Example: ltbench report figures tradeoff head_tail --dataset digits-lt --output figures",
 )
 @click.argument("kinds", nargs=-1, metavar="[KIND]...", type=click.Choice(KINDS))
 @board_options

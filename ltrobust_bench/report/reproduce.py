@@ -27,7 +27,10 @@ def command(records: Sequence[Record]) -> str:
     words += ["--dataset", _dataset(run.dataset)]
     words += [word for name, value in _terms(run).items() for word in (f"--{name}", value)]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
+    words += _policy(run)
     for name, value in changed_settings(run).items():
+        if name == "precision":
+            continue
         words += ["--set", f"{name}={'none' if value is None else value}"]
     limits = {"epochs": run.epochs, "limit-train": run.limit_train, "limit-test": run.limit_test}
     words += [word for name, value in limits.items() if value is not None for word in (f"--{name}", str(value))]
@@ -68,6 +71,13 @@ def _terms(run: RunSection) -> dict[str, str]:
         "model": (run.model, usual.model if usual and run.track == "fixed" else None),
     }
     return {name: value for name, (value, default) in asked.items() if value is not None and value != default}
+
+
+def _policy(run: RunSection) -> list[str]:
+    """How it is computed, where that is not the reference path."""
+    words = ["--precision", run.recipe.precision] if "precision" in run.overrides else []
+    words += ["--crafting", run.policy.crafting] if run.policy.crafting != "network" else []
+    return words + (["--compile"] if run.policy.compile else [])
 
 
 def _protocol_digest(run: RunSection) -> str | None:

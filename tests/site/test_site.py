@@ -12,13 +12,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import torch
 from pages import HOSTILE, RECORDS, ROOT, Page, hostile_record
+from rich.console import Console
 
 from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.cli.run import command as run
 from ltrobust_bench.cli.run import make_plans
 from ltrobust_bench.errors import LTBenchError, UsageError
+from ltrobust_bench.plan import make_plan
 from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.report import aggregate, columns, tables
 from ltrobust_bench.report.aggregate import FLAGS
 from ltrobust_bench.report.reproduce import command, obstacles
@@ -178,17 +182,30 @@ def test_switches_lead_to_one_board_each():
     assert any("100 test images" in stand[-1] for stand in stands)
 
 
+def read_back(text):
+    """The run section that `ltbench run` makes of a command."""
+    words = shlex.split(text)
+    assert words[:2] == ["ltbench", "run"]
+    asked = run.make_context("run", words[2:]).params
+    for name in ("device", "threads", "runs_dir", "results_dir", "trials", "dry_run"):
+        asked.pop(name)
+    chosen = [asked.pop(name) for name in ("method_names", "seeds", "settings")]
+    (plan,) = make_plans(Console(), torch.device("cpu"), *chosen, asked)
+    return plan.run
+
+
 def test_commands_repeat_the_runs():
-    """Read back by `ltbench run` itself, each record's command gives the record's run key."""
     records, _ = find_records([RECORDS])
     for record in records[::5] + [r for r in records if r.run.plugins or r.run.overrides or r.run.profile != "exp"]:
-        words = shlex.split(command([record]))
-        assert words[:2] == ["ltbench", "run"]
-        asked = run.make_context("run", words[2:]).params
-        for name in ("device", "threads", "runs_dir", "results_dir", "trials", "dry_run"):
-            asked.pop(name)
-        (plan,) = make_plans(asked.pop("method_names"), asked.pop("seeds"), asked.pop("settings"), asked)
-        assert plan.run.key() == record.run.key(), command([record])
+        assert read_back(command([record])).key() == record.run.key(), command([record])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_commands_name_how_it_was_computed(precision):
+    folded = Policy(crafting="folded", memory_format="channels_last")
+    wanted = make_plan("reat", "digits-lt", precision=precision, policy=folded).run
+    record = find_records([RECORDS])[0][0].model_copy(update={"run": wanted})
+    assert read_back(command([record])).key() == wanted.key()
 
 
 def test_commands_name_what_a_reader_must_add():
