@@ -19,6 +19,7 @@ from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Environment, Record
 from ltrobust_bench.records.verify import Verification, verification
+from ltrobust_bench.training.build import choose_device
 
 BATCH = 500
 LARGEST = 4_000_000_000
@@ -57,7 +58,7 @@ def re_evaluate(
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
     index = task.split.test if places is None else task.split.test[places]
-    where = bench.choose_device(device)
+    where = choose_device(device)
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
     verdict = evaluate_images(
         loaded.model,
@@ -109,7 +110,7 @@ def retrain(
             plan,
             runs_dir=Path(folder),
             results_dir=None,
-            device=bench.choose_device(device),
+            device=choose_device(device),
             progress=progress or Silent(),
         )
     return verification(
@@ -149,7 +150,7 @@ def try_examples(
     places, found = places[order], found[order]
     if len(np.unique(places)) < len(places):
         raise UsageError(f"{examples}: an index stands twice; give one image for each.")
-    where = bench.choose_device(device)
+    where = choose_device(device)
     data = DeviceData.of(
         task.source.test_images[task.split.test[places]],
         np.asarray(task.source.test_labels[task.split.test[places]]),

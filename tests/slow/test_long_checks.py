@@ -64,7 +64,8 @@ def test_autoattack_equivalence_command(root, cifar10_folder, tmp_path):
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from ltrobust_bench import bench, plan
+from ltrobust_bench import plan
+from ltrobust_bench.bench import evaluations
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.protocol import load_protocol
 
@@ -74,7 +75,7 @@ attacks = [a.model_copy(update=short) if a.kind == "autoattack" else a for a in 
 suite = digits.evaluation.model_copy(update={"batch_size": 5, "attacks": attacks})
 plan.protocol_for = lambda dataset, name=None: digits.model_copy(update={"evaluation": suite})
 
-evaluate, rename, saves = bench.evaluate_images, Path.replace, int(sys.argv[1])
+evaluate, rename, saves = evaluations.evaluate_images, Path.replace, int(sys.argv[1])
 
 def announced(*given, **named):
     print("attacking", flush=True)
@@ -87,7 +88,7 @@ def renamed(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 
-bench.evaluate_images, Path.replace = announced, renamed
+evaluations.evaluate_images, Path.replace = announced, renamed
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import ltrobust_bench as lt
 from ltrobust_bench import bench
+from ltrobust_bench.bench import runs
 from ltrobust_bench.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckFailed, CheckpointError, LTBenchError, UnknownNameError
@@ -190,14 +191,14 @@ def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, ag
     loaded, task, _ = trained
     passed = Counter()
     counted = replace(loaded, model=CountingModel(loaded.model, passed))
-    finish, write = partial(bench.finish_run, counted, task, tmp_path, None, Silent()), bench.write_record
+    finish, write = partial(bench.finish_run, counted, task, tmp_path, None, Silent()), runs.write_record
 
     def killed(record, path):
         write(record, path)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(bench, "write_record", killed)
+        patch.setattr(runs, "write_record", killed)
         finish()
     (tmp_path / ".evaluation.npz.x.tmp").write_bytes(b"half")
     (tmp_path / ".checkpoint-x.tmp").mkdir()

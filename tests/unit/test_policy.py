@@ -9,6 +9,7 @@ from record_factory import synthetic_record
 
 from ltrobust_bench import bench
 from ltrobust_bench.api import Network, linear
+from ltrobust_bench.bench import evaluations
 from ltrobust_bench.cards import methods
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.errors import UsageError
@@ -222,7 +223,7 @@ def test_a_copy_that_sees_other_things_breaks_nothing(monkeypatch):
         def forward(self, x):
             return F.one_hot(torch.zeros(len(x), dtype=torch.int64), 10) + 0.0 * x.flatten(1)[:, :10]
 
-    monkeypatch.setattr(bench, "StandIn", Useless)
+    monkeypatch.setattr(evaluations, "StandIn", Useless)
     asked = {"protocol": "smoke", "limit_test": 50, "device": "cpu", "attacks": ["fgsm"]}
     plain, useless = (bench.evaluate(model, "digits-lt", search=s, **asked) for s in ("network", "bf16"))
     assert useless.bits["fgsm"].sum() == useless.bits["clean"].sum() > plain.bits["fgsm"].sum()

@@ -38,7 +38,7 @@ def task():
 
 
 def flagged(model, task):
-    verdict = bench._attack(model, task, torch.device("cpu"), "", None, None)
+    verdict = bench.attack_model(model, task, torch.device("cpu"), "", None, None)
     return {flag.name for flag in flags(verdict.bits, verdict.broken_by, verdict.reliability, 10)}
 
 

@@ -1,0 +1,26 @@
+"""The verbs as functions: run, train, evaluate, load_model. ``ltbench`` is a thin shell around them."""
+
+from __future__ import annotations
+
+from ltrobust_bench.bench.evaluations import Search, analyse, attack_model, curve, evaluate, suite_attacks
+from ltrobust_bench.bench.loading import LoadedModel, load_model, task_of
+from ltrobust_bench.bench.runs import file_record, finish_run, run, run_plan, train
+from ltrobust_bench.evaluation.result import Evaluation
+
+__all__ = [
+    "Evaluation",
+    "LoadedModel",
+    "Search",
+    "analyse",
+    "attack_model",
+    "curve",
+    "evaluate",
+    "file_record",
+    "finish_run",
+    "load_model",
+    "run",
+    "run_plan",
+    "suite_attacks",
+    "task_of",
+    "train",
+]

@@ -1,0 +1,110 @@
+"""Finished networks of ours: what is in a run folder, and the data that it was trained for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import nn
+
+from ltrobust_bench.data.registry import dataset_spec
+from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.plan import Task, make_task
+from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.records.io import read_record
+from ltrobust_bench.records.schema import Record, RunSection
+from ltrobust_bench.training import checkpoint as ckpt
+from ltrobust_bench.training.build import choose_device, load_deployed
+from ltrobust_bench.training.trainer import TrainingCost
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A finished network of ours, ready to be used.
+
+    Attributes:
+        model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
+        run: what it is a result of.
+        class_names: one per label.
+        cost: of its training, and of the run it builds on.
+        base_cost: of the run it builds on, if there is one.
+        weights_sha256: digest of its tensors.
+    """
+
+    model: nn.Module
+    run: RunSection
+    class_names: tuple[str, ...]
+    cost: TrainingCost
+    base_cost: TrainingCost | None
+    weights_sha256: str
+
+
+def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
+    """A finished network of ours as a model from pixels to logits.
+
+    Args:
+        path: ``model.safetensors``, or its run folder.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: if the file is damaged, or its weights do not fit what it says it is.
+    """
+    where = choose_device(device)
+    weights, description = ckpt.read_model(Path(path), where)
+    try:
+        section = RunSection.model_validate(description["run"])
+        names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
+        spent = description.get("base_cost")
+        base_cost = TrainingCost(**spent) if spent else None
+        channels = dataset_spec(section.dataset).shape[0]
+        model = load_deployed(section, channels, weights, where)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"])
+
+
+def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
+    """The data set and split of a run, checked against what the run was made with.
+
+    Raises:
+        CheckpointError: if the protocol or the split has changed since.
+    """
+    task = make_task(
+        section.dataset,
+        protocol=section.protocol,
+        imbalance_ratio=section.asked_ratio,
+        profile=section.profile,
+        limit_train=section.limit_train,
+        limit_test=section.limit_test,
+        data_dir=data_dir,
+    )
+    if task.protocol.digest(section.dataset) != section.protocol_digest:
+        raise CheckpointError(f"protocol {section.protocol} has changed since this network was trained under it.")
+    for part, then, now in (
+        ("trained on another folder's images", section.source_sha256, task.source.sha256),
+        ("trained on another split", section.train_index_sha256, task.split.train_sha256),
+        ("to be tested on other images", section.test_index_sha256, task.split.test_sha256),
+    ):
+        if then != now:
+            raise CheckpointError(
+                f"this network was {part} of {section.dataset} (SHA-256 {str(then)[:12]}, now {str(now)[:12]})."
+            )
+    return task
+
+
+def own_record(path: Path, loaded: LoadedModel) -> Record:
+    """The record in a file, which must be that of the network.
+
+    Raises:
+        RecordError: if it is damaged, or another run's.
+    """
+    record = read_record(path)
+    if (record.run.key(), record.result.weights_sha256) != (loaded.run.key(), loaded.weights_sha256):
+        raise RecordError(f"{path} belongs to another run; delete it to evaluate again.")
+    return record

@@ -1,0 +1,201 @@
+"""Runs from their request to the record: train, run, finish_run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ltrobust_bench._version import __version__
+from ltrobust_bench.bench.evaluations import attack_model
+from ltrobust_bench.bench.loading import LoadedModel, load_model, own_record
+from ltrobust_bench.files import make_folder
+from ltrobust_bench.plan import Plan, Task, make_plan
+from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.protocol.spec import canonical_digest
+from ltrobust_bench.records.io import read_record, write_record
+from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.schema import Cost, Crafting, Record, Result, Status, Work, pack
+from ltrobust_bench.training.build import choose_device
+from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
+
+RUNS, RESULTS = Path("runs"), Path("results")
+
+
+def train(
+    method: str,
+    dataset: str,
+    *,
+    runs_dir: Path | str = RUNS,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **request: Any,
+) -> TrainingResult:
+    """Train a defense; going on where an interrupted call of the same run stopped.
+
+    Args:
+        method, dataset: names, see ``ltbench list``.
+        runs_dir: where run folders live.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: what to report to; default: nothing.
+        **request: see :func:`ltrobust_bench.plan.make_plan` (protocol, track, seed, settings, ...).
+
+    Returns:
+        Path of the finished network, its cost and history.
+    """
+    plan = make_plan(method, dataset, **request)
+    return train_plan(plan, Path(runs_dir) / plan.run.folder_name(), choose_device(device), progress)
+
+
+def run(
+    method: str,
+    dataset: str,
+    *,
+    runs_dir: Path | str = RUNS,
+    results_dir: Path | str | None = RESULTS,
+    device: str = "auto",
+    trials: int = 0,
+    progress: Progress | None = None,
+    **request: Any,
+) -> Record:
+    """Train a defense, attack it with the protocol's suite, and write its record.
+
+    A finished run is not repeated: its record is read and returned.
+
+    Args:
+        results_dir: where full (not reduced) records are filed, below ``records/``; None: only in the run folder.
+        trials: configurations tried on a validation split before this one, for the record.
+        others: see :func:`train`.
+    """
+    return run_plan(
+        make_plan(method, dataset, **request),
+        runs_dir=Path(runs_dir),
+        results_dir=None if results_dir is None else Path(results_dir),
+        device=choose_device(device),
+        trials=trials,
+        progress=progress or Silent(),
+    )
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    runs_dir: Path,
+    results_dir: Path | None,
+    device: torch.device,
+    progress: Progress,
+    trials: int = 0,
+) -> Record:
+    """:func:`run` for a plan that is already made."""
+    folder = runs_dir / plan.run.folder_name()
+    make_folder(folder)
+    result = train_plan(plan, folder, device, progress)
+    loaded = load_model(result.model_path, device=str(device))
+    return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
+
+
+def finish_run(
+    loaded: LoadedModel,
+    task: Task,
+    folder: Path | None,
+    results_dir: Path | None,
+    progress: Progress,
+    *,
+    trials: int = 0,
+    again: bool = False,
+    search: Crafting = "network",
+) -> Record:
+    """Attack a finished network with its protocol's whole suite, and write and file its record.
+
+    Args:
+        loaded: the network.
+        task: its data set under its protocol.
+        folder: its run folder, which keeps the evaluation's state (so that it can go on) and the record; a finished
+            record there is reused. None: the record is only filed.
+        results_dir: where full records are filed; None: nowhere.
+        trials: configurations tried on a validation split before this run.
+        again: attack again although there is a record.
+        search: what the attacks climb; the network itself confirms every success.
+
+    Raises:
+        RecordError: if the record in ``folder`` is damaged or another run's.
+    """
+    if results_dir is not None:
+        make_folder(results_dir)
+    if folder is None:
+        record = _evaluate(loaded, task, None, progress, trials, search)
+    else:
+        with locked(folder):
+            path, state = folder / "record.json", folder / "evaluation.npz"
+            _forget_recorded(state, path)
+            if path.exists() and not again:
+                record = own_record(path, loaded)
+                progress.note(f"already finished: reusing {path}")
+            else:
+                if path.exists():
+                    trials = read_record(path).status.trials
+                record = _evaluate(loaded, task, state, progress, trials, search)
+                write_record(record, path)
+                state.unlink(missing_ok=True)
+    if results_dir is not None:
+        file_record(record, results_dir, progress)
+    return record
+
+
+def file_record(record: Record, results_dir: Path, progress: Progress) -> Path | None:
+    """Put a full record in its place below ``results_dir``; what lies there already is never changed. Returns the
+    place, or None if it was not filed."""
+    if record.run.reduced or load_protocol(record.run.protocol).status == "smoke":
+        progress.note("a reduced or smoke run: it joins no board, and its record is not filed")
+        return None
+    path = results_dir / "records" / record.run.record_path()
+    if path.exists() and read_record(path).result.digest != record.result.digest:
+        progress.note(f"{path} holds another result of the same run; records are append-only, so it stays")
+        return None
+    if not path.exists():
+        write_record(record, path)
+    progress.note(f"filed: {path}")
+    return path
+
+
+def _forget_recorded(state: Path, record: Path) -> None:
+    """Remove the state of an evaluation whose record was written just before the process was killed: another one
+    would take it for its own, and attack nothing."""
+    if state.exists() and record.exists() and state.stat().st_mtime_ns <= record.stat().st_mtime_ns:
+        state.unlink()
+
+
+def _evaluate(
+    loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int, search: Crafting
+) -> Record:
+    """The record of one evaluation."""
+    identity = canonical_digest([loaded.weights_sha256, loaded.run.key(), __version__, search])
+    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search)
+    bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
+    broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
+    digest = Result.digest_of(bits, broken_by)
+    cost = loaded.cost
+    evaluating = Work(forwards=verdict.forwards, backwards=verdict.backwards, seconds=round(verdict.seconds, 3))
+    return Record(
+        schema_version=1,
+        run=loaded.run,
+        result=Result(
+            bits=bits, broken_by=broken_by, search=search, weights_sha256=loaded.weights_sha256, digest=digest
+        ),
+        cost=Cost(
+            training=_work(cost),
+            evaluation=evaluating,
+            optimizer_steps=cost.steps,
+            base=_work(loaded.base_cost) if loaded.base_cost else None,
+        ),
+        environment=environment(device_name(str(device)), torch.get_num_threads(), loaded.run.recipe.precision),
+        status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
+        reliability=verdict.reliability,
+    )
+
+
+def _work(cost: TrainingCost) -> Work:
+    return Work(forwards=cost.forwards, backwards=cost.backwards, seconds=round(cost.seconds, 3))
