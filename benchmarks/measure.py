@@ -34,6 +34,13 @@ def alternately(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """Floating-point operations per second of large matrix products, the median of five."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.rand(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    return 2 * size**3 / alternately({"mm": lambda: a @ a}, 5)["mm"]
+
+
 def report(title: str, rows: list[dict[str, Any]], path: Path | None) -> None:
     """Print rows as a Markdown table with the machine above it, and write them as CSV."""
     click.echo(f"{title}; {device_name('cuda' if torch.cuda.is_available() else 'cpu')}, {torch.get_num_threads()} "

@@ -1,7 +1,9 @@
 """Speed of a training step against the plain loop of ``reference.py``: ``python benchmarks/train.py``.
 
 Same network, images, batch and number of attack steps; all variants in one process, by turns; the ratio is what counts.
-Images are random: time does not depend on them.
+Images are random: time does not depend on them. The last column compares the products and sums that the plain loop
+needs, per second of the variant, with those of large matrix products in the variant's precision on the same machine;
+a variant that needs fewer may exceed what it does.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from pathlib import Path
 
 import click
 import torch
-from measure import alternately, report
+from measure import alternately, matrix_rate, report
 from reference import LOOPS
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from ltrobust_bench.api import Network
 from ltrobust_bench.cards import methods
@@ -107,10 +110,14 @@ def main(
         torch.set_num_threads(threads)
     rows = []
     with full_float32():
+        precisions = sorted({"fp32", *map(_precision, names)})
+        rates = {p: matrix_rate(choose_device(device), p) for p in precisions}
         for slug in slugs:
             steps = steps_of(slug, model, choose_device(device), batch, attack_steps, list(names))
             losses: dict[str, float] = {}
             seconds = alternately({n: _noting(n, f, losses) for n, f in steps.items()}, repeats)
+            with FlopCounterMode(display=False) as counted:
+                steps["reference"]()
             for name, taken in seconds.items():
                 rows.append(
                     {
@@ -120,6 +127,7 @@ def main(
                         "images/s": f"{batch / taken:.1f}",
                         "ratio": f"{seconds['reference'] / taken:.2f}",
                         "first loss": f"{losses[name]:.5f}",
+                        "of matrix rate": f"{counted.get_total_flops() / taken / rates[_precision(name)]:.0%}",
                     }
                 )
             if profiled:
@@ -127,7 +135,12 @@ def main(
                     with profile(activities=[ProfilerActivity.CPU]) as seen:
                         step()
                     click.echo(f"{slug}, {name}\n{seen.key_averages().table('self_cpu_time_total', row_limit=8)}")
-    report(f"One step of {model}, batch {batch}, PGD-{attack_steps}", rows, output)
+    found = ", ".join(f"{p} {rate / 1e12:.2f} TFLOP/s" for p, rate in rates.items())
+    report(f"One step of {model}, batch {batch}, PGD-{attack_steps}; matrix products {found}", rows, output)
+
+
+def _precision(name: str) -> str:
+    return VARIANTS[name][1] if name in VARIANTS else "fp32"
 
 
 def _noting(name: str, step: Callable[[], float], losses: dict[str, float]) -> Callable[[], None]:

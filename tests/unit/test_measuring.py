@@ -54,6 +54,7 @@ def test_train(program, tmp_path):
     assert done.exit_code == 0, done.output
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert [row["variant"] for row in rows] == ["reference", "default", "winograd"] and rows[0]["ratio"] == "1.00"
+    assert all(float(row["of matrix rate"].rstrip("%")) > 0 for row in rows)
     assert "| at | reference |" in done.output
 
 
