@@ -11,8 +11,8 @@ demo: $(STAMP)  ## train and attack two defenses on real digits, print the leade
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method at --dataset digits-lt
 	LTBENCH_RESULTS=demo/results $(BIN)/ltbench report leaderboard
 
-test: $(STAMP)  ## the whole suite but the slow checks
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the whole suite but the slow checks, file by file on every core
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## the slow checks alone
 	$(BIN)/python -m pytest -m slow

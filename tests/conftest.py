@@ -1,4 +1,4 @@
-"""Shared by all tests: two threads as CI has, no data folder or result folder of the developer's by accident."""
+"""Shared by all tests: no data folder or result folder of the developer's by accident."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-REAL_DATA = os.environ.pop("LTBENCH_DATA", None)
+KEPT = "LTBENCH_DATA_OF_TESTS"
+"""Where the workers of a parallel run find what was taken out of their environment."""
+REAL_DATA = os.environ.pop("LTBENCH_DATA", None) or os.environ.get(KEPT)
+if REAL_DATA is not None:
+    os.environ[KEPT] = REAL_DATA
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("LTBENCH_RUNS", "LTBENCH_RESULTS"):
     os.environ.pop(_name, None)
 
@@ -22,6 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from fidelity import Report
 
         config.pluginmanager.register(Report(path))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The documents' commands take longest: first, so that in a parallel run nobody waits for them in the end."""
+    items.sort(key=lambda item: item.path.name != "test_documents.py")
 
 
 @pytest.fixture

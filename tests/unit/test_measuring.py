@@ -58,6 +58,11 @@ def test_train(program, tmp_path):
     assert "| at | reference |" in done.output
 
 
+def test_a_step_of_resnet18_is_counted_as_by_hand(program):
+    """25.6 GFLOP an image under PGD-10: 23 passes of 0.56 G products and sums."""
+    assert program("train").operations("resnet18", 1, 10) == pytest.approx(25.6e9, rel=0.01)
+
+
 def test_evaluate(program, tmp_path):
     arguments = ["--model", "small", "--train-steps", "20", "--images", "8", "--batch", "8", "--share", "0.01"]
     arguments += ["--repeats", "1", "--output", str(tmp_path / "e.csv"), "--device", "cpu"]

@@ -327,7 +327,7 @@ class RecordView:
         """Everything else that the record says, by heading."""
         record, run = self.record, self.record.run
         said = {
-            "Run": run.model_dump(exclude={"recipe", *DIGESTS}),
+            "Run": run.model_dump(exclude={"recipe", *DIGESTS}) | {"attacks searched on": record.result.search},
             "Recipe": run.recipe.model_dump(),
             "Cost": record.cost.model_dump(exclude_none=True),
             "Environment": record.environment.model_dump(),
