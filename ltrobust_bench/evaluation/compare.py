@@ -152,12 +152,13 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
     several = sums.shared > 1
     low = np.where(several, np.minimum(low, mean - half), low)
     p_value = np.where((sums.shared > 0) & (sums.smallest == sums.largest), sums.p_value, 1.0)
-    np.fill_diagonal(p_value, 2.0)  # last in its row, and in nobody's family
-    order = np.argsort(p_value, axis=1)
-    ranked = np.take_along_axis(p_value, order, axis=1) * np.maximum(count - 1 - np.arange(count), 1)
-    corrected = np.empty_like(p_value)
-    np.put_along_axis(corrected, order, np.maximum.accumulate(ranked, axis=1), axis=1)
-    return (corrected.T < LEVEL) & (low > 0)
+    np.fill_diagonal(p_value, 2.0)  # last in its row, in nobody's family, and never small
+    ordered = np.sort(p_value, axis=1)
+    # Holm: below the first that is too large for its place, all are significant.
+    too_large = ordered * np.maximum(count - 1 - np.arange(count), 1) >= LEVEL
+    limit = np.take_along_axis(ordered, too_large.argmax(axis=1, keepdims=True), axis=1)
+    significant: np.ndarray = p_value < limit
+    return significant.T & (low > 0)
 
 
 def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
@@ -170,7 +171,8 @@ def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
         here = np.flatnonzero([seed in runs for runs in by_seed])
         # All of them, as a rule: then nothing has to be picked out.
         at: Any = np.ix_(here, here) if len(here) < len(entries) else np.s_[:, :]
-        bits = np.stack([by_seed[i][seed].bits(attack) for i in here])
+        packed = np.concatenate([by_seed[i][seed].packed([attack]) for i in here])
+        bits = np.unpackbits(packed, axis=1, count=len(labels)).view(bool)
         only, difference, variance = _one_seed(bits, labels)
         agree = np.sign(only - only.T) == np.sign(difference)
         shared[at] += 1
@@ -194,9 +196,11 @@ def _one_seed(bits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     difference, variance = np.zeros_like(only), np.zeros_like(only)
     counts = np.bincount(labels)
     for images in np.unique(counts[counts > 0]):
-        own = bits[:, counts[labels] == images].astype(np.float32)  # sums are exact up to 2 ** 24
+        own = bits[:, counts[labels] == images]
         right = own.reshape(len(own), -1, images).sum(axis=2, dtype=np.float64)
-        total, common = right.sum(axis=1), (own @ own.T).astype(np.float64)
+        # Images that nobody gets right are many on a robust board; sums of float32 are exact up to 2 ** 24.
+        some = own[:, own.any(axis=0)].astype(np.float32)
+        total, common = right.sum(axis=1), (some @ some.T).astype(np.float64)
         squares = right @ right.T
         change = np.add.outer(total, total) - 2 * common
         mean_squares = np.add.outer(squares.diagonal(), squares.diagonal()) - 2 * squares

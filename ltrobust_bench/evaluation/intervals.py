@@ -92,6 +92,25 @@ def over_seeds(values: ArrayLike, images: ArrayLike, lowest: ArrayLike = 0.0) ->
     return Spread(mean, std, np.maximum(mean - half, lowest), np.minimum(mean + half, 1.0))
 
 
+def spreads(values: np.ndarray, seeds: Sequence[int], images: ArrayLike, lowest: ArrayLike = 0.0) -> list[Spread]:
+    """:func:`over_seeds` of each of several methods, those with equally many seeds at once.
+
+    Args:
+        values: of all runs, those of one method after another, shape [sum(seeds), ...].
+        seeds: how many runs each method has.
+        images, lowest: as for :func:`over_seeds`.
+    """
+    counts = np.asarray(seeds, dtype=int)
+    starts = np.cumsum(counts) - counts
+    found: dict[int, Spread] = {}
+    for count in np.unique(counts):
+        methods = np.flatnonzero(counts == count)
+        spread = over_seeds(values[starts[methods] + np.arange(count)[:, None]], images, lowest)
+        parts = zip(spread.mean, spread.std, spread.low, spread.high, strict=True)
+        found |= {int(method): Spread(*part) for method, part in zip(methods, parts, strict=True)}
+    return [found[method] for method in range(len(seeds))]
+
+
 def effective_images(counts: Sequence[int] | np.ndarray) -> float:
     """Images that give a balanced accuracy its variance if all classes have one accuracy: all of them if classes have
     equally many. NaN without classes.

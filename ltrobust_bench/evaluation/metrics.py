@@ -103,12 +103,8 @@ def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.nd
     found = []
     for start in range(0, len(records), AT_ONCE):
         some = records[start : start + AT_ONCE]
-        packed = np.stack([record.packed(["clean", *attacks]) for record in some])
-        packed = np.concatenate([packed, np.bitwise_and.reduce(packed, axis=1, keepdims=True)], axis=1)
+        packed = np.stack([record.packed(["clean", *attacks, "union"]) for record in some])
         bits = np.unpackbits(packed, axis=-1, count=int(counts_test.sum())).view(bool)
-        for union, record in zip(bits[:, -1], some, strict=True):
-            if record.standing is not None and record.standing.broken is not None:
-                union &= ~record.standing.broken
         found.append(_class_accuracy(bits, counts_test))
     return np.concatenate(found)
 

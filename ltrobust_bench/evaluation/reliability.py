@@ -6,12 +6,13 @@ without a new evaluation. ``docs/evaluation.md`` shows each flag raised by a mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ltrobust_bench.records.schema import AUTOATTACK, Record, Reliability
+from ltrobust_bench.records.schema import Record, Reliability
 
 SQUARE = 4
 """Square's place among AutoAttack's attacks."""
@@ -55,6 +56,8 @@ SCALED_GAP, STEPS_GAP = 0.08, 0.03
 """Honest models of the digits board stay below 0.08 (restarts count too) and 0.022."""
 FLAT = 1.5
 """Times chance: a median confidence below it is flat."""
+COMPARED = ("pgd-20", "pgd-100", "scaled-pgd-20")
+"""Attacks whose accuracies are compared with one another."""
 ERRORS = 3.0
 """Standard errors that an accuracy may be above what is possible."""
 
@@ -70,7 +73,7 @@ def flags(
         measured: what was measured of the model; None: only what the bits tell is looked at.
         classes: C.
     """
-    accuracy = {name: float(value.mean()) for name, value in bits.items()}
+    accuracy = {name: float(bits[name].mean()) for name in COMPARED if name in bits}
     return _flags(accuracy, 0.0 if broken_by is None else float((broken_by == SQUARE).mean()), measured, classes)
 
 
@@ -79,7 +82,7 @@ def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliabilit
     found: dict[str, str] = {}
     if measured is not None:
         chance = 1 / classes
-        limit = chance + ERRORS * np.sqrt(chance * (1 - chance) / measured.images)
+        limit = chance + ERRORS * math.sqrt(chance * (1 - chance) / measured.images)
         if measured.randomness > NOISE:
             found["random"] = f"logits of two forwards differ by {measured.randomness:.2g} of their range"
         if measured.probabilities:
@@ -93,7 +96,7 @@ def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliabilit
                 f"PGD at epsilon 0.5 leaves {measured.accuracy_at_half:.1%}, chance allows {limit:.1%}"
             )
         worst = _largest_rise(measured.accuracy_by_radius)
-        if worst > ERRORS * np.sqrt(0.25 / measured.images):
+        if worst > ERRORS * math.sqrt(0.25 / measured.images):
             found["not monotone"] = f"accuracy rises by {100 * worst:.1f} points with the radius"
         if measured.batch_dependence > FEW:
             found["batch"] = f"{measured.batch_dependence:.1%} of the labels change with the batch"
@@ -112,11 +115,9 @@ def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliabilit
 
 def flags_of(record: Record) -> list[Flag]:
     """The signs in a record."""
-    names = ["clean", *(a for a in record.attacks if a in ("pgd-20", "pgd-100", "scaled-pgd-20", *AUTOATTACK))]
-    images, broken_by = sum(record.run.test_counts), record.broken_by()
-    accuracy = {name: record.correct(name) / images for name in names}
-    by_square = 0.0 if broken_by is None else np.count_nonzero(broken_by == SQUARE) / images
-    return _flags(accuracy, by_square, record.reliability, len(record.run.train_counts))
+    images = sum(record.run.test_counts)
+    accuracy = {name: record.correct(name) / images for name in COMPARED if name in record.result.bits}
+    return _flags(accuracy, record.broken_by_square / images, record.reliability, len(record.run.train_counts))
 
 
 def _largest_rise(accuracy_by_radius: Mapping[str, float]) -> float:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.protocol.spec import Profile, Recipe, Strict, Track, canonical_digest
@@ -241,23 +241,23 @@ class Record(Strict):
     status: Status
     reliability: Reliability | None = Field(default=None, description="absent in records made before it was measured")
 
-    _standing: Standing | None = PrivateAttr(default=None)
-
-    @property
+    @cached_property
     def standing(self) -> Standing | None:
         """What others found, if the record was read from a public board; else None. Not part of its file."""
-        return self._standing
+        return None
 
     def judged(self, standing: Standing) -> Record:
         """The same record with its standing; images that somebody broke leave the union."""
         other = self.model_copy()
-        other._standing = standing
+        other.__dict__.pop("_union", None)
+        other.__dict__["standing"] = standing  # the model is frozen, and this is no field of its file
         return other
 
     @cached_property
     def id(self) -> str:
         """First 12 hex digits of run key and result digest together."""
-        return canonical_digest([self.run.key(), self.result.digest])[:12]
+        # The canonical_digest of both: hex digits need no escapes.
+        return hashlib.sha256(f'["{self.run.key()}","{self.result.digest}"]'.encode()).hexdigest()[:12]
 
     @property
     def attacks(self) -> list[str]:
@@ -275,16 +275,19 @@ class Record(Strict):
     def bits(self, name: str) -> np.ndarray:
         """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks and of what others broke), bool,
         shape [T]."""
-        packed = np.bitwise_and.reduce(self.packed(["clean", *self.attacks] if name == "union" else [name]))
-        correct = np.unpackbits(packed, count=sum(self.run.test_counts)).view(bool)
-        broken = None if self._standing is None else self._standing.broken
-        return correct & ~broken if name == "union" and broken is not None else correct
+        return np.unpackbits(self.packed([name])[0], count=sum(self.run.test_counts)).view(bool)
 
     def packed(self, names: Sequence[str]) -> np.ndarray:
-        """Correctness under each of ``names`` ('clean' or attacks), eight images a byte, spare bits 0: uint8, shape
+        """:meth:`bits` of each of ``names``, eight images a byte, spare bits 0: uint8, shape
         [len(names), ceil(T / 8)]."""
-        joined = b"".join([self._decoded[name] for name in names])
+        joined = b"".join([self._union if name == "union" else self._decoded[name] for name in names])
         return np.frombuffer(joined, dtype=np.uint8).reshape(len(names), -1)
+
+    @cached_property
+    def _union(self) -> bytes:
+        row = np.bitwise_and.reduce(self.packed(list(self._decoded)))
+        broken = None if self.standing is None else self.standing.broken
+        return (row if broken is None else row & ~np.packbits(broken)).tobytes()
 
     @cached_property
     def _decoded(self) -> dict[str, bytes]:
@@ -297,25 +300,38 @@ class Record(Strict):
         packed = self.result.broken_by
         return None if packed is None else unpack(packed, sum(self.run.test_counts), 3)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Record:
-        bits, packed = self.result.bits, self.result.broken_by
-        if "clean" not in bits or len(bits) < 2:
-            raise ValueError("result.bits: must hold 'clean' and at least one attack")
-        rows = {name: int.from_bytes(raw, "big") for name, raw in self._decoded.items()}
-        for name, row in rows.items():
-            if row & ~rows["clean"]:
-                raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
-        auto = [name for name in AUTOATTACK if name in bits]
+    @cached_property
+    def broken_by_square(self) -> int:
+        """How many images only Square broke, the last of AutoAttack's attacks; 0 without AutoAttack.
+
+        Raises:
+            ValueError: if ``result.broken_by`` does not fit AutoAttack's bits.
+        """
+        packed, total = self.result.broken_by, sum(self.run.test_counts)
+        auto = [name for name in AUTOATTACK if name in self._decoded]
         if len(auto) != (packed is not None):
             raise ValueError("result.broken_by: belongs to autoattack: both or neither")
-        if packed is not None:
-            total = sum(self.run.test_counts)
-            by = _values(_bytes("result.broken_by", packed, total, 3), total, 3)
-            broken = int.from_bytes(np.packbits(by > 0).tobytes(), "big")
-            # Nothing is robust that is not clean, as was just seen.
-            if by.max() >= len(BROKEN_BY) or broken != rows["clean"] & ~rows[auto[0]]:
-                raise ValueError("result.broken_by: disagrees with the bits of autoattack")
+        if packed is None:
+            return 0
+        # Numbers of thousands of digits are quicker than arrays of bits; an octal digit is an image's place.
+        places = int.from_bytes(_bytes("result.broken_by", packed, total, 3), "big") >> -3 * total % 8
+        by = f"{places:0{total}o}".encode()
+        clean, robust = (int.from_bytes(self._decoded[name], "big") for name in ("clean", auto[0]))
+        # Nothing is robust that is not clean, so where the two differ, an attack broke the image.
+        if by.translate(_BROKEN) != f"{(clean ^ robust) >> -total % 8:0{total}b}".encode():
+            raise ValueError("result.broken_by: disagrees with the bits of autoattack")
+        return by.count(b"4")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if "clean" not in self.result.bits or len(self.result.bits) < 2:
+            raise ValueError("result.bits: must hold 'clean' and at least one attack")
+        rows = {name: int.from_bytes(raw, "big") for name, raw in self._decoded.items()}
+        wrong = ~rows["clean"]
+        for name, row in rows.items():
+            if row & wrong:
+                raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
+        _ = self.broken_by_square
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
             raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
         if self.status.reduced != self.run.reduced:
@@ -338,6 +354,10 @@ def _bytes(field: str, text: str, count: int, width: int) -> bytes:
         return packed_bytes(text, count, width)
     except RecordError as error:
         raise ValueError(f"{field}: {error}") from None
+
+
+_BROKEN = bytes.maketrans(b"1234", b"1111")
+"""From places in ``BROKEN_BY`` to whether the image is broken; there are no others."""
 
 
 def pack(values: np.ndarray, width: int) -> str:
@@ -370,11 +390,7 @@ def unpack(text: str, count: int, width: int) -> np.ndarray:
     Raises:
         RecordError: if ``text`` is not the packing of ``count`` values.
     """
-    return _values(packed_bytes(text, count, width), count, width)
-
-
-def _values(raw: bytes, count: int, width: int) -> np.ndarray:
-    places = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count * width)
+    places = np.unpackbits(np.frombuffer(packed_bytes(text, count, width), dtype=np.uint8), count=count * width)
     values: np.ndarray = places[::width]
     for place in range(1, width):
         values = values << 1 | places[place::width]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,14 @@ def read_bytes(path: Path) -> bytes:
         RecordError: if it is no plain file, cannot be read, or is too large; it does not name the file.
     """
     try:
-        if not path.is_file():
-            raise RecordError("it is no plain file" if path.exists() else "there is no such file")
-        with path.open("rb") as file:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise RecordError("it is no plain file")
+        with path.open("rb", buffering=0) as file:
             # Not LARGEST at once: room for it would be made, and cleared, for every small file.
-            data = file.read(min(os.fstat(file.fileno()).st_size, LARGEST) + 1)
+            data = file.read(min(found.st_size, LARGEST) + 1)
+    except FileNotFoundError:
+        raise RecordError("there is no such file") from None
     except OSError as error:
         raise RecordError(error.strerror or str(error)) from None
     if len(data) > LARGEST:

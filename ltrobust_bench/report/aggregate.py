@@ -16,7 +16,7 @@ from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.compare import resolved_pairs
 from ltrobust_bench.evaluation.groups import rank_groups
-from ltrobust_bench.evaluation.intervals import effective_images, over_seeds
+from ltrobust_bench.evaluation.intervals import Spread, effective_images, spreads
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
 from ltrobust_bench.evaluation.reliability import MEANINGS, flags_of
 from ltrobust_bench.numbers import number
@@ -141,8 +141,10 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
     # All runs at once: the arrays of one entry are small, and there may be hundreds.
     per_class = class_accuracies([record for seeds in runs.values() for record in seeds], key.suite)
     metrics = metrics_from_classes(per_class, key.test_counts, key.train_counts)
-    images, entries, start = _images(key), [], 0
-    for digest, seeds in runs.items():
+    sizes = [len(seeds) for seeds in runs.values()]
+    values = np.stack([getattr(metrics, name) for name in METRICS], axis=-1)
+    entries, start = [], 0
+    for (digest, seeds), spread in zip(runs.items(), spreads(values, sizes, _images(key), LOWEST), strict=True):
         run = seeds[0].run
         label = labels[digest]
         if shared[label] > 1:
@@ -150,7 +152,7 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
         if run.options and run.method not in methods:
             messages.append(f"{slug}: no card of method {run.method!r} is installed; its options are all shown.")
         own = Metrics(*(getattr(metrics, f.name)[start : start + len(seeds)] for f in fields(Metrics)))
-        entries.append(_entry(key, label, seeds, own, images, status))
+        entries.append(_entry(key, label, seeds, own, spread, status))
         start += len(seeds)
     entries = sorted(entries, key=lambda e: e.label) if status == "smoke" else _ranked(entries)
     return Board(key, status, entries, slug, sorted(set(messages)))
@@ -207,7 +209,7 @@ LOWEST = np.asarray([-1.0 if name == "head_tail_gap" else 0.0 for name in METRIC
 
 
 def _entry(
-    key: BoardKey, label: str, seeds: list[Record], metrics: Metrics, images: np.ndarray, status: ProtocolStatus
+    key: BoardKey, label: str, seeds: list[Record], metrics: Metrics, spread: Spread, status: ProtocolStatus
 ) -> Entry:
     run = seeds[0].run
     standings = [record.standing for record in seeds if record.standing is not None]
@@ -231,7 +233,7 @@ def _entry(
         runs=seeds,
         metrics=metrics,
         rows=("clean", *key.suite, "union"),
-        spread=over_seeds(np.stack([getattr(metrics, name) for name in METRICS], axis=-1), images, LOWEST),
+        spread=spread,
         interval_kind="wilson" if len(seeds) == 1 else "t over seeds",
         level=level,
         flags=[flag for flag, holds in flags.items() if holds] + [name for name in MEANINGS if name in signs],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltrobust_bench.evaluation.groups import rank_groups, ranks
-from ltrobust_bench.evaluation.intervals import Spread, over_seeds
+from ltrobust_bench.evaluation.intervals import Spread, spreads
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import DECIMALS
 from ltrobust_bench.report.board import METRICS, Board, Entry
@@ -68,17 +68,17 @@ def leaderboard_csv(boards: Iterable[Board]) -> str:
     the same classes. Hours are those of training, of one GPU or of one CPU core.
     """
     rows = ([_cell(row[c]) for c in LEADERBOARD] for row in leaderboard_rows(boards))
-    return _line(LEADERBOARD) + "".join(map(_line, rows))
+    return _lines([LEADERBOARD, *rows])
 
 
 def groups_csv(boards: Iterable[Board]) -> str:
     """``groups.csv``: one line per entry and attack ('clean', the attacks, 'union'); for each metric mean, standard
     deviation over seeds and 95 % interval (t over seeds; with one seed Wilson, where the metric is a proportion)."""
-    lines = [_line(GROUPS)]
+    lines = [_lines([GROUPS])]
     for board in boards:
         board_text = _start(_board_cells(board).values())
-        for entry in board.entries:
-            for attack, row in zip(entry.rows, _with_spread(entry.spread).tolist(), strict=True):
+        for entry, rows in zip(board.entries, _with_spread([e.spread for e in board.entries]), strict=True):
+            for attack, row in zip(entry.rows, rows, strict=True):
                 cells = (entry.label, attack, len(entry.runs), entry.interval_kind)
                 lines.append(f"{board_text}{_start(cells)}{_numbers(row)}\n")
     return "".join(lines)
@@ -90,7 +90,7 @@ def per_class_csv(boards: Iterable[Board]) -> str:
     ``natural_error`` is the share misclassified when clean, ``boundary_error`` the share that is correct when
     clean and broken by some attack. Standard deviations and intervals are made as in ``groups.csv``.
     """
-    lines = [_line(PER_CLASS)]
+    lines = [_lines([PER_CLASS])]
     for board in boards:
         board_text, key, auto = _start(_board_cells(board).values()), board.key, board.autoattack
         rank = ranks(key.train_counts)
@@ -100,12 +100,13 @@ def per_class_csv(boards: Iterable[Board]) -> str:
             for c in board.classes.tolist()
         ]
         images = np.asarray(key.test_counts)[board.classes, None]
-        for entry in board.entries:
+        shares = np.concatenate([_class_shares(entry, auto) for entry in board.entries])[:, board.classes]
+        spread = _with_spread(spreads(shares, [len(entry.runs) for entry in board.entries], images))
+        for entry, rows in zip(board.entries, spread, strict=True):
             entry_text = board_text + _start([entry.label, len(entry.runs), entry.interval_kind, auto])
-            spread = over_seeds(_class_shares(entry, auto)[:, board.classes], images)
-            natural = 100 - 100 * spread.mean[:, :1]
-            numbers = np.insert(_with_spread(spread), [len(SHARES)], natural, axis=1)
-            lines += [f"{entry_text}{c}{_numbers(row)}\n" for c, row in zip(classes, numbers.tolist(), strict=True)]
+            for start, row in zip(classes, rows, strict=True):
+                row.insert(len(SHARES), 100 - row[0])  # natural_error
+                lines.append(f"{entry_text}{start}{_numbers(row)}\n")
     return "".join(lines)
 
 
@@ -117,10 +118,12 @@ def _class_shares(entry: Entry, auto: str | None) -> np.ndarray:
     return np.stack([clean, autoattack, union, clean - union], axis=-1)
 
 
-def _with_spread(spread: Spread) -> np.ndarray:
-    """Means, and behind them ``SPREAD`` of each number, per cent: shape [..., N] becomes [..., 4 N]."""
-    around = np.stack([spread.std, spread.low, spread.high], axis=-1)
-    return 100 * np.concatenate([spread.mean, around.reshape(*spread.mean.shape[:-1], -1)], axis=-1)
+def _with_spread(entries: Sequence[Spread]) -> list[list[list[float]]]:
+    """Of each entry's rows of numbers the means, and behind them ``SPREAD`` of each number, per cent."""
+    mean, *around = (np.stack([getattr(e, name) for e in entries]) for name in ("mean", *SPREAD))
+    behind = np.stack(around, axis=-1).reshape(*mean.shape[:-1], -1)
+    found: list[list[list[float]]] = (100 * np.concatenate([mean, behind], axis=-1)).tolist()
+    return found
 
 
 def markdown(boards: Sequence[Board]) -> str:
@@ -229,27 +232,27 @@ def _board_cells(board: Board) -> dict[str, Any]:
     return dict(zip(BOARD, (*values, f"{k.imbalance_ratio:g}", k.profile, k.model, k.track, scope), strict=True))
 
 
+ATTACKS, SHOWN = ("clean", "union"), ("balanced", "head", "medium", "tail", "worst_tenth", "head_tail_gap")
+"""What an entry's line tells of its metrics."""
+
+
 def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
     training = [record.cost.training for record in entry.runs]
     run, auto = entry.runs[0].run, board.autoattack
-    cells: dict[str, Any] = {
-        f"{attack}_{name}": float(entry.percent(attack, name))
-        for attack in ("clean", "union")
-        for name in ("balanced", "head", "medium", "tail", "worst_tenth", "head_tail_gap")
-    }
-    stds = {
-        "union_balanced_std": entry.std("union", "balanced"),
-        "autoattack_balanced_std": entry.std(auto, "balanced") if auto else None,
-        "union_tail_std": entry.std("union", "tail"),
-        "clean_balanced_std": entry.std("clean", "balanced"),
-    }
+    percent = dict(zip(entry.rows, (100 * entry.spread.mean).tolist(), strict=True))
+    std = dict(zip(entry.rows, (100 * entry.spread.std).tolist(), strict=True))
+    balanced, tail = METRICS.index("balanced"), METRICS.index("tail")
+    low, high = entry.interval
     numbers = {
-        **cells,
-        **stds,
+        **{f"{attack}_{name}": percent[attack][METRICS.index(name)] for attack in ATTACKS for name in SHOWN},
+        "union_balanced_std": std["union"][balanced],
+        "autoattack_balanced_std": std[auto][balanced] if auto else None,
+        "union_tail_std": std["union"][tail],
+        "clean_balanced_std": std["clean"][balanced],
         "union_tail_of_reference": _of_reference(board, entry),
-        "autoattack_balanced": float(entry.percent(auto, "balanced")) if auto else None,
-        "interval_low": 100 * entry.interval[0],
-        "interval_high": 100 * entry.interval[1],
+        "autoattack_balanced": percent[auto][balanced] if auto else None,
+        "interval_low": 100 * low,
+        "interval_high": 100 * high,
         "training_seconds": mean(work.seconds for work in training),
     }
     return {
@@ -272,8 +275,7 @@ def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
 
 def _of_reference(board: Board, entry: Entry) -> float | None:
     """The tail's worst-case accuracy in per cent of the balanced reference's on the same classes."""
-    groups = rank_groups(board.key.train_counts)
-    if board.reference is None or not groups:
+    if board.reference is None or not (groups := rank_groups(board.key.train_counts)):
         return None
     theirs = float(board.reference.percent("union", "per_class")[groups["tail"]].mean())
     return 100 * float(entry.percent("union", "tail")) / theirs if theirs else None
@@ -296,16 +298,16 @@ def _short(value: Cell) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _line(cells: Iterable[Cell]) -> str:
-    """One line of CSV."""
+def _lines(rows: Iterable[Iterable[Cell]]) -> str:
+    """Lines of CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def _start(cells: Iterable[Cell]) -> str:
     """Cells of CSV that others follow: what many lines share is written once."""
-    return _line([*cells, ""])[:-1]
+    return _lines([[*cells, ""]])[:-1]
 
 
 def _numbers(values: Sequence[float]) -> str:
