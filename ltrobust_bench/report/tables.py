@@ -78,9 +78,9 @@ def groups_csv(boards: Iterable[Board]) -> str:
     for board in boards:
         board_text = _start(_board_cells(board).values())
         for entry, rows in zip(board.entries, _with_spread([e.spread for e in board.entries]), strict=True):
-            for attack, row in zip(entry.rows, rows, strict=True):
-                cells = (entry.label, attack, len(entry.runs), entry.interval_kind)
-                lines.append(f"{board_text}{_start(cells)}{_numbers(row)}\n")
+            entry_text, seeds = board_text + _start([entry.label]), f"{len(entry.runs)},{entry.interval_kind}"
+            for attack, row in zip(entry.rows, rows, strict=True):  # names of attacks need no quotes
+                lines.append(f"{entry_text}{attack},{seeds},{_numbers(row)}\n")
     return "".join(lines)
 
 
