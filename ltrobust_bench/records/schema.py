@@ -326,10 +326,9 @@ class Record(Strict):
     def _consistent(self) -> Record:
         if "clean" not in self.result.bits or len(self.result.bits) < 2:
             raise ValueError("result.bits: must hold 'clean' and at least one attack")
-        rows = {name: int.from_bytes(raw, "big") for name, raw in self._decoded.items()}
-        wrong = ~rows["clean"]
-        for name, row in rows.items():
-            if row & wrong:
+        clean = int.from_bytes(self._decoded["clean"], "big")
+        for name, raw in self._decoded.items():
+            if int.from_bytes(raw, "big") | clean != clean:
                 raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
         _ = self.broken_by_square
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
