@@ -140,6 +140,121 @@ def test_a_shared_convolution_is_left_alone():
     assert torch.allclose(StandIn(net, x, "folded")(x), net(x), atol=1e-6)
 
 
+def trained(body, inputs=1, width=8):
+    """A network around a body, the copy made of it while its batch norm was fresh, and both after some training."""
+    torch.manual_seed(0)
+    net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3)).eval()
+    copy = StandIn(net, drawn(2, inputs, 8, 8, dtype=torch.float32), "winograd")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for turn in range(5):
+        x = drawn(16, inputs, 8, 8, dtype=torch.float32, seed=turn)
+        loss = F.cross_entropy(net.train()(x), torch.arange(16) % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.eval()
+    copy.refresh()
+    return net, copy
+
+
+class Standardised(nn.Conv2d):
+    """A convolution of somebody's own, which changes its weights before it uses them."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight / weight.std(), padding=1)
+
+
+class TwoNames(nn.Module):
+    """Its modules are known by two names, and used by the second."""
+
+    def __init__(self, inputs, width):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(width), nn.Conv2d(inputs, width, 3, padding=1)
+        self.both = nn.Sequential(self.conv, self.norm)
+
+    def forward(self, x):
+        return self.both(x).relu()
+
+
+def tied():
+    body = nn.Sequential(*(m for _ in range(2) for m in (nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ReLU())))
+    body[3].weight, body[3].bias = body[0].weight, body[0].bias
+    return body
+
+
+def parametrised():
+    return nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 8, 3, padding=1))
+
+
+def hooked():
+    norm = nn.BatchNorm2d(8)
+    norm.register_forward_hook(lambda module, given, output: 2 * output)
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("make", "folds", "inputs", "width"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()), 1, 1, 8),
+        (lambda: nn.Sequential(Standardised(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU()), 0, 1, 8),
+        (lambda: nn.Sequential(Standardised(64, 64, 3, padding=1), nn.ReLU()), 0, 64, 64),
+        (lambda: nn.Sequential(parametrised(), nn.BatchNorm2d(8), nn.ReLU()), 0, 1, 8),
+        (lambda: nn.Sequential(nn.Conv2d(1, 8, 3), hooked(), nn.ReLU()), 0, 1, 8),
+        (tied, 2, 1, 1),
+        (lambda: TwoNames(1, 8), 1, 1, 8),
+        (lambda: TwoNames(64, 64), 1, 64, 64),
+    ],
+    ids=["plain", "own", "own-3x3", "parametrised", "hooked", "tied", "two-names", "two-names-winograd"],
+)
+def test_the_copy_of_a_fresh_network_is_right_when_it_is_trained(make, folds, inputs, width):
+    """Fresh batch norm does nothing: a convolution that is wrongly folded into it does not show before training."""
+    net, copy = trained(make(), inputs, width)
+    x = drawn(4, inputs, 8, 8, dtype=torch.float32, seed=9)
+    assert len(copy._folds) == folds and (copy(x) - net(x)).abs().max() < 1e-5 * net(x).abs().max()
+
+
+def test_a_copy_that_goes_wrong_as_the_network_is_trained_is_refused():
+    class Remembers(nn.BatchNorm2d):
+        """Keeps something where no copy looks for it."""
+
+        mean = 0.0
+
+        def forward(self, x):
+            if self.training:
+                self.mean = x.detach().mean()
+            return super().forward(x) - self.mean
+
+    with pytest.raises(UsageError, match="gives other logits.*--crafting network"):
+        trained(nn.Sequential(nn.Conv2d(1, 8, 3), Remembers(8)))
+
+
+def test_a_network_that_cannot_be_copied_is_one_line():
+    class Fixed(nn.Module):
+        """Its constant is no buffer, which bfloat16 does not reach."""
+
+        def __init__(self):
+            super().__init__()
+            self.mean, self.linear = torch.full((1, 16), 0.5), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1) - self.mean)
+
+    x = drawn(2, 1, 4, 4, dtype=torch.float32)
+    assert StandIn(Fixed(), x, "folded")(x).shape == (2, 3)
+    with pytest.raises(UsageError, match="no bf16 copy of this network .*dtype.*--attack-search network"):
+        StandIn(Fixed(), x, "bf16")
+
+
+def test_logits_that_are_not_finite_are_not_the_copys_fault():
+    """Who uses them says so: the loss became nan."""
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), drawn(2, 1, 4, 4, dtype=torch.float32)
+    copy = StandIn(net, x, "folded")
+    net[1].weight.data.fill_(torch.nan)
+    copy.refresh()
+    assert copy(x).isnan().all()
+
+
 def test_a_copy_that_is_no_copy_is_refused():
     class Hidden(nn.Module):
         """Keeps a weight where no copy looks."""
