@@ -7,19 +7,45 @@ split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ltrobust_bench.errors import LTBenchError
+
 T = TypeVar("T")
+
+
+SAID = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""By torch on the host (Linux, Windows), and by cuBLAS and cuDNN, whose workspaces are not torch's."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the GPU or of the host, did not suffice."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(said in str(error) for said in SAID)
+
+
+@contextmanager
+def whole(images: int, device: torch.device) -> Iterator[None]:
+    """Work of a training step that is never split, because batch norm takes its statistics over the whole batch.
+
+    Raises:
+        LTBenchError: if it does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise LTBenchError(
+            f"a training step of {images} images does not fit in the memory of {device}. It is never split, because "
+            "batch norm would see other statistics; use --precision bf16, or a smaller batch with "
+            "--set batch_size=..., which is another recipe."
+        ) from None
 
 
 class Splitting(nn.Module):

@@ -309,7 +309,8 @@ def attack_model(
         searched = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
         if progress is not None and not isinstance(progress, Silent):  # measuring takes a second
             asked = suite.attacks if attacks is None else attacks
-            progress.note(f"attacking costs about {evaluation_cost(searched or model, data, task.classes, asked)}")
+            cost = evaluation_cost(searched or model, data, task.classes, asked, suite.batch_size)
+            progress.note(f"attacking costs about {cost}")
     return evaluate_images(
         model,
         data,

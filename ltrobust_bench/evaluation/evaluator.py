@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,8 @@ class _Evaluation:
         for name, measure in MEASUREMENTS.items():
             if name not in measured:
                 with self._accounted():
-                    measured[name] = measure(self.model, x, y, self.epsilon, self.batch_size, self.seed)
+                    measuring = partial(measure, self.model, x, y, self.epsilon, self.batch_size, self.seed)
+                    measured[name] = self.model.fit(measuring, len(x))
         after = self.model.state_dict()
         changed = any(not torch.equal(value, after[name]) for name, value in before.items())
         return Reliability(images=len(index), state_changed=changed, **measured)

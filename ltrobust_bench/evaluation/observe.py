@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from ltrobust_bench.evaluation.analysis import Answers, Head, HeadKind, Observat
 from ltrobust_bench.evaluation.evaluator import craft, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.evaluation.suite import build_attack
+from ltrobust_bench.memory import Splitting
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.protocol import Suite
 
@@ -47,7 +49,8 @@ def observe(
     if attack is None:
         raise UsageError("the protocol has no PGD attack, under which a network could be analysed.")
     device, total, network = data.images.device, len(data), _network(model)
-    built = build_attack(attack, model, classes=classes, epsilon=epsilon, seed=suite.seed, device=device)
+    climbed = Splitting(model)
+    built = build_attack(attack, climbed, classes=classes, epsilon=epsilon, seed=suite.seed, device=device)
     (function,) = built.stages.values()
     # Row 0: clean, row 1: attacked.
     predicted, margins = torch.empty(2, total, dtype=torch.int64, device=device), torch.empty(2, total, device=device)
@@ -68,7 +71,7 @@ def observe(
         order = [i for part in (right, ~right) for i in _batches(part.nonzero().squeeze(1), suite.batch_size)]
         for position, index in enumerate(order):
             x, y = to_unit(data.images[index]), data.labels[index]
-            adversarial = craft(attack.name, function, x, y, position, epsilon)
+            adversarial = climbed.fit(partial(craft, attack.name, function, x, y, position, epsilon), len(x))
             predicted[1, index], margins[1, index] = _answers(checked_logits(model, adversarial, classes), y)
             progress.advance(len(index))
     robust = right & (predicted[1] == data.labels)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.memory import Splitting
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import duration
@@ -49,14 +50,16 @@ class Estimate:
 
 def attack_passes(attack: EvalAttack, classes: int) -> float:
     """Forward-and-backward passes that an attack spends on an image it does not break."""
-    steps, restarts = attack.steps or 1, attack.restarts or 1
-    if attack.kind == "autoattack":
-        targets = min(attack.targets or 0, classes - 1)
-        return restarts * (steps * (1 + 2 * targets) + (attack.queries or 0) * FORWARD_SHARE)
-    return restarts * steps * len(attack.alphas or [1])
+    targets, queries = min(attack.targets or 0, classes - 1), attack.queries or 0
+    steps = attack.steps or (0 if queries else 1)
+    ascents = {"autoattack": 1 + 2 * targets, "apgd-t": targets, "fab-t": targets}
+    each = steps * ascents.get(attack.kind, len(attack.alphas or [1])) + queries * FORWARD_SHARE
+    return (attack.restarts or 1) * each
 
 
-def evaluation_cost(model: nn.Module, data: DeviceData, classes: int, attacks: list[EvalAttack]) -> str:
+def evaluation_cost(
+    model: nn.Module, data: DeviceData, classes: int, attacks: list[EvalAttack], batch_size: int
+) -> str:
     """What attacks cost on ``data``: images forward and backward, and time on this machine.
 
     Args:
@@ -64,22 +67,33 @@ def evaluation_cost(model: nn.Module, data: DeviceData, classes: int, attacks: l
         data: test images.
         classes: C.
         attacks: what the images are attacked with.
+        batch_size: of the evaluation; no more images are passed at once.
     """
     images = int(len(data) * ASSUMED_ROBUST * sum(attack_passes(attack, classes) for attack in attacks))
+    time_here = duration(images * _attack_pass(model, data.images[:batch_size]))
+    return f"{images:,} images forward and backward, {time_here} here (if {ASSUMED_ROBUST:.0%} survive)"
+
+
+def _attack_pass(model: nn.Module, images: Tensor) -> float:
+    """Seconds that ``model``, in eval mode, takes to pass one image forward and back.
+
+    Args:
+        images: uint8, not more than are to be passed at once.
+    """
+    splitting = Splitting(model)
 
     def climb(count: int) -> float:
-        x = to_unit(data.images[:count]).requires_grad_(True)
+        x = to_unit(images[:count]).requires_grad_(True)
         began = time.monotonic()
         with torch.enable_grad():
-            value = model(x).sum()
+            value = splitting(x).sum()
         if value.requires_grad:
             torch.autograd.grad(value, x)
         value.item()
         return time.monotonic() - began
 
-    taken, count = _timed(climb, len(data))
-    time_here = duration(images * taken / count)
-    return f"{images:,} images forward and backward, {time_here} here (if {ASSUMED_ROBUST:.0%} survive)"
+    taken, count = _timed(lambda n: splitting.fit(lambda: climb(n), n), len(images))
+    return taken / count
 
 
 def _timed(work: Callable[[int], float], most: int) -> tuple[float, int]:
@@ -103,12 +117,16 @@ def _stand_in(base: Plan, device: torch.device) -> nn.Module:
 
 
 def estimate(plan: Plan, device: torch.device) -> Estimate:
-    """Time a training step on a few images, with one attack step instead of all, and scale it up."""
+    """Time a training step on a few images, with one attack step instead of all, and one of the evaluation's
+    attacks, on the network itself in float32; scale both up."""
     run, task = plan.run, plan.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = build_network(run.model, task.spec.shape[0], task.classes, method).to(device)
-    attack_steps = min(run.recipe.attack.steps, 1)
+    # A method need not craft in every epoch; what is timed is a step of one in which it does.
+    epochs = range(1, run.recipe.epochs + 1)
+    crafting = [epoch for epoch in epochs if method.crafts(epoch, len(epochs))]
+    epoch, attack_steps = crafting[0] if crafting else 1, min(run.recipe.attack.steps, 1 if crafting else 0)
     short = run.recipe.model_copy(update={"attack": run.recipe.attack.model_copy(update={"steps": attack_steps})})
     trainee = Trainee(
         network,
@@ -127,16 +145,18 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         x = to_unit(torch.from_numpy(task.source.train_pixels(chosen)).to(device))
         y = torch.from_numpy(task.source.train_labels[chosen]).to(device)
         began = time.monotonic()
-        current = Step(trainee, x, y, epoch=1, epochs=run.recipe.epochs)
+        current = Step(trainee, x, y, epoch=epoch, epochs=run.recipe.epochs)
         current.craft()
         current.update().item()
         return time.monotonic() - began
 
     with full_float32():
         taken, images = _timed(step, batch)
+        some = task.split.train[: task.protocol.evaluation.batch_size]
+        attacking = _attack_pass(network.eval(), torch.from_numpy(task.source.train_pixels(some)).to(device))
     per_pass = taken / images / (attack_steps + 1)
-    passes = run.recipe.attack.steps + 1
-    training_images = plan.budget * min(run.recipe.batch_size, plan.train_size) * passes
+    passes = run.recipe.attack.steps * len(crafting) / max(1, len(epochs)) + 1
+    training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
     spent = sum(attack_passes(a, task.classes) for a in task.protocol.evaluation.attacks)
     evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
     return Estimate(
@@ -144,5 +164,5 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         training_images=training_images,
         evaluation_images=evaluation_images,
         training_seconds=training_images * per_pass,
-        evaluation_seconds=evaluation_images * per_pass,
+        evaluation_seconds=evaluation_images * attacking,
     )

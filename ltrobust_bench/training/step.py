@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
 from ltrobust_bench.attacks.engine import ascend, crafting_mode, start_point
 from ltrobust_bench.counting import Counter
+from ltrobust_bench.memory import whole
 from ltrobust_bench.protocol.spec import Forward, Recipe, Start
 from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.training.runner import Runner
@@ -121,7 +122,8 @@ class Step:
                 )
 
             # Split, a batch would have other statistics than the whole: only in eval mode it may be.
-            self.x_adv = attacked.fit(attack, len(self.x)) if spec.bn_mode == "eval" else attack()
+            with whole(len(self.x), self.x.device):
+                self.x_adv = attacked.fit(attack, len(self.x)) if spec.bn_mode == "eval" else attack()
         self.trainee.counter.forwards += spec.steps * len(self.x)
         self.trainee.counter.backwards += spec.steps * len(self.x)
         return self.x_adv
@@ -171,7 +173,15 @@ class Step:
                     self._forward(self.x_adv if name == "adv" else self.x)
 
     def update(self) -> Tensor:
-        """Outer loss, backward, optimiser step, and what follows it. Returns the loss, detached, scalar."""
+        """Outer loss, backward, optimiser step, and what follows it. Returns the loss, detached, scalar.
+
+        Raises:
+            LTBenchError: if the batch does not fit in memory.
+        """
+        with whole(len(self.x), self.x.device):
+            return self._update()
+
+    def _update(self) -> Tensor:
         network, optimizer = self.trainee.network, self.trainee.optimizer
         network.train()
         for plugin in self.trainee.plugins:

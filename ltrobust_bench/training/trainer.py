@@ -21,7 +21,7 @@ from ltrobust_bench.counting import Counter
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, derive_seed, seeded, to_unit
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers, write_text
-from ltrobust_bench.memory import out_of_memory
+from ltrobust_bench.memory import Splitting
 from ltrobust_bench.plan import Plan
 from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
@@ -236,7 +236,7 @@ class Session:
         for x, y in self.loader.epoch(epoch):
             step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
             step.craft(generator=noise)
-            total += self._update(step) * len(y)
+            total += step.update() * len(y)
             images += len(y)
             self.progress.advance(1, lambda t=total, n=images: f"loss {t.item() / n:.3f} {self.monitored}")  # type: ignore[misc]
         loss = total.item() / images
@@ -257,34 +257,25 @@ class Session:
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
 
-    def _update(self, step: Step) -> Tensor:
-        """The step's update, which is never split: batch norm has its statistics of the whole batch."""
-        try:
-            return step.update()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        raise LTBenchError(
-            f"a training step of {len(step.y)} images does not fit in the memory of {self.device}. It is never split, "
-            "because batch norm would see other statistics; use --precision bf16, or a smaller batch with "
-            "--set batch_size=..., which is another recipe."
-        )
-
     def _monitor(self) -> tuple[float, float]:
         """Clean and PGD accuracy on a fixed slice of *training* images, spread evenly over the set."""
         chosen = torch.linspace(0, len(self.data) - 1, min(MONITOR_IMAGES, len(self.data)), device=self.device).long()
         x, y = to_unit(self.data.images[chosen]), self.data.labels[chosen]
-        network, spec = self.trainee.network.eval(), self.trainee.recipe.attack
-        generator = seeded(self.plan.run.seed, "monitor", 0, self.device)
-        adversarial = pgd(
-            network,
-            x,
-            y,
-            epsilon=float(spec.epsilon),
-            step_size=float(spec.step_size),
-            steps=max(spec.steps, 1),
-            generator=generator,
-        )
+        network, spec = Splitting(self.trainee.network.eval()), self.trainee.recipe.attack
+
+        def attack() -> Tensor:
+            return pgd(
+                network,
+                x,
+                y,
+                epsilon=float(spec.epsilon),
+                step_size=float(spec.step_size),
+                steps=max(spec.steps, 1),
+                generator=seeded(self.plan.run.seed, "monitor", 0, self.device),
+            )
+
+        # A batch of the recipe's may be smaller, because no more images fit.
+        adversarial = network.fit(attack, len(x))
         with torch.no_grad():
             clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
         return clean.float().mean().item(), (clean & robust).float().mean().item()

@@ -13,7 +13,8 @@ from ltrobust_bench.bench import load_model
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.evaluator import evaluate_images
-from ltrobust_bench.memory import Splitting
+from ltrobust_bench.evaluation.observe import observe
+from ltrobust_bench.memory import Splitting, out_of_memory
 from ltrobust_bench.models.small import SmallNet
 from ltrobust_bench.plan import make_plan
 from ltrobust_bench.progress import Silent
@@ -153,6 +154,60 @@ def test_a_training_step_is_never_split(tmp_path, monkeypatch):
     training.trainee.runner._outputs = full
     with pytest.raises(LTBenchError, match=r"64 images does not fit.*batch norm.*--precision bf16.*batch_size"):
         training.run()
+
+
+def test_an_attack_that_needs_the_batchs_statistics_is_never_split(tmp_path):
+    training = session(tmp_path, track="paper", settings={"attack.bn_mode": "batch"})
+    training.trainee.runner._itself.model = Narrow(training.trainee.network, 20)
+    with pytest.raises(LTBenchError, match=r"images does not fit.*never split"):
+        training.run()
+
+
+def test_the_accuracy_while_training_passes_no_more_images_than_fit(tmp_path):
+    """128 images are monitored, and a batch that was made smaller because no more fit may have fewer."""
+    training = session(tmp_path)
+    whole, network = training._monitor(), training.trainee.network
+    training.trainee.network = Narrow(network, 20, graph=True)
+    assert training._monitor() == whole
+    assert max(training.trainee.network.seen) <= 20
+
+
+def test_a_models_measurements_are_split(tmp_path):
+    """Attacks that search on a copy fit where a backward pass of the network itself does not."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    data = DeviceData.of(pixels, np.repeat(np.arange(10), 4), CPU)
+    terms = {"classes": 10, "epsilon": 0.01, "suite": Suite(seed=0, batch_size=40, attacks=[]), "examined": 40}
+    whole, split = (evaluate_images(m, data, searched=model, **terms) for m in (model, Narrow(model, 5, graph=True)))
+    assert split.reliability == whole.reliability is not None
+
+
+def test_what_is_observed_of_a_network_is_split():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    attack = EvalAttack(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1)
+    terms = {"classes": 10, "epsilon": 0.01, "suite": Suite(seed=0, batch_size=40, attacks=[attack])}
+    data = DeviceData.of(pixels, np.repeat(np.arange(10), 4), CPU)
+    whole, split = (observe(m, data, progress=Silent(), **terms) for m in (model, Narrow(model, 5, graph=True)))
+    assert np.array_equal(whole.attacked.predicted, split.attacked.predicted)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        (
+            "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+            True,
+        ),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_what_says_that_memory_did_not_suffice(said, is_memory):
+    assert out_of_memory(RuntimeError(said)) == is_memory
 
 
 def test_nothing_grows_over_epochs(tmp_path):

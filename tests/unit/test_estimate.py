@@ -1,0 +1,60 @@
+"""What is said of the cost before work starts is what the work is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ltrobust_bench.data.loader import DeviceData
+from ltrobust_bench.evaluation.suite import SINGLE
+from ltrobust_bench.plan import make_plan
+from ltrobust_bench.protocol import EvalAttack
+from ltrobust_bench.training.estimate import attack_passes, estimate, evaluation_cost
+from ltrobust_bench.training.trainer import train_plan
+
+CPU = torch.device("cpu")
+STANDARD = EvalAttack(
+    name="autoattack", kind="autoattack", steps=100, restarts=1, targets=9, queries=5000, p_init=0.8, rho=0.75
+)
+
+
+def test_autoattack_costs_what_its_four_attacks_cost_alone():
+    alone = {attack.kind: attack_passes(attack, 10) for attack in SINGLE}
+    assert alone["apgd-ce"] == alone["apgd-dlr"] == 100 and alone["apgd-t"] == alone["fab-t"] == 900
+    assert alone["square"] == pytest.approx(5000 / 3)
+    del alone["apgd-dlr"]
+    assert attack_passes(STANDARD, 10) == pytest.approx(sum(alone.values()))
+    assert attack_passes(STANDARD, 3) == pytest.approx(100 * (1 + 2 * 2) + 5000 / 3)
+
+
+class Sized(nn.Module):
+    """Notes how many images it is given; no more than a few fit."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.seen.append(len(x))
+        return x.flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize("fits", [1000, 4])
+def test_measuring_an_attack_passes_no_larger_batch_than_the_attack(fits):
+    """A fast network would be given the whole test set at once, which no GPU can hold."""
+    data = DeviceData.of(np.zeros((1000, 1, 8, 8), np.uint8), np.zeros(1000, np.int64), CPU)
+    model = Sized(fits)
+    said = evaluation_cost(model, data, 10, [SINGLE[0]], batch_size=100)
+    assert said.startswith("40,000 images forward and backward") and max(model.seen) == min(100, fits)
+
+
+@pytest.mark.parametrize("method", ["at", "erm", "taet"])
+def test_epochs_without_an_attack_cost_one_pass(tmp_path, method):
+    """Estimated and counted images differ by last batches that are not full."""
+    plan = make_plan(method, "digits-lt", protocol="smoke", epochs=4, limit_train=128)
+    spent = train_plan(plan, tmp_path, CPU).cost
+    assert estimate(plan, CPU).training_images == pytest.approx(spent.backwards, rel=0.2)
