@@ -22,6 +22,7 @@ from train import VARIANTS
 from ltrobust_bench import bench
 from ltrobust_bench.cards import methods
 from ltrobust_bench.evaluation.intervals import t_interval
+from ltrobust_bench.training.build import choose_device
 
 MARGIN, SEEDS = 0.5, 5
 """Points within which a difference must be known to lie, and the fewest seeds that can show it."""
@@ -101,7 +102,7 @@ def main(
                     }
                 )
     asked = ", ".join(f"{name}={value}" for name, value in request.items() if value is not None and name != "data_dir")
-    report(f"{dataset}, {seeds} seeds, {asked}", rows, output)
+    report(f"{dataset}, {seeds} seeds, {asked}", rows, output, choose_device(request["device"]))
 
 
 def _variant(name: str) -> dict[str, Any]:

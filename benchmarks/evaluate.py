@@ -157,7 +157,7 @@ def main(
         for name, taken in seconds.items()
     ]
     title = f"AutoAttack on {model}, {len(official)} images in batches of {batch}, {steps} steps, {queries} queries"
-    report(title, rows, output)
+    report(title, rows, output, where)
 
 
 def _spread(data: DeviceData, images: int) -> DeviceData:

@@ -41,10 +41,9 @@ def matrix_rate(device: torch.device, precision: str) -> float:
     return 2 * size**3 / alternately({"mm": lambda: a @ a}, 5)["mm"]
 
 
-def report(title: str, rows: list[dict[str, Any]], path: Path | None) -> None:
-    """Print rows as a Markdown table with the machine above it, and write them as CSV."""
-    click.echo(f"{title}; {device_name('cuda' if torch.cuda.is_available() else 'cpu')}, {torch.get_num_threads()} "
-               f"threads, torch {torch.__version__}\n")  # fmt: skip
+def report(title: str, rows: list[dict[str, Any]], path: Path | None, device: torch.device) -> None:
+    """Print rows as a Markdown table with the device that computed them above it, and write them as CSV."""
+    click.echo(f"{title}; {device_name(str(device))}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(v) for v in row.values()] for row in rows)]
     click.echo("".join(f"| {' | '.join(line)} |\n" for line in lines))
     if path is not None:

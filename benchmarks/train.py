@@ -16,7 +16,7 @@ import click
 import torch
 from measure import alternately, matrix_rate, report
 from reference import LOOPS
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltrobust_bench.api import Network
@@ -118,11 +118,12 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     rows = []
+    where = choose_device(device)
     with full_float32():
         precisions = sorted({"fp32", *map(_precision, names)})
-        rates = {p: matrix_rate(choose_device(device), p) for p in precisions}
+        rates = {p: matrix_rate(where, p) for p in precisions}
         for slug in slugs:
-            steps = steps_of(slug, model, choose_device(device), batch, attack_steps, list(names))
+            steps = steps_of(slug, model, where, batch, attack_steps, list(names))
             losses: dict[str, float] = {}
             seconds = alternately({n: _noting(n, f, losses) for n, f in steps.items()}, repeats)
             flops = operations(model, batch, attack_steps)
@@ -140,11 +141,12 @@ def main(
                 )
             if profiled:
                 for name, step in steps.items():
-                    with profile(activities=[ProfilerActivity.CPU]) as seen:
+                    with profile() as seen:  # of everything that there is here
                         step()
-                    click.echo(f"{slug}, {name}\n{seen.key_averages().table('self_cpu_time_total', row_limit=8)}")
+                    time = f"self_{'device' if where.type == 'cuda' else 'cpu'}_time_total"
+                    click.echo(f"{slug}, {name}\n{seen.key_averages().table(time, row_limit=8)}")
     found = ", ".join(f"{p} {rate / 1e12:.2f} TFLOP/s" for p, rate in rates.items())
-    report(f"One step of {model}, batch {batch}, PGD-{attack_steps}; matrix products {found}", rows, output)
+    report(f"One step of {model}, batch {batch}, PGD-{attack_steps}; matrix products {found}", rows, output, where)
 
 
 def _precision(name: str) -> str:

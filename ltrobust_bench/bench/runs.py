@@ -132,7 +132,8 @@ def finish_run(
             _forget_recorded(state, path)
             if path.exists() and not again:
                 record = own_record(path, loaded)
-                progress.note(f"already finished: reusing {path}")
+                other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
+                progress.note(f"already finished: reusing {path}{other}")
             else:
                 if path.exists():
                     trials = read_record(path).status.trials

@@ -81,8 +81,17 @@ def test_every_batch_norm_that_follows_a_convolution_alone_is_folded(name, size,
 @pytest.mark.parametrize("kind", ["folded", "winograd"])
 @pytest.mark.parametrize("name", ["small", "resnet18"])
 def test_attacks_on_the_copy_are_attacks_on_the_network(name, kind):
-    """In float64, PGD-10 gives the same images; so the folded attack is the unfolded one, up to rounding."""
+    """In float64, logits and gradients agree, and PGD-10 gives the same images; so the folded attack is the unfolded
+    one, up to rounding."""
     net, x, y = network(name), drawn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
+
+    def seen(model):
+        images = x.clone().requires_grad_(True)
+        logits = model(images)
+        return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, y), images)[0]
+
+    for got, expected in zip(seen(StandIn(net, x, kind)), seen(net), strict=True):
+        assert (got - expected).abs().max() < 1e-12 * expected.abs().max()
     settings = {"epsilon": 0.1, "step_size": 0.025, "steps": 10, "start": "none"}
     wanted = pgd.pgd(net, x, y, **settings)
     assert torch.allclose(pgd.pgd(StandIn(net, x, kind), x, y, **settings), wanted, rtol=0, atol=1e-9)

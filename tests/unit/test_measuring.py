@@ -48,6 +48,13 @@ def test_variants_are_timed_by_turns(program):
     assert order == list("ababab") and set(seconds) == {"a", "b"}
 
 
+def test_a_table_names_the_device_that_was_used(program, monkeypatch, capsys):
+    """Not the GPU that stands idle beside it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    program("measure").report("title", [{"a": 1}], None, torch.device("cpu"))
+    assert "(CPU), " in capsys.readouterr().out
+
+
 def test_train(program, tmp_path):
     arguments = ["--model", "small", "--batch", "8", "--attack-steps", "1", "--repeats", "1", "--method", "at"]
     done = CliRunner().invoke(program("train").main, [*arguments, "--output", str(tmp_path / "t.csv")])

@@ -211,6 +211,23 @@ def test_an_evaluation_searched_on_a_copy_confirms_on_the_network(tmp_path):
     assert (record.bits("union") == folded.bits["fgsm"] & folded.bits["pgd-5"]).all()
 
 
+def test_a_reused_record_says_what_its_attacks_climbed_if_another_was_asked_for(tmp_path):
+    class Heard(Silent):
+        said = ""
+
+        def note(self, text):
+            self.said += text
+
+    loaded = bench.load_model(train_plan(plan(), tmp_path, CPU).model_path, device="cpu")
+    said = {}
+    for search in ("folded", "folded", "network"):
+        heard = Heard()
+        bench.finish_run(loaded, bench.task_of(loaded.run), tmp_path, None, heard, search=search)
+        said[search] = heard.said
+    assert said["folded"].endswith("record.json")
+    assert said["network"].endswith("record.json, whose attacks climbed: folded")
+
+
 def test_a_copy_that_sees_other_things_breaks_nothing(monkeypatch):
     """Attacks that climb a useless copy find only what the network itself gets wrong."""
     torch.manual_seed(0)
