@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks import attacks as registered
 from ltrobust_bench.attacks import auto
 from ltrobust_bench.data.loader import seeded
+from ltrobust_bench.memory import Splitting
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import EvalAttack
 
@@ -94,7 +95,8 @@ def build_attack(
     if spec.kind == "scaled-pgd":
         variants: dict[str, dict[str, Any]] = {f"alpha={a:g}": {"alphas": [a]} for a in spec.alphas or []}
     elif spec.kind == "transfer":
-        variants = {"transfer": {"surrogate": surrogate}}
+        assert surrogate is not None, "transfer needs a second model"
+        variants = {"transfer": {"surrogate": Splitting(surrogate)}}
     else:
         extra: dict[str, Any] = {k: v for k, v in (("decay", spec.decay), ("kappa", spec.kappa)) if v is not None}
         variants = {spec.kind: extra}
@@ -105,7 +107,10 @@ def build_attack(
             generator = seeded(seed, f"{spec.name}/{name}", position, device)
             return function(model, x, y, generator=generator, **settings, **own)
 
-        return run
+        climbed = own.get("surrogate")
+        if climbed is None:
+            return run  # on the model itself, whose caller splits it where it does not fit
+        return lambda x, y, position: climbed.fit(lambda: run(x, y, position), len(x))
 
     return SuiteAttack(spec.name, {name: stage(name, own) for name, own in variants.items()})
 
