@@ -224,19 +224,11 @@ class _Evaluation:
         self.searched = self.model if searched is None else Splitting(CountingModel(searched, self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
-        device = data.images.device
-        self.attacks = [
-            build_attack(
-                a,
-                self.searched,
-                classes=classes,
-                epsilon=epsilon,
-                seed=suite.seed,
-                device=device,
-                surrogate=surrogate,
-            )
-            for a in attacks
-        ]
+        terms: Any = {"classes": classes, "epsilon": epsilon, "seed": suite.seed, "device": data.images.device}
+        self.attacks, self.on_model = (
+            [build_attack(a, climbed, surrogate=surrogate, **terms) for a in attacks]
+            for climbed in (self.searched, self.model)
+        )
         self.state = _State.load(state_path, identity)
 
     def run(self) -> Verdict:
@@ -246,7 +238,7 @@ class _Evaluation:
             if state.clean is None:
                 self._clean()
             while state.attack < len(self.attacks):
-                self._attack(self.attacks[state.attack])
+                self._attack(self.attacks[state.attack], self.on_model[state.attack])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
                 state.save(self.state_path)
             reliability = self._examine(before) if self.examined else None
@@ -283,8 +275,11 @@ class _Evaluation:
         chosen = torch.from_numpy(index).to(self.data.labels.device)
         return to_unit(self.data.images[chosen]), self.data.labels[chosen]
 
-    def _predict(self, x: Tensor) -> Tensor:
-        return self.model.fit(lambda: checked_logits(self.model, x, self.classes), len(x)).argmax(dim=1)
+    def _wrong(self, model: Splitting, x: Tensor, y: Tensor) -> np.ndarray:
+        """Which images ``model`` does not take for ``y``."""
+        logits = model.fit(lambda: checked_logits(model, x, self.classes), len(x))
+        wrong: np.ndarray = (logits.argmax(dim=1) != y).cpu().numpy()
+        return wrong
 
     def _batches(self, index: np.ndarray) -> list[np.ndarray]:
         return [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]
@@ -305,11 +300,11 @@ class _Evaluation:
         with self._accounted():
             for index in self._batches(np.arange(total)):
                 x, y = self._images(index)
-                correct[index] = (self._predict(x) == y).cpu().numpy()
+                correct[index] = ~self._wrong(self.model, x, y)
             self.state.clean = correct
         self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} test images")
 
-    def _attack(self, attack: SuiteAttack) -> None:
+    def _attack(self, attack: SuiteAttack, on_model: SuiteAttack) -> None:
         state = self.state
         assert state.clean is not None
         broken = state.broken.setdefault(attack.name, np.zeros(len(self.data), dtype=np.uint8))
@@ -325,18 +320,28 @@ class _Evaluation:
             while state.batch < len(batches):
                 index = batches[state.batch]
                 with self._accounted():
-                    x, y = self._images(index)
-                    adversarial = self._craft(label, function, x, y)
-                    fooled = (self._predict(adversarial) != y).cpu().numpy()
-                    broken[index[fooled]] = code
+                    broken[self._fooled(index, label, function, on_model.stages[name])] = code
                     state.batch += 1
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
             state.stage, state.batch = state.stage + 1, 0
         self.progress.note(f"{attack.name} accuracy {self._robust(broken):.1%}")
 
-    def _craft(self, label: str, function: StageFunction, x: Tensor, y: Tensor) -> Tensor:
+    def _fooled(self, index: np.ndarray, label: str, function: StageFunction, on_model: StageFunction) -> np.ndarray:
+        """Which images of a batch a stage breaks. An attack stops at an image that fools what it climbs; where that is
+        a copy and the model itself is not fooled, the image is attacked once more, on the model."""
+        x, y = self._images(index)
+        adversarial = self._craft(self.searched, label, function, x, y)
+        wrong = self._wrong(self.model, adversarial, y)
+        if self.searched is not self.model:
+            stopped = np.flatnonzero(~wrong & self._wrong(self.searched, adversarial, y))
+            if len(stopped):
+                x, y = self._images(index[stopped])
+                wrong[stopped] = self._wrong(self.model, self._craft(self.model, label, on_model, x, y), y)
+        return index[wrong]
+
+    def _craft(self, climbed: Splitting, label: str, function: StageFunction, x: Tensor, y: Tensor) -> Tensor:
         # Every attack seeds itself by the batch's position, so it may be begun again with smaller parts.
-        return self.searched.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon), len(x))
+        return climbed.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon), len(x))
 
     def _robust(self, broken: np.ndarray) -> float:
         assert self.state.clean is not None

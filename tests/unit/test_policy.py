@@ -228,8 +228,10 @@ def test_a_reused_record_says_what_its_attacks_climbed_if_another_was_asked_for(
     assert said["network"].endswith("record.json, whose attacks climbed: folded")
 
 
-def test_a_copy_that_sees_other_things_breaks_nothing(monkeypatch):
-    """Attacks that climb a useless copy find only what the network itself gets wrong."""
+@pytest.mark.parametrize("says", ["what the network says", "the opposite"])
+def test_what_a_copy_makes_of_images_counts_for_nothing(monkeypatch, says):
+    """A copy without a gradient breaks nothing. One that is wrong about every image stops all attacks at once, so all
+    images are attacked again, on the network."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
@@ -238,9 +240,14 @@ def test_a_copy_that_sees_other_things_breaks_nothing(monkeypatch):
             super().__init__()
 
         def forward(self, x):
-            return F.one_hot(torch.zeros(len(x), dtype=torch.int64), 10) + 0.0 * x.flatten(1)[:, :10]
+            logits = model(x.detach())
+            return (logits if says == "what the network says" else -logits) + 0.0 * x.flatten(1)[:, :10]
 
     monkeypatch.setattr(evaluations, "StandIn", Useless)
-    asked = {"protocol": "smoke", "limit_test": 50, "device": "cpu", "attacks": ["fgsm"]}
+    attacks = ["fgsm"] if says == "what the network says" else ["fgsm", "apgd-ce"]  # the latter starts with noise
+    asked = {"protocol": "smoke", "limit_test": 50, "device": "cpu", "attacks": attacks}
     plain, useless = (bench.evaluate(model, "digits-lt", search=s, **asked) for s in ("network", "bf16"))
-    assert useless.bits["fgsm"].sum() == useless.bits["clean"].sum() > plain.bits["fgsm"].sum()
+    for attack in attacks:
+        assert plain.bits["clean"].sum() > plain.bits[attack].sum()
+        wanted = "clean" if says == "what the network says" else attack
+        assert (useless.bits[attack] == plain.bits[wanted]).all()
