@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,16 +91,24 @@ def read_record(path: Path) -> Record:
 
 def record_files(folder: Path) -> Iterator[Path]:
     """What below ``folder`` should be a record: everything called ``*.json``, except retractions and verifications,
-    and what lies in a run folder beside its ``record.json``."""
-    for name, below, files in os.walk(folder):
+    and what lies in a run folder beside its ``record.json``. Folders that cannot be listed come last: nobody knows what
+    is missing with them."""
+    closed: list[Path] = []
+    for name, below, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         below.sort()
         place = Path(name)
         if place.name in (RETRACTIONS, VERIFICATIONS):
             continue
         in_run = any((parent / "plan.json").exists() for parent in (place, *place.parents[:2]))
         for file in sorted([*files, *below]):
-            if file.endswith(".json") and (file == "record.json" or not in_run):
+            # A plan.json that somebody put among filed records must not hide them.
+            if file.endswith(".json") and (not in_run or file == "record.json" or FILED.search(file)):
                 yield place / file
+    yield from (path for path in closed if path.exists())
+
+
+FILED = re.compile(r"-s[0-9]+-[0-9a-f]{8}\.json$")
+"""How the name of a filed record ends."""
 
 
 def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple[list[Record], list[str]]:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from ltrobust_bench.errors import RecordError, UnknownNameError, UsageError
 from ltrobust_bench.files import write_text
+from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.protocol.spec import Strict
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 
@@ -52,15 +53,16 @@ def read_retraction(path: Path) -> Retraction:
     Raises:
         RecordError: naming the file, the field and what is wrong.
     """
+    name = printable(str(path), 300)
     try:
         retraction = Retraction.model_validate(read_json(path))
     except RecordError as error:
-        raise RecordError(f"{path} is no retraction: {error}") from None
+        raise RecordError(f"{name} is no retraction: {error}") from None
     except ValidationError as error:
-        raise RecordError(f"{path} is no retraction: {findings_of(error)[0]}") from None
+        raise RecordError(f"{name} is no retraction: {findings_of(error)[0]}") from None
     if path.name != f"{retraction.record}.json":
         wrong = finding("record", f"must be {path.stem}, as the file is called", retraction.record)
-        raise RecordError(f"{path} is no retraction: {wrong}")
+        raise RecordError(f"{name} is no retraction: {wrong}")
     return retraction
 
 

@@ -177,7 +177,7 @@ class Work(Strict):
 
     forwards: int = Field(ge=0)
     backwards: int = Field(ge=0)
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=10**10)
 
 
 class Cost(Strict):
@@ -326,6 +326,8 @@ class Record(Strict):
     def _consistent(self) -> Record:
         if "clean" not in self.result.bits or len(self.result.bits) < 2:
             raise ValueError("result.bits: must hold 'clean' and at least one attack")
+        if "union" in self.result.bits:
+            raise ValueError("result.bits: must not hold 'union', the name of all attacks together")
         clean = int.from_bytes(self._decoded["clean"], "big")
         for name, raw in self._decoded.items():
             if int.from_bytes(raw, "big") | clean != clean:

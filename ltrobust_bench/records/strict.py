@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         found = path.stat()
+        if stat.S_ISDIR(found.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+            raise RecordError("it is a folder that cannot be read")
         if not stat.S_ISREG(found.st_mode):
             raise RecordError("it is no plain file")
         with path.open("rb", buffering=0) as file:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from record_factory import synthetic_record
 
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records import io
-from ltrobust_bench.records.io import dumps, find_records, read_record
+from ltrobust_bench.records.io import dumps, find_records, read_record, record_files
 from ltrobust_bench.records.schema import Result, pack, packed_bytes, unpack
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -49,6 +51,7 @@ def test_what_we_wrote_is_not_looked_through_again(tmp_path, monkeypatch):
         ('"schema_version": 1', '"schema_version": 1.0', "schema_version"),
         ('"seconds": 60.0', '"seconds": NaN', "finite"),
         ('"seconds": 60.0', '"seconds": 1e999', "finite"),
+        ('"seconds": 60.0', '"seconds": 1e308', "seconds"),
     ],
 )
 def test_tricks_are_found_in_files_that_are_otherwise_as_written(tmp_path, ours, theirs, words):
@@ -100,3 +103,58 @@ def test_the_same_run_in_two_places_counts_once(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_bytes(WRITTEN)
     assert len(find_records([tmp_path])[0]) == 1
+
+
+def filed(results, **run):
+    record = synthetic_record(**run)
+    path = results / "records" / record.run.record_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dumps(record))
+    return path
+
+
+def test_a_plan_among_filed_records_hides_none_of_them(tmp_path):
+    """Beside the records of a method, of a data set, and of a protocol."""
+    path = filed(tmp_path)
+    for folder in list(path.parents)[:3]:
+        (folder / "plan.json").write_text("{}")
+        assert path in list(record_files(tmp_path / "records"))
+        (folder / "plan.json").unlink()
+    run = tmp_path / "runs" / "at"
+    run.mkdir(parents=True)
+    for name in ("plan.json", "record.json", "meta.json"):
+        (run / name).write_bytes(WRITTEN)
+    assert [p.name for p in record_files(tmp_path / "runs")] == ["record.json"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    path, closed = filed(tmp_path), filed(tmp_path, method="closed").parent
+    scandir, access = os.scandir, os.access
+
+    def listed(folder):
+        if Path(folder) == closed:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != closed and access(p, mode))
+    records, problems = find_records([tmp_path / "records"])
+    assert [r.id for r in records] == [read_record(path).id]
+    assert problems == [f"{closed} is no record: it is a folder that cannot be read."]
+    assert find_records([tmp_path / "nowhere"]) == ([], [])
+
+
+def test_the_name_of_all_attacks_together_is_no_attack(tmp_path):
+    bits = dict.fromkeys(("clean", "pgd-20", "union"), [True] * 30)
+    with pytest.raises(ValidationError, match="must not hold 'union'"):
+        synthetic_record(bits, train_counts=[9, 6, 3])
+
+
+@pytest.mark.parametrize("folder", ["retractions", "verifications"])
+def test_names_of_statements_are_escaped(tmp_path, folder):
+    filed(tmp_path)
+    (tmp_path / folder).mkdir()
+    for name in (b"\x1b[31mred.json", b"\xff.json"):
+        Path(os.fsdecode(os.fsencode(tmp_path / folder) + b"/" + name)).write_text("{}")
+    _, problems = find_records([tmp_path / "records"])
+    assert len(problems) == 2 and all(problem.isprintable() for problem in problems)
