@@ -18,7 +18,7 @@ from ltrobust_bench.plan import make_plan
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Environment, Record
-from ltrobust_bench.records.verify import Verification, verification
+from ltrobust_bench.records.verify import FEWEST, Verification, verification
 from ltrobust_bench.training.build import choose_device
 
 BATCH = 500
@@ -43,17 +43,20 @@ def re_evaluate(
         record: what is verified.
         weights: its network: ``model.safetensors`` or its run folder.
         by: who does it; one line.
-        images: size of the sample; None: all test images.
+        images: size of the sample, at least ``FEWEST``; None: all test images.
         seed: of the sample; default: not to be foreseen.
         data_dir, device, progress: as everywhere.
 
     Raises:
         CheckpointError: if these are not the record's weights.
         RecordError: if its protocol or split is not the installed one.
+        UsageError: for a sample that is too small.
     """
+    total = sum(record.run.test_counts)
+    if images is not None and images < min(FEWEST, total):
+        raise UsageError(f"a sample of {images} images confirms nothing; take at least {min(FEWEST, total)}.")
     loaded = _weights_of(record, weights, device)
     task = bench.task_of(loaded.run, data_dir)
-    total = len(task.split.test)
     places = None
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))

@@ -120,7 +120,9 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 @click.option(
     "--weights", type=FOLDER, metavar="FILE", help="The record's network: model.safetensors, or its run folder."
 )
-@click.option("--images", type=click.IntRange(1), default=100, show_default=True, help="Size of the random sample.")
+@click.option(
+    "--images", type=click.IntRange(1), default=100, show_default=True, help="Size of the random sample, 50 or more."
+)
 @click.option("--all", "everything", is_flag=True, help="Attack all test images.")
 @click.option("--retrain", is_flag=True, help="Do the whole run again instead: train, and attack everything.")
 @by_option

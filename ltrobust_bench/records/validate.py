@@ -22,8 +22,8 @@ from ltrobust_bench.records.retract import Retraction, board_of, read_retraction
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding
+from ltrobust_bench.records.verify import FEWEST, Verification, read_verification, too_few
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
-from ltrobust_bench.records.verify import Verification, read_verification
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ STATEMENTS: tuple[tuple[str, str, Callable[[Path], Retraction | Verification]], 
 
 def _wrong_statements(board: Path, documents: Sequence[Document]) -> list[Problem]:
     """What is wrong with the retractions and verifications beside a folder ``records``."""
-    places = {d.record.id: d.place for d in documents if d.board == board}
+    filed = {d.record.id: d for d in documents if d.board == board}
     problems = []
     for folder, rule, read in STATEMENTS:
         for path in sorted((board.parent / folder).glob("*.json")):
@@ -202,14 +202,19 @@ def _wrong_statements(board: Path, documents: Sequence[Document]) -> list[Proble
             except RecordError as error:
                 problems.append(_problem(path, rule, finding("file", str(error), path.name)))
                 continue
-            if statement.record not in places:
-                wrong = finding("record", "must be the id of a filed record", statement.record)
-            elif places[statement.record] != statement.path:
-                wrong = finding("path", f"must be {places[statement.record]}, where that record lies", statement.path)
-            else:
-                continue
-            problems.append(_problem(path, rule, wrong))
+            wrong = _misplaced(statement, filed.get(statement.record))
+            problems += [] if wrong is None else [_problem(path, rule, wrong)]
     return problems
+
+
+def _misplaced(statement: Retraction | Verification, about: Document | None) -> Finding | None:
+    if about is None:
+        return finding("record", "must be the id of a filed record", statement.record)
+    if about.place != statement.path:
+        return finding("path", f"must be {about.place}, where that record lies", statement.path)
+    if isinstance(statement, Verification) and statement.kind != "counterexamples" and too_few(about.record, statement):
+        return finding("images", f"must be at least {FEWEST}, or all, to confirm a record", statement.images)
+    return None
 
 
 CommonFindings = Iterator[tuple[Document, Finding]]

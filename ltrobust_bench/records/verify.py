@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.evaluation.metrics import metrics_from_bits
 from ltrobust_bench.files import write_text
+from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.protocol.spec import Strict, canonical_digest
 from ltrobust_bench.records.retract import board_of
 from ltrobust_bench.records.schema import Environment, Level, Record, Sha256, Standing, pack, unpack
@@ -31,6 +32,8 @@ DIFFERING, CHANCE = 0.005, 0.001
 """Share of images that come out otherwise by themselves, since attacks have random starts and a sample is put into
 other batches (tests/unit/test_committed_results.py counts what the committed verifications found); and how seldom an
 honest record may be disputed for it."""
+FEWEST = 50
+"""Images of the smallest sample that confirms a record; of a single one, chance explains anything."""
 RETRAINED_POINTS = 5.0
 """By how many points another training of the same run may differ, clean and worst case: seeds spread about as much."""
 
@@ -131,15 +134,16 @@ def read_verification(path: Path) -> Verification:
     Raises:
         RecordError: naming the file, the field and what is wrong.
     """
+    name = printable(str(path), 300)
     try:
         found = Verification.model_validate(read_json(path))
     except RecordError as error:
-        raise RecordError(f"{path} is no verification: {error}") from None
+        raise RecordError(f"{name} is no verification: {error}") from None
     except ValidationError as error:
-        raise RecordError(f"{path} is no verification: {findings_of(error)[0]}") from None
+        raise RecordError(f"{name} is no verification: {findings_of(error)[0]}") from None
     if path.name != found.file_name:
         wrong = finding("file", f"must be called {found.file_name}, after what it says; was it edited?", path.name)
-        raise RecordError(f"{path} is no verification: {wrong}")
+        raise RecordError(f"{name} is no verification: {wrong}")
     return found
 
 
@@ -189,6 +193,11 @@ def objections(record: Record, statement: Verification) -> list[str]:
     return found
 
 
+def too_few(record: Record, statement: Verification) -> bool:
+    """Whether a statement looked at fewer images than confirm its record: ``FEWEST``, or all there are."""
+    return statement.images < min(FEWEST, sum(record.run.test_counts))
+
+
 def tolerated(images: int) -> int:
     """How many of the images looked at may come out otherwise: more would happen by chance less than once in a thousand
     times, if each does with probability ``DIFFERING``."""
@@ -215,7 +224,7 @@ def standing(record: Record, statements: Sequence[Verification]) -> Standing:
     for statement in statements:
         against = objections(record, statement)
         disputed += [f"{statement.kind} by {statement.by}: {reason}" for reason in against]
-        if statement.kind != "counterexamples" and not against:
+        if statement.kind != "counterexamples" and not against and not too_few(record, statement):
             level = max(level, LEVELS.index(statement.kind))
         if statement.kind != "retrained" and statement.weights_sha256 == record.result.weights_sha256:
             places = np.arange(len(broken)) if statement.places is None else np.asarray(statement.places)

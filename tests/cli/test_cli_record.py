@@ -219,8 +219,8 @@ def test_verify_and_lower(capsys, tmp_path, monkeypatch):
     assert call(capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST)[0] == 0
     (run,) = tmp_path.glob("runs/*")
     said = ["record", "verify", run, "--by", "Jane Doe", "--device", "cpu"]
-    code, out, _ = call(capsys, *said, "--weights", run, "--images", 20)
-    assert code == 0 and "20 images looked at" in out and "re-evaluated; wrote" in out
+    code, out, _ = call(capsys, *said, "--weights", run, "--images", 50)
+    assert code == 0 and "50 images looked at" in out and "re-evaluated; wrote" in out
     code, out, _ = call(capsys, *said, "--retrain")
     assert code == 0 and "retrained; wrote" in out
     assert len(list(tmp_path.glob("results/verifications/*.json"))) == 2

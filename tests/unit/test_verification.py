@@ -53,8 +53,8 @@ def test_attacking_all_images_again_gives_the_record(finished):
 
 def test_a_sample_is_drawn_by_its_seed_and_confirms(finished):
     record, folder = finished
-    first, again, other = (re_evaluate(record, folder, by=BY, images=30, seed=s, device="cpu") for s in (0, 0, 1))
-    assert first.places == again.places != other.places and first.images == 30
+    first, again, other = (re_evaluate(record, folder, by=BY, images=60, seed=s, device="cpu") for s in (0, 0, 1))
+    assert first.places == again.places != other.places and first.images == 60
     assert objections(record, first) == objections(record, other) == []
 
 
@@ -205,7 +205,7 @@ def test_what_nobody_verified_is_shown_and_not_ranked(tmp_path):
 
 
 def test_an_entry_is_verified_as_far_as_its_least_verified_run(tmp_path):
-    _, entry = board_with(tmp_path, (0, "retrained", None, None), (1, "re-evaluated", [3, 4], None))
+    _, entry = board_with(tmp_path, (0, "retrained", None, None), (1, "re-evaluated", range(60), None))
     assert (entry.level, entry.rank) == ("re-evaluated", 1)
 
 
@@ -238,3 +238,28 @@ def test_a_statement_about_no_record_or_a_wrong_place_is_a_problem(tmp_path):
     write_verification(moved, tmp_path)
     found = [p for p in validate([tmp_path / "records"]).problems if p.rule == "verification"]
     assert {(p.field, p.seen) for p in found} == {("record", repr(other.record)), ("path", "'elsewhere.json'")}
+
+
+@pytest.mark.parametrize("kind", ["re-evaluated", "retrained"])
+@pytest.mark.parametrize(("images", "level"), [(1, "claimed"), (49, "claimed"), (50, "%s")])
+def test_a_handful_of_images_confirms_nothing(tmp_path, kind, images, level):
+    """Of one image, chance explains even a broken one; two statements are no larger sample than each."""
+    made, entry = board_with(tmp_path, (0, kind, range(images), None), (0, kind, range(images - 1, -1, -1)[::-1], None),
+                             seeds=(0,))  # fmt: skip
+    assert (entry.level, entry.rank is None) == (level.replace("%s", kind), level == "claimed")
+    assert "disputed" not in entry.flags
+    found = [(p.field, p.seen) for p in validate([tmp_path / "records"]).problems if p.rule == "verification"]
+    assert found == ([("images", str(images))] if level == "claimed" else [])
+
+
+def test_a_small_test_set_is_looked_at_whole():
+    bits = dict.fromkeys(("clean", "autoattack"), [True] * 30)
+    record = synthetic_record(bits, train_counts=[9, 6, 3])
+    assert standing(record, [stated(record)]).level == "re-evaluated"
+    assert standing(record, [stated(record, places=range(29))]).level == "claimed"
+
+
+def test_too_small_a_sample_is_refused_before_it_is_attacked(finished):
+    record, folder = finished
+    with pytest.raises(UsageError, match="take at least 50"):
+        re_evaluate(record, folder, by=BY, images=49, device="cpu")
