@@ -62,7 +62,10 @@ def start_method(slug: str, output: Path | None = None) -> Started:
     if output is not None:
         files = {folder / "__init__.py": INIT, **files}
         if (root / "pyproject.toml").exists():
-            entry_point = Template(ENTRY_POINT).substitute(terms)
+            table, line = Template(ENTRY_POINT).substitute(terms).splitlines()
+            # TOML has a table once: below one that is there, only the line is missing.
+            there = table in (root / "pyproject.toml").read_text(encoding="utf-8", errors="replace")
+            entry_point = f"{line}  # below {table}\n" if there else f"{table}\n{line}\n"
         else:
             files[root / "pyproject.toml"] = PROJECT + ENTRY_POINT
     for path, text in files.items():

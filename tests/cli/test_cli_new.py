@@ -92,8 +92,17 @@ def test_a_second_method_in_a_package_leaves_its_project_file_alone(tmp_path, ca
     assert code == 0 and (tmp_path / "pyproject.toml").read_bytes() == before
     assert f"in {tmp_path / 'pyproject.toml'} add ltbench_other_loss to the packages, and register it:" in out
     lines = out.partition("register it:\n\n")[2].partition("\n\n")[0]
-    assert tomllib.loads(lines) == {
-        "project": {"entry-points": {"ltrobust_bench.methods": {"other-loss": "ltbench_other_loss"}}}
+    # TOML has a table once: what is to be added must fit below what is there.
+    added = tomllib.loads(before.decode() + lines)["project"]["entry-points"]["ltrobust_bench.methods"]
+    assert added == {"my-loss": "ltbench_my_loss", "other-loss": "ltbench_other_loss"}
+
+
+def test_a_method_in_a_package_without_methods_gets_the_whole_table(tmp_path, capsys):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "mine"\n')
+    code, out, _ = call(capsys, "new", "method", "my-loss", "--output", tmp_path)
+    lines = out.partition("register it:\n\n")[2].partition("\n\n")[0]
+    assert code == 0 and tomllib.loads(lines) == {
+        "project": {"entry-points": {"ltrobust_bench.methods": {"my-loss": "ltbench_my_loss"}}}
     }
 
 
