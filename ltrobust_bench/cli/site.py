@@ -34,7 +34,7 @@ def command(context: click.Context, results_dir: Path, records_dirs: tuple[Path,
     """
     from ltrobust_bench.report.site import build
 
-    result = build(records_dirs or (results_dir / "records",), output)
+    result = build(records_dirs or (results_dir / "records",), output, [results_dir])
     out = console()
     for message in result.messages:
         out.print(f"note: {message}", style="yellow", soft_wrap=True)

@@ -66,14 +66,15 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
         fitting = [b for b in fitting if b.usual] or fitting
     if len(fitting) != 1:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
-        nothing = "only reduced runs" if records else "no records"
+        damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""
+        nothing = "only reduced runs" if records else f"no records{damaged}"
         there = "; ".join(b.title for b in fitting or full) or f"{nothing} in {records_dir}"
         raise UsageError(f"{len(fitting)} boards fit {asked or 'the request'}; there are: {there}.")
     return fitting[0], [*problems, *fitting[0].messages]
 
 
 def read_records(folders: Sequence[Path], results: Sequence[Path] = ()) -> tuple[list[Record], list[str]]:
-    """All records below some folders that count, and a message for each file that is none.
+    """All records below some folders that count, and a message for each file that is none, and each folder missing.
 
     Args:
         results: folders whose retractions hold besides those that lie beside the records.
@@ -91,7 +92,8 @@ def read_records(folders: Sequence[Path], results: Sequence[Path] = ()) -> tuple
         raise UsageError(
             f"no records in {looked}{damaged}; make one with `ltbench run --method reat --dataset digits-lt`."
         )
-    return records, problems
+    missing = [f"there is no file or folder {folder}" for folder in folders if not folder.exists()]
+    return records, [*missing, *problems]
 
 
 def leaderboard(

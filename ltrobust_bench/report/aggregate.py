@@ -270,4 +270,9 @@ def slug_of(key: BoardKey, status: str) -> str:
     parts += [key.dataset, f"ir{key.imbalance_ratio:g}", *([key.profile] if key.profile != "exp" else [])]
     parts += [key.model, key.track]
     parts += [f"{what}{n}" for what, n in zip(("train", "test", "epochs"), key.limits, strict=True) if n is not None]
-    return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
+    slug = re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
+    return slug if len(slug) <= LONGEST_SLUG else f"{slug[:LONGEST_SLUG]}-{canonical_digest(list(key))[:8]}"
+
+
+LONGEST_SLUG = 150
+"""A file system's names have 255 bytes, and a record may call protocol, data set and network what it likes."""

@@ -20,6 +20,7 @@ from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
 from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.tables import markdown_text
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -73,7 +74,8 @@ class PaperTable:
         ranked = np.flatnonzero([entry.rank is not None for entry in self.entries])
         if len(ranked) < 2:
             return marks
-        shown = np.round(self.means[ranked], self.decimals)
+        # Not np.round: it takes 59.45 for 59.4, which prints as 59.5.
+        shown = np.vectorize(lambda mean: float(f"{mean:.{self.decimals}f}"))(self.means[ranked])
         best = shown.max(axis=0)
         rest = np.where(shown < best, shown, -np.inf).max(axis=0)
         marks[ranked] = np.where(shown == best, BEST, np.where(shown == rest, SECOND, 0))
@@ -140,9 +142,9 @@ def markdown(table: PaperTable) -> str:
             f"**{_joined(pair)}**" if mark == BEST else _joined(pair)
             for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)
         ]
-        label = _plain(_label(table, entry)).replace("\\", "\\\\").replace("|", "\\|")
+        label = markdown_text(_plain(_label(table, entry)))
         lines.append([str(entry.rank or "-"), label, *cells])
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\n{caption(table, 'bold')}\n"
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\n{markdown_text(caption(table, 'bold'))}\n"
 
 
 def latex(table: PaperTable) -> str:

@@ -12,6 +12,7 @@ from typing import get_args
 
 from ltrobust_bench.cards import Evidence
 from ltrobust_bench.report.published import COLUMNS, Ours, PublishedNumber
+from ltrobust_bench.report.tables import plain_cell
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def to_csv(numbers: Sequence[PublishedNumber], ours: Sequence[Ours | None]) -> s
         ratio = number.imbalance_ratio
         cells = number.model_dump() | {"imbalance_ratio": None if ratio is None else f"{ratio:g}"}
         own_cells = ["", ""] if own is None else [f"{own.value:.2f}", own.board.slug]
-        writer.writerow([number.paper, *(cells[column] for column in COLUMNS), *own_cells])
+        writer.writerow([number.paper, *(plain_cell(cells[column]) for column in COLUMNS), *own_cells])
     return text.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,14 @@ PER_CLASS = [
 def leaderboard_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
     """One row per entry with the columns ``LEADERBOARD``, best first; None where there is nothing to say."""
     return [
-        {**_board_cells(board), **_entry_cells(board, e), "records": " ".join(record.id for record in e.runs)}
+        {
+            **_board_cells(board),
+            **{name: round(cell, DECIMALS) + 0.0 if isinstance(cell, float) else cell for name, cell in cells.items()},
+            "records": " ".join(record.id for record in e.runs),
+        }
         for board in boards
         for e in board.entries
+        for cells in [entry_cells(board, e)]
     ]
 
 
@@ -132,8 +138,8 @@ def markdown(boards: Sequence[Board]) -> str:
     for board in boards:
         header, rows = _readable(board)
         lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 3) + ["---"], *rows]
-        parts.append(f"## {_escaped(board.title)}\n")
-        parts.append("".join("| " + " | ".join(_escaped(cell) for cell in line) + " |\n" for line in lines))
+        parts.append(f"## {markdown_text(board.title)}\n")
+        parts.append("".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines))
     return "\n".join([*parts, LEGEND + "\n"])
 
 
@@ -201,7 +207,7 @@ def _readable(board: Board, group_decimals: int = 1) -> tuple[list[str], list[li
     header += ["Worst case h/m/t", "Gap", "Seeds", "Cost", "Flags"]
     rows = []
     for e in board.entries:
-        row = _entry_cells(board, e)
+        row = entry_cells(board, e)
         low, high = (_short(100 * bound) for bound in e.interval)
         passes = row["training_forwards"] + row["training_backwards"]
         rows.append(
@@ -236,7 +242,8 @@ ATTACKS, SHOWN = ("clean", "union"), ("balanced", "head", "medium", "tail", "wor
 """What an entry's line tells of its metrics."""
 
 
-def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
+def entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
+    """What an entry's row tells of it, percentages not rounded yet: rounded twice, 59.346 would be 59.4."""
     training = [record.cost.training for record in entry.runs]
     run, auto = entry.runs[0].run, board.autoattack
     percent = dict(zip(entry.rows, (100 * entry.spread.mean).tolist(), strict=True))
@@ -256,7 +263,7 @@ def _entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
         "training_seconds": mean(work.seconds for work in training),
     }
     return {
-        **{name: None if x is None or x != x else round(x, DECIMALS) + 0.0 for name, x in numbers.items()},
+        **{name: None if x is None or x != x else x for name, x in numbers.items()},
         **_hours(entry),
         "rank": entry.rank,
         "method": entry.label,
@@ -294,8 +301,8 @@ def _hours(entry: Entry) -> dict[str, str | None]:
     return {"device": devices, **{name: f"{mean(hours):.4g}" if hours else None for name, hours in spent.items()}}
 
 
-def _short(value: Cell) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{round(value, 1) + 0.0:.1f}"
 
 
 def _lines(rows: Iterable[Iterable[Cell]]) -> str:
@@ -317,8 +324,14 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _cell(value: Cell) -> Cell:
-    return f"{value:.{DECIMALS}f}" if isinstance(value, float) else value
+    return f"{value:.{DECIMALS}f}" if isinstance(value, float) else plain_cell(value)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+def plain_cell(value: Any) -> Any:
+    """A cell of CSV; text that a spreadsheet would take for a formula gets an apostrophe, as a person types it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def markdown_text(text: str) -> str:
+    """``text`` in a Markdown table: a name can be no markup, link or cell of its own."""
+    return re.sub(r"[\\|<`*]|\](?=\()", r"\\\g<0>", text.replace("\n", " "))

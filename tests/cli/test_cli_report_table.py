@@ -62,6 +62,12 @@ def test_bad_requests(capsys):
     assert "no records" in refused(capsys, "report", "table", "--results-dir", "/nonexistent")
 
 
+def test_damaged_records_alone_are_named(capsys, tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "x.json").write_text("{")
+    assert "1 damaged, the first: " in refused(capsys, "report", "table", "--results-dir", tmp_path)
+
+
 def test_a_damaged_record_is_named_beside_the_table(capsys, tmp_path):
     shutil.copytree(RESULTS / "records", tmp_path / "records")
     broken = next((tmp_path / "records").rglob("reat/*.json"))

@@ -22,6 +22,7 @@ from ltrobust_bench.cli.run import make_plans
 from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.plan import make_plan
 from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.records.retract import retract
 from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.report import aggregate, columns, tables
 from ltrobust_bench.report.aggregate import FLAGS
@@ -249,6 +250,25 @@ def test_the_chart_is_drawn_to_scale():
     assert [name for name, *_ in drawn.groups] == ["head", "medium", "tail"]
     many = chart.per_class([500] * 100, np.full(100, 50.0), np.full((1, 100), 20.0))
     assert sum(bar.labelled for bar in many.bars) <= chart.MOST_LABELS and many.bars[0].spread is None
+
+
+def test_a_lowered_record_says_that_its_bits_are_not_all(built, html):
+    records = [r for board in built[0].boards for e in board.entries for r in e.runs]
+    assert any(record.standing.broken is not None for record in records)
+    for record in records:
+        text, lowered = html[f"records/{record.id}.html"].text, record.standing.broken is not None
+        assert ("Lowered: others broke" in text) == lowered
+        assert ("every number here is computed from it." in text) != lowered
+
+
+def test_retractions_of_the_results_hold_for_records_elsewhere(tmp_path):
+    results, (first, second) = (
+        tmp_path / "results",
+        sorted((RECORDS / "digits-v0/digits-lt-ir20/at").glob("*.json"))[:2],
+    )
+    retract(read_record(first).id, "wrong", results, {read_record(first).id: "at"})
+    shown = build([first, second], tmp_path / "site", [results])
+    assert [r.id for e in shown.boards[0].entries for r in e.runs] == [read_record(second).id]
 
 
 def test_only_a_page_is_replaced(built, tmp_path):

@@ -300,6 +300,10 @@ def test_digits_stay_as_reported(ours):
     assert {k: v for k, v in rows[0].items() if k in GOOD} == GOOD
 
 
+def test_no_cell_of_the_csv_is_a_formula():
+    assert "'=1+1" in to_csv([number(name="=1+1")], [None])
+
+
 def test_kinds_are_never_in_one_table():
     numbers = [number(kind=kind) for kind in ("second-hand", "printed", "digitized")]
     assert [block.kind for block in blocks(numbers, [None] * 3)] == ["printed", "digitized", "second-hand"]

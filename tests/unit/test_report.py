@@ -320,6 +320,40 @@ def test_markdown_and_csv_survive_odd_names():
     assert rows(tables.leaderboard_csv([board]))[0]["method"] == 'synthetic (name=a|b,"c")'
 
 
+def test_no_cell_is_a_formula():
+    record = synthetic_record()
+    hostile = record.model_copy(
+        update={"environment": record.environment.model_copy(update={"device": "=HYPERLINK(1)"})}
+    )
+    (row,) = rows(tables.leaderboard_csv(boards([hostile])))
+    assert row["device"] == "'=HYPERLINK(1)"
+    made = [synthetic_record(bits, train_counts=[9, 6, 3]) for bits in [falling_backwards()]]
+    assert float(rows(tables.leaderboard_csv(boards(made)))[0]["union_head_tail_gap"]) == -100
+
+
+def falling_backwards():
+    """The smallest of 3 classes is right, the others are wrong."""
+    return dict.fromkeys(("clean", "autoattack"), [0] * 20 + [1] * 10)
+
+
+def test_numbers_for_people_are_rounded_once():
+    """59.346 is 59.3; by way of 59.35 it would be 59.4."""
+    bits = dict.fromkeys(("clean", "autoattack"), ([1] * 29_673 + [0] * 20_327))
+    (board,) = boards([synthetic_record(bits, train_counts=[2, 1])])
+    spread = board.entries[0].percent("clean", "overall")
+    assert f"{spread:.3f}" == "59.346"
+    assert "| 59.3 |" in tables.markdown([board]) and "59.4" not in tables.markdown([board]).split("Percentages")[0]
+    (row,) = rows(tables.leaderboard_csv([board]))
+    assert row["clean_balanced"] == f"{float(board.entries[0].percent('clean', 'balanced')):.2f}"
+
+
+def test_names_of_any_length_make_folders(tmp_path):
+    long = {"protocol": "p" * 100, "dataset": "d" * 100, "model": "m" * 100}
+    records = [synthetic_record(**long), synthetic_record(**long, imbalance_ratio=30.0)]
+    slugs = [board.slug for board in boards(records)]
+    assert len(set(slugs)) == 2 and all(len(slug) < 200 for slug in slugs)
+
+
 def test_two_classes_have_no_groups(tmp_path):
     bits = {"clean": [1, 1, 1, 0], "aa-small-c": [1, 0, 0, 0]}
     record = synthetic_record({**bits, "pgd-20": bits["aa-small-c"]}, train_counts=[9, 3])
@@ -380,6 +414,11 @@ def test_leaderboard_writes_everything(results):
     assert list(frame.columns) == tables.LEADERBOARD and len(frame) == 6
     assert frame["union_balanced"].is_monotonic_decreasing
     assert not built.messages and not built.damaged
+
+
+def test_a_folder_that_is_not_there_is_a_problem(results):
+    built = leaderboard([results / "records", results / "typo"], results, figures=False)
+    assert built.messages == [f"there is no file or folder {results / 'typo'}"] and built.damaged == 1
 
 
 def test_no_records_says_what_to_do(tmp_path):

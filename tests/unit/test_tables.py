@@ -74,6 +74,25 @@ def test_marks_follow_what_is_printed():
     assert paper_table(board, columns=["clean"], groups=["all"]).marks.ravel().tolist() == [BEST, SECOND]
 
 
+@pytest.mark.parametrize("right", [(1189, 1187), (1187, 1185), (7, 5), (5, 3), (13, 11)])
+def test_marks_follow_what_is_printed_of_numbers_between_two_decimals(right):
+    """Whether 59.45 prints as 59.4 or 59.5 is up to its binary fraction, and the marks must say the same."""
+    made = [
+        synthetic_record(flat(r, 2000), train_counts=[40, 20, 10], method=name, options=OPTIONS[name])
+        for name, r in zip(("at", "trades"), right, strict=True)
+    ]
+    table = paper_table(boards(made)[0], columns=["clean"], groups=["all"])
+    shown = {e.label: row.split(",")[3] for e, row in zip(table.entries, render(table, "csv").split()[1:], strict=True)}
+    marks = dict(zip((e.label for e in table.entries), table.marks.ravel().tolist(), strict=True))
+    assert marks == {"at": BEST, "trades": BEST if shown["at"] == shown["trades"] else SECOND}
+
+
+def test_a_label_is_no_markup_of_its_own():
+    options = OPTIONS["at"] | {"<img src=x>": "[a](javascript:b)|`c`*d*"}
+    (board,) = boards([synthetic_record(method="at", options=options)])
+    assert "at (\\<img src=x>=[a\\](javascript:b)\\|\\`c\\`\\*d\\*)" in render(paper_table(board), "markdown")
+
+
 def test_one_seed_has_no_deviation():
     (board,) = boards(entry("at", [0]) + entry("reat", [0]))
     for form in ("markdown", "latex"):

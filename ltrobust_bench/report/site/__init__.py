@@ -31,7 +31,9 @@ class SiteResult:
 
 
 def build(
-    records_dirs: Sequence[Path | str] = (Path("results/records"),), output: Path | str = Path("site")
+    records_dirs: Sequence[Path | str] = (Path("results/records"),),
+    output: Path | str = Path("site"),
+    results: Sequence[Path] = (),
 ) -> SiteResult:
     """Write the static page of the records below some folders.
 
@@ -41,6 +43,7 @@ def build(
     Args:
         records_dirs: folders (or single files) to read records from.
         output: folder to write; it must be new, empty, or a page written before.
+        results: folders whose retractions and verifications hold besides those that lie beside the records.
 
     Raises:
         UsageError: if there is no readable record, or ``output`` holds something else or cannot be written.
@@ -50,7 +53,7 @@ def build(
 
     output = Path(output)
     folder.check(output)
-    records, problems = read_records([Path(name) for name in records_dirs])
+    records, problems = read_records([Path(name) for name in records_dirs], results)
     boards = aggregate.boards(records)
     files = pages.render(boards)
     folder.replace(output, files)

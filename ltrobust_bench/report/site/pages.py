@@ -102,7 +102,7 @@ class _Pages:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value + 0.0:.1f}"
+    return "–" if value is None or value != value else f"{round(value, 1) + 0.0:.1f}"
 
 
 def _table_library() -> str:

@@ -21,7 +21,7 @@ from ltrobust_bench.report import columns
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
-from ltrobust_bench.report.tables import METRICS, leaderboard_rows
+from ltrobust_bench.report.tables import METRICS, entry_cells
 
 LEVELS = {
     "claimed": "as submitted; nobody has repeated the run to verify it",
@@ -108,7 +108,7 @@ HEADINGS = [
 
 @dataclass(frozen=True)
 class Line:
-    """An entry where it stands on its board; ``cells`` are those of leaderboard.csv."""
+    """An entry where it stands on its board; ``cells`` are those of leaderboard.csv, not rounded yet."""
 
     board: Board
     entry: Entry
@@ -160,7 +160,7 @@ class Line:
 
 def lines(board: Board) -> list[Line]:
     """The entries of a board by rank; those without one stand apart, last."""
-    found = [Line(board, e, c) for e, c in zip(board.entries, leaderboard_rows([board]), strict=True)]
+    found = [Line(board, entry, entry_cells(board, entry)) for entry in board.entries]
     return sorted(found, key=lambda line: line.entry.rank is None)
 
 
@@ -286,6 +286,12 @@ class RecordView:
     @property
     def disputed(self) -> tuple[str, ...]:
         return () if self.record.standing is None else self.record.standing.disputed
+
+    @property
+    def lowered(self) -> int:
+        """How many images that its suite left standing somebody broke."""
+        broken = None if self.record.standing is None else self.record.standing.broken
+        return 0 if broken is None else int(broken.sum())
 
     @property
     def title(self) -> str:
