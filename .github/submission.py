@@ -89,8 +89,9 @@ def sort_out(changes: Sequence[Change]) -> Task:
             task.problems.append(f"{path} is generated on main; leave it out of the pull request")
         elif path.startswith("baselines/"):
             folders[path.split("/")[1]] = None
-    if any(c.path.startswith(STATEMENTS) for c in changes):
-        task.records = [RECORDS.rstrip("/")]
+    if task.records or any(c.path.startswith(STATEMENTS) for c in changes):
+        # With those that are there: a copy of one of them under another seed is sound by itself.
+        task.records.insert(0, RECORDS.rstrip("/"))
     if task.records and elsewhere:
         task.problems.append(
             f"records come in a pull request of their own, and this one also changes {elsewhere[0]}"

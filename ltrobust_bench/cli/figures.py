@@ -72,6 +72,6 @@ def command(
         click.echo(f"wrote {stem}.png, .svg and .pdf")
     for kind, reason in drawn.left_out.items():
         click.echo(f"left out {kind}: {reason}")
-    for problem in dict.fromkeys(drawn.problems):
-        click.echo(f"note: {problem}", err=True)
+    for message in dict.fromkeys(drawn.problems + drawn.notes):
+        click.echo(f"note: {message}", err=True)
     context.exit(1 if drawn.problems else 0)

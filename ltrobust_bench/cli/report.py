@@ -101,8 +101,8 @@ def compare(
                 ("better" if d.difference > 0 else "worse") if d.resolved else "not resolved",
             )
         console.print(table)
-    for problem in problems:
-        console.print(f"note: {problem}", style="yellow", soft_wrap=True)
+    for message in [*problems, *board.messages]:
+        console.print(f"note: {message}", style="yellow", soft_wrap=True)
     seeds = {d.seeds for d in found}
     for paired in sorted(seeds):
         console.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")

@@ -71,6 +71,6 @@ def command(
     else:
         write_text(output, text)
         click.echo(f"wrote {output}")
-    for problem in problems:
-        click.echo(f"note: {problem}", err=True)
+    for message in [*problems, *board.messages]:
+        click.echo(f"note: {message}", err=True)
     context.exit(1 if problems else 0)

@@ -97,7 +97,7 @@ def record_files(folder: Path) -> Iterator[Path]:
     for name, below, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         below.sort()
         place = Path(name)
-        if place.name in (RETRACTIONS, VERIFICATIONS):
+        if place.name in (RETRACTIONS, VERIFICATIONS) and "records" not in place.relative_to(folder.parent).parts:
             continue
         in_run = any((parent / "plan.json").exists() for parent in (place, *place.parents[:2]))
         for file in sorted([*files, *below]):

@@ -47,6 +47,18 @@ def board_of(path: Path) -> Path | None:
     return next((folder for folder in (whole, *whole.parents) if folder.name == "records"), None)
 
 
+def folders_beside(places: Iterable[Path], name: str) -> set[Path]:
+    """The folders of files about records, called ``name``, that hold for some places: those beside their folders
+    ``records``, never one inside.
+
+    Args:
+        places: folders ``records``, what lies in them, or the folder above.
+    """
+    places = list(places)
+    boards = {board for board in map(board_of, places) if board is not None}
+    return {place / name for place in places if place.name != "records"} | {board.parent / name for board in boards}
+
+
 def read_retraction(path: Path) -> Retraction:
     """The retraction in a file.
 
@@ -72,12 +84,9 @@ def retractions_beside(places: Iterable[Path]) -> tuple[dict[str, Retraction], l
     Args:
         places: folders ``records``, what lies in them, or the folder above.
     """
-    folders = {place / FOLDER for place in places} | {
-        board.parent / FOLDER for board in map(board_of, places) if board is not None
-    }
     found: dict[str, Retraction] = {}
     problems = []
-    for path in sorted(p for folder in folders for p in folder.glob("*.json")):
+    for path in sorted(p for folder in folders_beside(places, FOLDER) for p in folder.glob("*.json")):
         try:
             retraction = read_retraction(path)
         except RecordError as error:

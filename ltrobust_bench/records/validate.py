@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -110,6 +110,7 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     files = _files(paths, set(history.changed))
     documents, unreadable = load(files)
     problems += unreadable
+    documents = [_on_the_outermost(document, boards) for document in documents]
     for board in sorted(boards):
         problems += _wrong_statements(board, documents)
     retracted, _ = retractions_beside(paths)
@@ -178,6 +179,12 @@ def _read(path: Path) -> Record | list[Finding]:
     if path.is_symlink():
         raise RecordError("it is a symbolic link")
     return decode(path)
+
+
+def _on_the_outermost(document: Document, boards: Iterable[Path]) -> Document:
+    """A folder ``records`` in another one is no board of its own, where a run could be filed a second time."""
+    around = [board for board in sorted(boards) if document.path.absolute().is_relative_to(board)]
+    return replace(document, board=around[0]) if around else document
 
 
 def _is_board(folder: Path) -> bool:

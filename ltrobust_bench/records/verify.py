@@ -19,7 +19,7 @@ from ltrobust_bench.evaluation.metrics import metrics_from_bits
 from ltrobust_bench.files import write_text
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.protocol.spec import Strict, canonical_digest
-from ltrobust_bench.records.retract import board_of
+from ltrobust_bench.records.retract import folders_beside
 from ltrobust_bench.records.schema import Environment, Level, Record, Sha256, Standing, pack, unpack
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 
@@ -154,9 +154,7 @@ def verifications_beside(places: Iterable[Path]) -> tuple[dict[str, list[Verific
     Args:
         places: folders ``records``, what lies in them, or the folder above.
     """
-    places = list(places)
-    folders = {place / FOLDER for place in places}
-    folders |= {board.parent / FOLDER for board in map(board_of, places) if board is not None}
+    folders = folders_beside(places, FOLDER)
     found: dict[str, list[Verification]] = {}
     problems = []
     for path in sorted(p for folder in folders for p in folder.glob("*.json")):

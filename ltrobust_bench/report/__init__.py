@@ -46,7 +46,7 @@ class LeaderboardResult:
 
 
 def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
-    """The one board of full runs that fits, and what was wrong with records on the way.
+    """The one board of full runs that fits, and a message for each file that is no record.
 
     Args:
         wanted: fields of the board's key (dataset, protocol, track, imbalance_ratio, profile, model); None fits all,
@@ -70,7 +70,7 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
         nothing = "only reduced runs" if records else f"no records{damaged}"
         there = "; ".join(b.title for b in fitting or full) or f"{nothing} in {records_dir}"
         raise UsageError(f"{len(fitting)} boards fit {asked or 'the request'}; there are: {there}.")
-    return fitting[0], [*problems, *fitting[0].messages]
+    return fitting[0], problems
 
 
 def read_records(folders: Sequence[Path], results: Sequence[Path] = ()) -> tuple[list[Record], list[str]]:

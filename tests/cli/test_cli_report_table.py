@@ -10,6 +10,8 @@ from pathlib import Path
 
 from command_line import call, refused
 
+from ltrobust_bench.records.io import read_record, write_record
+
 RESULTS = Path(__file__).parents[2] / "results"
 TABLE = ["report", "table", "--dataset", "digits-lt", "--results-dir", RESULTS]
 
@@ -60,6 +62,17 @@ def test_bad_requests(capsys):
     assert "0 boards fit" in refused(capsys, *TABLE, "--imbalance-ratio", 7)
     assert "--format" in refused(capsys, *TABLE, "--format", "word")
     assert "no records" in refused(capsys, "report", "table", "--results-dir", "/nonexistent")
+
+
+def test_a_board_that_looks_odd_is_no_problem(capsys, tmp_path):
+    """Exit code 1 is for files that are no records."""
+    for path in (RESULTS / "records" / "digits-v0" / "digits-lt-ir20" / "at").glob("*-s[01]-*.json"):
+        record = read_record(path)
+        again = record.model_copy(update={"run": record.run.model_copy(update={"seed": 0})})
+        write_record(again, tmp_path / "records" / path.name)
+    for command in (("table",), ("figures", "per_class"), ("leaderboard", "--no-figures")):
+        code, out, err = call(capsys, "report", *command, "--results-dir", tmp_path)
+        assert code == 0 and "was run more than once with different results" in out + err, command
 
 
 def test_damaged_records_alone_are_named(capsys, tmp_path):

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ltrobust_bench.records.io import read_record, write_record
+
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((GITHUB / "workflows").glob("*.yml"))}
@@ -39,7 +41,7 @@ def sorted_out(*paths):
 
 def test_records_alone_are_validated_and_nothing_else():
     task = sorted_out(RECORD, "results/records/digits-v0/x/y/z.json", "results/published/mine.csv")
-    assert task.records == [RECORD, "results/records/digits-v0/x/y/z.json"]
+    assert task.records == ["results/records", RECORD, "results/records/digits-v0/x/y/z.json"]
     assert task.methods == [] and task.problems == [] and task.published
 
 
@@ -51,7 +53,7 @@ def test_methods_are_checked_by_their_slug_once():
 @pytest.mark.parametrize("kind", ["retractions", "verifications"])
 def test_statements_about_records_are_examined_with_the_whole_folder(kind):
     task = sorted_out(f"results/{kind}/0123456789ab.json", RECORD)
-    assert task.records == ["results/records"] and task.problems == []
+    assert task.records == ["results/records", RECORD] and task.problems == []
 
 
 def test_other_changes_need_nothing():
@@ -163,13 +165,24 @@ def test_a_sound_record_passes_and_an_edited_one_does_not(branch, capsys):
     shutil.copy(other, (branch / RECORD).parent)
     commit("record")
     code, text = examine(capsys)
-    assert code == 0 and "## Records: 1 examined\n\n- nothing wrong" in text
+    assert code == 0 and "## Records: 2 examined\n\n- nothing wrong" in text
 
     path = branch / RECORD
     path.write_text(path.read_text().replace('"trials": 0', '"trials": 1'))
     commit("edit")
     code, text = examine(capsys)
     assert code == 1 and "1 problem." in text and "edited; add a retraction" in text
+
+
+def test_a_record_of_main_under_another_seed_is_found_out(branch, capsys):
+    record = read_record(branch / RECORD)
+    copied = record.model_copy(update={"run": record.run.model_copy(update={"seed": 7})})
+    write_record(copied, branch / "results" / "records" / copied.run.record_path())
+    commit("record")
+    code, text = examine(capsys)
+    assert (
+        code == 1 and "result.weights_sha256: must differ from" in text and f"a run of seed {record.run.seed}" in text
+    )
 
 
 def test_published_numbers_are_read(branch, capsys):

@@ -392,6 +392,25 @@ def test_a_board_is_built_from_whatever_passes_the_schema():
     assert len(board.entries) == 1
 
 
+def test_a_board_inside_a_board_is_none():
+    """There, a run could be filed a second time, and a retraction would be nobody's."""
+    path = file(read_record(LATER))
+    inner = file(read_record(LATER), Path("results/records"))
+    found = {(p.path, p.rule) for p in validate([Path("results/records")], now=NOW).problems}
+    assert found == {(str(inner), "place"), (str(inner), "one-file-a-run")}
+    # Named on its own, as a pull request's files are, it is examined like that too.
+    assert {(p.path, p.rule) for p in validate([Path("results/records"), inner], now=NOW).problems} == found
+    inner.unlink()
+    for folder in ("retractions", "verifications"):
+        stray = Path("results/records") / folder / f"{read_record(path).id}.json"
+        stray.parent.mkdir()
+        said = {"record": read_record(path).id, "path": str(path), "reason": "mine is better", "date": "2026-01-01"}
+        stray.write_text(json.dumps(said))
+        assert {p.path for p in validate([Path("results/records")], now=NOW).problems} == {str(stray)}
+        assert [r.id for r in find_records([Path("results/records")])[0]] == [read_record(path).id]
+        stray.unlink()
+
+
 def git(*arguments, cwd="."):
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
     subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)

@@ -45,11 +45,13 @@ class Drawn:
         written: figures, each a path without its ending.
         left_out: kinds that were not drawn, with the reason.
         problems: what was wrong with files on the way.
+        notes: what looks odd on the board.
     """
 
     written: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, figure: Figure, stem: Path) -> None:
         save(figure, stem)
@@ -91,6 +93,7 @@ def draw_kinds(
         except UsageError as error:
             drawn.left_out |= dict.fromkeys(of_board, str(error))
         else:
+            drawn.notes = board.messages
             if names:
                 board = replace(board, entries=entries_called(board, names, "clean"))
             folder = output or results_dir / "figures" / board.slug
