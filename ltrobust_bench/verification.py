@@ -91,6 +91,7 @@ def retrain(
         RecordError: if the installed package would do another run (another protocol, card, split).
     """
     run = record.run
+    given = run.options | run.overrides
     plan = make_plan(
         run.method,
         run.dataset,
@@ -100,9 +101,11 @@ def retrain(
         profile=run.profile,
         model=run.model,
         seed=run.seed,
-        settings={name: value for name, value in (run.options | run.overrides).items() if value is not None},
+        settings={name: value for name, value in given.items() if value is not None and name != "precision"},
         plugin_names=run.plugins,
         data_dir=data_dir,
+        precision=run.recipe.precision if "precision" in run.overrides else None,
+        policy=run.policy,
     )
     if plan.run.key() != run.key():
         raise RecordError(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.protocol import default_protocol, load_protocol
 from ltrobust_bench.protocol.spec import FOLDER, DatasetTerms
@@ -82,7 +83,7 @@ def _policy(run: RunSection) -> list[str]:
 
 def _protocol_digest(run: RunSection) -> str | None:
     try:
-        return load_protocol(run.protocol).digest(run.dataset)
+        return protocol_for(run.dataset, run.protocol).digest(run.dataset)
     except LTBenchError:
         return None
 

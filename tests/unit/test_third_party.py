@@ -23,6 +23,7 @@ from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.registry import DuplicateNameError, Entry
 from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.report.reproduce import obstacles
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "third_party"
 
@@ -122,6 +123,10 @@ def test_a_data_sets_own_terms_are_part_of_the_protocols_digest(example):
     assert other.digest("third-data") != smoke.digest("third-data")
     assert smoke.digest("digits-lt") == load_protocol("smoke").digest("digits-lt")
     assert make_task("third-data").protocol.name == "ltr-linf-v1"
+
+
+def test_nothing_stands_in_the_way_of_repeating_a_run_on_its_data(example):
+    assert obstacles(make_plan("at", "third-data", protocol="smoke").run) == []
 
 
 def test_a_protocols_terms_go_before_the_data_sets_own(example, monkeypatch):

@@ -11,7 +11,10 @@ from record_factory import synthetic_record
 
 from ltrobust_bench import bench
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
+from ltrobust_bench.plan import make_plan
+from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.io import find_records, write_record
+from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.records.validate import validate
 from ltrobust_bench.records.verify import (
     objections,
@@ -63,6 +66,13 @@ def test_training_again_gives_the_record(finished):
     statement = retrain(record, by=BY, device="cpu")
     assert statement.weights_sha256 == record.result.weights_sha256
     assert standing(record, [statement]).level == "retrained"
+
+
+@pytest.mark.parametrize("how", [{"policy": Policy(crafting="folded")}, {"precision": "bf16"}])
+def test_training_again_is_done_as_the_record_was(how, tmp_path):
+    plan = make_plan("at", "digits-lt", protocol="smoke", **how)
+    record = bench.run_plan(plan, runs_dir=tmp_path, results_dir=None, device=torch.device("cpu"), progress=Silent())
+    assert standing(record, [retrain(record, by=BY, device="cpu")]).level == "retrained"
 
 
 def test_other_weights_are_refused(finished, tmp_path):
