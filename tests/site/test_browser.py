@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pages import HOSTILE, RECORDS, hostile_record
 
-from ltrobust_bench.records.io import read_record
+from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.report.site import build
 
 CHROMIUM = os.environ.get("LTBENCH_CHROMIUM", "/usr/bin/chromium")
@@ -59,7 +59,7 @@ def opened(browser, site):
     """Opens a page; at the end there was no message on the console, no error, and no request out of the folder."""
     contexts, wrong = [], []
 
-    def open_page(name="index.html", **settings):
+    def open_page(name="index.html", site=site, **settings):
         context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **settings})
         contexts.append(context)
         page = context.new_page()
@@ -195,6 +195,17 @@ def test_a_phone_scrolls_the_table_not_the_page(opened, site, name):
         method = page.locator(f"{BOARD} tbody th").first
         page.locator(f"{BOARD} .scroll").evaluate("box => (box.scrollLeft = 300)")
         assert method.bounding_box()["x"] == pytest.approx(16, abs=1), "the method stays in sight"
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_name_without_spaces_does_not_widen_the_page(opened, tmp_path, width):
+    record = read_record(next((RECORDS / "digits-v0" / "digits-lt-ir20" / "at").glob("*.json")))
+    named = record.run.model_copy(update={"method": "m" * 100, "options": {"o" * 200: "v" * 200}})
+    write_record(record.model_copy(update={"run": named}), tmp_path / "records" / "long.json")
+    index = build([tmp_path / "records"], tmp_path / "site").index
+    for path in (index, *index.parent.glob("records/*.html"), index.parent / "methods" / f"{'m' * 100}.html"):
+        page = opened(path.relative_to(index.parent), viewport={"width": width, "height": 760}, site=index.parent)
+        assert page.evaluate("document.documentElement.scrollWidth") == width, path
 
 
 def test_the_first_stop_of_the_keyboard_skips_to_the_content_and_focus_is_seen(opened):
