@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST = 50
+"""Names that a message lists; there may be thousands of records."""
+
 
 class LTBenchError(Exception):
     """Base of every error this package raises on purpose."""
@@ -47,5 +50,6 @@ class UnknownNameError(UsageError):
         if near:
             offer = f"did you mean {' or '.join(repr(n) for n in near)}?"
         else:
-            offer = f"known: {', '.join(self.choices) or 'none'}."
+            more = f", and {len(self.choices) - MOST} more" if len(self.choices) > MOST else ""
+            offer = f"known: {', '.join(self.choices[:MOST]) or 'none'}{more}."
         super().__init__(f"unknown {kind} {name!r}: {offer}{' ' + hint if hint else ''}")

@@ -80,7 +80,11 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
     from ltrobust_bench.records.io import write_record
     from ltrobust_bench.records.submit import git_commands, refusals, submission
 
-    submissions = [submission(run, results_dir) for run in runs]
+    submissions = []
+    for run in runs:
+        each = submission(run, results_dir)
+        if each not in submissions:  # a run's folder and its record may both be named
+            submissions.append(each)
     problems = refusals(submissions, results_dir)
     for problem in problems:
         click.echo(str(problem))

@@ -90,6 +90,8 @@ def test_wrong_requests(capsys, here):
     assert "no such commit" in refused(capsys, "record", "validate", RECORDS, "--against", "no/such/branch")
     assert "--reason" in refused(capsys, "record", "retract", "0" * 12)
     assert "unknown record" in refused(capsys, "record", "retract", "0" * 12, "--reason", "x")
+    many = refused(capsys, "record", "retract", "../../x", "--reason", "x")
+    assert f", and {COUNT - 51} more. The column" in many and len(many) < 1000
     assert "RUN" in refused(capsys, "record", "submit")
     assert "no record" in refused(capsys, "record", "submit", "runs")
 
@@ -119,6 +121,11 @@ def test_submit_files_the_record_and_prints_the_commands_that_propose_it(capsys,
     before = place.read_bytes()
     code, out, _ = call(capsys, "record", "submit", "runs/reat/record.json")
     assert code == 0 and f"already there: {place}" in out and place.read_bytes() == before
+
+
+def test_a_run_and_its_record_are_one_submission(capsys, here):
+    code, out, _ = call(capsys, "record", "submit", "runs/reat", "runs/reat/record.json")
+    assert code == 0 and out.count("wrote: ") == 1
 
 
 def test_submit_never_overwrites(capsys, here):
