@@ -33,6 +33,8 @@ UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
 """Flags of an entry whose card or precision asks for no rank, and of one that is among the first with too few seeds."""
 CLAIMED = "claimed"
 """Flag of an entry on a public board that nobody has verified."""
+OTHER_SEEDS = "other seeds"
+"""Flag of an entry that no test compares with one above it."""
 REDUCED_PRECISION = "reduced precision"
 """Flag of an entry that was trained in bfloat16."""
 FLAGS = {
@@ -46,6 +48,7 @@ FLAGS = {
     "unknown protocol": "no installed protocol has the digest of the one it was run under",
     REDUCED_PRECISION: "trained in bfloat16, which is not shown to change nothing: shown, but not ranked",
     UNRANKED: "a reference, or not the authors' method: its card asks for no rank",
+    OTHER_SEEDS: "no seed in common with an entry above it: nothing tells the two apart, so its rank may be too good",
     NEEDS_SEEDS: f"a claim to ranks 1 to {TOP} needs {TOP_SEEDS} seeds; this entry has fewer",
     **MEANINGS,
 }
@@ -256,12 +259,26 @@ def _ranked(entries: list[Entry]) -> list[Entry]:
         better = np.triu(resolved_pairs([e.runs for e in taking_part]), 1)
         ranks = np.maximum.accumulate(1 + better.sum(axis=0))
         rank = {e.label: int(r) for e, r in zip(taking_part, ranks, strict=True)}
-    return [_placed(e, rank.get(e.label)) for e in ordered]
+    apart = _with_other_seeds(taking_part)
+    return [_placed(e, rank.get(e.label), e.label in apart) for e in ordered]
 
 
-def _placed(entry: Entry, rank: int | None) -> Entry:
+def _with_other_seeds(ordered: Iterable[Entry]) -> set[str]:
+    """Labels of entries that share no seed with one above."""
+    above: set[frozenset[int]] = set()
+    found = set()
+    for entry in ordered:
+        seeds = frozenset(record.run.seed for record in entry.runs)
+        if any(seeds.isdisjoint(others) for others in above):
+            found.add(entry.label)
+        above.add(seeds)
+    return found
+
+
+def _placed(entry: Entry, rank: int | None, apart: bool) -> Entry:
     few = rank is not None and rank <= TOP and len(entry.runs) < TOP_SEEDS
-    return replace(entry, rank=rank, flags=[*entry.flags, NEEDS_SEEDS] if few else entry.flags)
+    flags = {OTHER_SEEDS: apart, NEEDS_SEEDS: few}
+    return replace(entry, rank=rank, flags=[*entry.flags, *(flag for flag, holds in flags.items() if holds)])
 
 
 def slug_of(key: BoardKey, status: str) -> str:

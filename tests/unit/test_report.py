@@ -172,6 +172,16 @@ def test_five_seeds_make_a_claim_to_the_top():
     assert {e.label: NEEDS_SEEDS in e.flags for e in board.entries} == {"a": False, "b": False, "c": True}
 
 
+def test_who_takes_other_seeds_than_all_others_is_flagged():
+    """No test compares it with anybody, so a bad entry shares a rank with the one above it."""
+    made = [synthetic_record(many(18), train_counts=COUNTS, method="good", seed=s) for s in range(3)]
+    made += [synthetic_record(many(3), train_counts=COUNTS, method="bad", seed=s) for s in range(7, 10)]
+    made += [synthetic_record(many(1), train_counts=COUNTS, method="worst", seed=s) for s in range(2, 8)]
+    flagged = {e.label: "other seeds" in e.flags for e in boards(made)[0].entries}
+    assert flagged == {"good": False, "bad": True, "worst": False}
+    assert boards(made)[0].entries[1].rank == 1
+
+
 def test_runs_that_build_on_their_own_seeds_run_are_one_entry():
     made = [synthetic_record(seed=s, method="crt", base_key=f"{s}" * 64) for s in range(3)]
     (board,) = boards(made)
