@@ -49,14 +49,15 @@ def board_of(path: Path) -> Path | None:
 
 def folders_beside(places: Iterable[Path], name: str) -> set[Path]:
     """The folders of files about records, called ``name``, that hold for some places: those beside their folders
-    ``records``, never one inside.
+    ``records``, never one inside; absolute, so that none is read twice.
 
     Args:
         places: folders ``records``, what lies in them, or the folder above.
     """
     places = list(places)
     boards = {board for board in map(board_of, places) if board is not None}
-    return {place / name for place in places if place.name != "records"} | {board.parent / name for board in boards}
+    above = {place.absolute() for place in places if place.name != "records"}
+    return {folder / name for folder in above | {board.parent for board in boards}}
 
 
 def read_retraction(path: Path) -> Retraction:

@@ -158,3 +158,12 @@ def test_names_of_statements_are_escaped(tmp_path, folder):
         Path(os.fsdecode(os.fsencode(tmp_path / folder) + b"/" + name)).write_text("{}")
     _, problems = find_records([tmp_path / "records"])
     assert len(problems) == 2 and all(problem.isprintable() for problem in problems)
+
+
+def test_a_statement_that_two_places_lead_to_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filed(Path("results"))
+    for folder in ("retractions", "verifications"):
+        (Path("results") / folder).mkdir()
+        (Path("results") / folder / "x.json").write_text("{}")
+    assert len(find_records([Path("results/records")], [Path("results")])[1]) == 2
