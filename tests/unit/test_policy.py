@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from record_factory import synthetic_record
 
 from ltrobust_bench import bench
