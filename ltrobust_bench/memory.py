@@ -78,14 +78,18 @@ class Splitting(nn.Module):
             work: uses this model on ``images`` images; must be repeatable.
 
         Raises:
-            RuntimeError: out of memory with one image at a time.
+            LTBenchError: if it does not suffice for one image at a time.
         """
         while True:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.parts >= images:
+                if not out_of_memory(error):
                     raise
+                if self.parts >= images:
+                    raise LTBenchError(
+                        f"{images} images do not fit in memory, not even passed one at a time; use another device."
+                    ) from None
             self.parts *= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
