@@ -139,6 +139,12 @@ def robust_but_wrong_when_clean(sample: Sample, rng: random.Random) -> None:
 
 
 @mutation("result", "schema")
+def an_attack_with_the_name_of_all_together(sample: Sample, rng: random.Random) -> None:
+    bits = sample.raw["result"]["bits"]
+    bits["union"] = bits[rng.choice([name for name in bits if name != "clean"])]
+
+
+@mutation("result", "schema")
 def bits_of_another_number_of_images(sample: Sample, rng: random.Random) -> None:
     name = rng.choice(list(sample.raw["result"]["bits"]))
     bits = bits_of(sample, name)

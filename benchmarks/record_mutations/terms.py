@@ -84,7 +84,7 @@ def an_attack_less(sample: Sample, rng: random.Random) -> None:
 @mutation("result", "terms")
 def an_attack_by_another_name(sample: Sample, rng: random.Random) -> None:
     bits = sample.raw["result"]["bits"]
-    bits[rng.choice(["pgd-7", "square", "union"])] = bits.pop("pgd-20") if rng.random() < 0.5 else bits["pgd-20"]
+    bits[rng.choice(["pgd-7", "square", "mim-7"])] = bits.pop("pgd-20") if rng.random() < 0.5 else bits["pgd-20"]
 
 
 @mutation("run", "split")
