@@ -36,8 +36,17 @@ command.add_command(table.command)
     help="Read records from this folder or file instead; may be given several times.",
 )
 @click.option("--no-figures", is_flag=True, help="Write the tables only.")
+@click.option(
+    "--top",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="Entries printed of each board; files hold all.",
+)
 @click.pass_context
-def leaderboard(context: click.Context, results_dir: Path, records_dirs: tuple[Path, ...], no_figures: bool) -> None:
+def leaderboard(
+    context: click.Context, results_dir: Path, records_dirs: tuple[Path, ...], no_figures: bool, top: int
+) -> None:
     """Rank all runs by worst-case robust accuracy, and write leaderboard.csv, groups.csv, per_class.csv,
     leaderboard.md and figures.
 
@@ -45,14 +54,16 @@ def leaderboard(context: click.Context, results_dir: Path, records_dirs: tuple[P
     """
     from rich.console import Console
 
+    from ltrobust_bench.records.io import without_collection
     from ltrobust_bench.report import leaderboard as build
     from ltrobust_bench.report.tables import LEGEND, terminal_table
 
-    result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     console = Console(highlight=False, markup=False, emoji=False)
-    for board in result.boards:
-        console.print(board.title, style="bold")
-        console.print(terminal_table(board, console.width))
+    with without_collection():
+        result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
+        for board in result.boards:
+            console.print(board.title, style="bold")
+            console.print(terminal_table(board, console.width, top))
     console.print(LEGEND, style="dim")
     for message in result.messages:
         console.print(f"note: {message}", style="yellow", soft_wrap=True)

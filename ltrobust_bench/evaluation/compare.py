@@ -116,12 +116,13 @@ def compare(entries: Sequence[tuple[str, Sequence[Record]]], attack: str = "unio
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Sums over the seeds that two entries share, for all pairs of entries at once; arrays of shape [E, E]."""
+    """Sums over the seeds that two entries share, of the first minus the second; one place per pair of entries, ordered
+    as by ``np.triu_indices``."""
 
     shared: np.ndarray
     total: np.ndarray
     squares: np.ndarray
-    lows: np.ndarray
+    halves: np.ndarray
     smallest: np.ndarray
     largest: np.ndarray
     p_value: np.ndarray
@@ -143,87 +144,99 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
     from scipy.special import stdtrit
 
     count = len(entries)
+    first, second = np.triu_indices(count, 1)
     sums = _sums(entries, attack)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = sums.total / sums.shared
-        low = sums.lows / sums.shared
+        mean, half = sums.total / sums.shared, sums.halves / sums.shared
         spread = np.sqrt(np.maximum(sums.squares - sums.shared * mean**2, 0) / (sums.shared - 1))
-        half = stdtrit(np.maximum(sums.shared - 1, 1), 0.975) * spread / np.sqrt(sums.shared)
-    several = sums.shared > 1
-    low = np.where(several, np.minimum(low, mean - half), low)
-    p_value = np.where((sums.shared > 0) & (sums.smallest == sums.largest), sums.p_value, 1.0)
-    np.fill_diagonal(p_value, 2.0)  # last in its row, in nobody's family, and never small
+        by_seed = stdtrit(np.maximum(sums.shared - 1, 1), 0.975) * spread / np.sqrt(sums.shared)
+    half = np.where(sums.shared > 1, np.maximum(half, by_seed), half)
+    p_value = np.full((count, count), 2.0)  # the diagonal: last in its row, in nobody's family, and never small
+    tested = np.where((sums.shared > 0) & (sums.smallest == sums.largest), sums.p_value, 1.0)
+    p_value[first, second] = p_value[second, first] = tested
     ordered = np.sort(p_value, axis=1)
     # Holm: below the first that is too large for its place, all are significant.
     too_large = ordered * np.maximum(count - 1 - np.arange(count), 1) >= LEVEL
     limit = np.take_along_axis(ordered, too_large.argmax(axis=1, keepdims=True), axis=1)
-    significant: np.ndarray = p_value < limit
-    return significant.T & (low > 0)
+    above = np.zeros((count, count), dtype=bool)
+    above[first, second], above[second, first] = mean - half > 0, -mean - half > 0
+    return (p_value < limit).T & above
 
 
 def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
     labels = entries[0][0].labels()
     by_seed = [{r.run.seed: r for r in runs} for runs in entries]
-    shape = (len(entries), len(entries))
-    shared, total, squares, lows, p_value = (np.zeros(shape) for _ in range(5))
-    smallest, largest = np.full(shape, np.inf), np.full(shape, -np.inf)
+    count = len(entries)
+    pairs = count * (count - 1) // 2
+    shared, total, squares, halves, p_value = (np.zeros(pairs) for _ in range(5))
+    smallest, largest = np.full(pairs, np.inf), np.full(pairs, -np.inf)
     for seed in sorted({seed for runs in by_seed for seed in runs}):
         here = np.flatnonzero([seed in runs for runs in by_seed])
+        first, second = np.triu_indices(len(here), 1)
         # All of them, as a rule: then nothing has to be picked out.
-        at: Any = np.ix_(here, here) if len(here) < len(entries) else np.s_[:, :]
+        at: Any = slice(None) if len(here) == count else _place(here[first], here[second], count)
         packed = np.concatenate([by_seed[i][seed].packed([attack]) for i in here])
         bits = np.unpackbits(packed, axis=1, count=len(labels)).view(bool)
-        only, difference, variance = _one_seed(bits, labels)
-        agree = np.sign(only - only.T) == np.sign(difference)
+        one, other, difference, variance = _one_seed(bits, labels, first, second)
+        sign = np.sign(difference)
         shared[at] += 1
         total[at] += difference
         squares[at] += difference**2
-        lows[at] += difference - NORMAL * np.sqrt(variance)
-        smallest[at] = np.minimum(smallest[at], np.sign(difference))
-        largest[at] = np.maximum(largest[at], np.sign(difference))
-        p_value[at] = np.maximum(p_value[at], np.where(agree, _mcnemar_matrix(only), 1.0))
-    return _Pairs(shared, total, squares, lows, smallest, largest, p_value)
+        halves[at] += NORMAL * np.sqrt(variance)
+        smallest[at] = np.minimum(smallest[at], sign)
+        largest[at] = np.maximum(largest[at], sign)
+        agree = np.sign(one - other) == sign
+        p_value[at] = np.maximum(p_value[at], np.where(agree, _mcnemar(one, other), 1.0))
+    return _Pairs(shared, total, squares, halves, smallest, largest, p_value)
 
 
-def _one_seed(bits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For all pairs of one seed's runs: images that only the first gets right, class-balanced difference, and its
-    variance as in :func:`paired_interval`; each of shape [E, E].
+def _place(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Where ``np.triu_indices(count, 1)`` has the pairs (first, second)."""
+    place: np.ndarray = first * (2 * count - first - 1) // 2 + second - first - 1
+    return place
+
+
+def _one_seed(
+    bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For pairs of one seed's runs: images that only the first gets right, and only the second; class-balanced
+    difference, and its variance as in :func:`paired_interval`.
 
     Classes with equally many images are taken together; all but the last divisions are of whole numbers, so runs that
     do not differ have difference and variance 0.
     """
-    only = np.zeros((len(bits), len(bits)))
-    difference, variance = np.zeros_like(only), np.zeros_like(only)
+    one, other, difference, variance = (np.zeros(len(first)) for _ in range(4))
+    pair = first * len(bits) + second
     counts = np.bincount(labels)
     for images in np.unique(counts[counts > 0]):
         own = bits[:, counts[labels] == images]
         right = own.reshape(len(own), -1, images).sum(axis=2, dtype=np.float64)
         # Images that nobody gets right are many on a robust board; sums of float32 are exact up to 2 ** 24.
         some = own[:, own.any(axis=0)].astype(np.float32)
-        total, common = right.sum(axis=1), (some @ some.T).astype(np.float64)
-        squares = right @ right.T
-        change = np.add.outer(total, total) - 2 * common
-        mean_squares = np.add.outer(squares.diagonal(), squares.diagonal()) - 2 * squares
-        only += total[:, None] - common
-        difference += np.subtract.outer(total, total) / images
-        variance += (change - mean_squares / images) / images**2
+        common, products = (some @ some.T).take(pair).astype(np.float64), right @ right.T
+        total, squares = right.sum(axis=1), products.diagonal()
+        here, there = total[first] - common, total[second] - common
+        class_squares = squares[first] + squares[second] - 2 * products.take(pair)
+        one += here
+        other += there
+        difference += (here - there) / images
+        variance += (here + there - class_squares / images) / images**2
     classes = np.count_nonzero(counts)
-    return only, difference / classes, variance / classes**2
+    return one, other, difference / classes, variance / classes**2
 
 
-def _mcnemar_matrix(only: np.ndarray) -> np.ndarray:
-    """:func:`mcnemar` of all pairs; each distinct pair of counts is computed once."""
+def _mcnemar(first_only: np.ndarray, second_only: np.ndarray) -> np.ndarray:
+    """:func:`mcnemar` of many pairs, shape [P]; equal pairs of counts are computed once."""
     from scipy.special import betainc
 
-    upper = np.triu_indices(len(only), 1)
-    first, second = only[upper].astype(np.int64), only.T[upper].astype(np.int64)
-    base = first.max(initial=0) + second.max(initial=0) + 1
-    keys, inverse = np.unique((first + second) * base + np.minimum(first, second), return_inverse=True)
+    few = np.minimum(first_only, second_only).astype(np.int64)
+    total = (first_only + second_only).astype(np.int64)
+    base = few.max(initial=0) + 1
+    keys, inverse = np.unique(total * base + few, return_inverse=True)
     totals, fews = np.divmod(keys, base)
-    p_value = np.ones_like(only)
     # The binomial distribution function, by the incomplete beta function; there is none of no images.
-    p_value[upper] = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))[inverse]
-    return np.minimum(p_value, p_value.T)
+    p_value: np.ndarray = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))[inverse]
+    return p_value
 
 
 def _differences(first: str, second: str, pairs: list[tuple[Record, Record]], attack: str) -> list[Difference]:

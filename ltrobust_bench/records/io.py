@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
+from ltrobust_bench.parallel import each
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import retractions_beside
@@ -123,17 +124,29 @@ def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple
     folders = list(folders)
     retracted, problems = retractions_beside([*folders, *results])
     found: dict[str, Record] = {}
-    for folder in folders:
-        for path in [folder] if folder.is_file() else record_files(folder):
-            try:
-                record = read_record(path)
-            except RecordError as error:
-                problems.append(str(error))
-                continue
-            if record.id not in retracted:
-                found.setdefault(record.id, record)
+    paths = [path for folder in folders for path in ([folder] if folder.is_file() else record_files(folder))]
+    for record in each(_record_or_message, paths, len(paths) * SECONDS, AT_ONCE):
+        if isinstance(record, str):
+            problems.append(record)
+        elif record.id not in retracted:
+            found.setdefault(record.id, record)
     records, unreadable = judged(list(found.values()), [*folders, *results])
     return records, problems + unreadable
+
+
+AT_ONCE = 100
+"""Files that a process reads together."""
+SECONDS = 5e-4
+"""About what reading a record takes, and nearly as much what is done with it."""
+
+
+def _record_or_message(path: Path) -> Record | str:
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        return str(error)
+    _ = record.id  # kept with the record
+    return record
 
 
 @contextmanager

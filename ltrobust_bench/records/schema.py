@@ -116,6 +116,13 @@ class RunSection(Strict):
         later does not change the key of a run that does not use it."""
         return canonical_digest(self.model_dump(mode="json", exclude_defaults=True))
 
+    def digests(self) -> tuple[str, str]:
+        """The run key, and the same digest of what the seeds of an entry share: the run that one builds on has its
+        seed."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        shared = {name: value for name, value in values.items() if name not in ("seed", "base_key")}
+        return canonical_digest(values), canonical_digest(shared)
+
     def folder_name(self) -> str:
         """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
         label = "+".join([self.method, *self.plugins])
@@ -257,7 +264,16 @@ class Record(Strict):
     def id(self) -> str:
         """First 12 hex digits of run key and result digest together."""
         # The canonical_digest of both: hex digits need no escapes.
-        return hashlib.sha256(f'["{self.run.key()}","{self.result.digest}"]'.encode()).hexdigest()[:12]
+        return hashlib.sha256(f'["{self._digests[0]}","{self.result.digest}"]'.encode()).hexdigest()[:12]
+
+    @property
+    def entry_key(self) -> str:
+        """Digest (hex) of the run without its seed: records that have the same are seeds of one entry."""
+        return self._digests[1]
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        return self.run.digests()
 
     @property
     def attacks(self) -> list[str]:

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.parallel import each
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.history import compare
-from ltrobust_bench.records.io import decode, record_files
+from ltrobust_bench.records.io import AT_ONCE, SECONDS, decode, record_files
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import Retraction, board_of, read_retraction, retractions_beside
 from ltrobust_bench.records.rules import RULES, Case
@@ -125,29 +126,36 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
 
 def load(files: Iterable[Path]) -> tuple[list[Document], list[Problem]]:
     """The records in some files, and what is wrong with those that hold none."""
-    documents: list[Document] = []
-    problems: list[Problem] = []
-    for path in files:
-        try:
-            found = _read(path)
-        except RecordError as error:
-            wrong = finding("file", f"must be a JSON file of a record: {error}", path.name)
-            problems.append(_problem(path, "json", wrong))
-            continue
-        if isinstance(found, Record):
-            documents.append(Document(path, board_of(path), found))
-        else:
-            problems += [_problem(path, "schema", each) for each in found]
-    return documents, problems
+    files = list(files)
+    found = each(_load, files, len(files) * SECONDS, AT_ONCE)
+    documents = [document for document, _ in found if document is not None]
+    return documents, [problem for _, problems in found for problem in problems]
+
+
+def _load(path: Path) -> tuple[Document | None, list[Problem]]:
+    try:
+        found = _read(path)
+    except RecordError as error:
+        wrong = finding("file", f"must be a JSON file of a record: {error}", path.name)
+        return None, [_problem(path, "json", wrong)]
+    if isinstance(found, Record):
+        _ = found.id  # kept with the record
+        return Document(path, board_of(path), found), []
+    return None, [_problem(path, "schema", wrong) for wrong in found]
 
 
 def examine(documents: Sequence[Document], now: datetime) -> list[Problem]:
     """What the rules find wrong with records, each alone and all together."""
-    problems = []
-    for document in documents:
+
+    def alone(document: Document) -> list[Problem]:
         case = Case.of(document.record, document.place, now)
-        for name, rule in RULES.items():
-            problems += [_problem(document.path, name, found) for found in islice(rule(case), MOST_FINDINGS)]
+        return [
+            _problem(document.path, name, found)
+            for name, rule in RULES.items()
+            for found in islice(rule(case), MOST_FINDINGS)
+        ]
+
+    problems = [found for own in each(alone, documents, len(documents) * SECONDS, AT_ONCE) for found in own]
     for name, common_rule in COMMON_RULES.items():
         problems += [_problem(document.path, name, found) for document, found in common_rule(documents)]
     return problems

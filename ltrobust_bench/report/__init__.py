@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,8 @@ def leaderboard(
         UsageError: if there is no readable record, or ``output`` cannot be written.
     """
     from ltrobust_bench.files import write_text
-    from ltrobust_bench.records.io import without_collection
+    from ltrobust_bench.parallel import each
+    from ltrobust_bench.records.io import SECONDS, without_collection
     from ltrobust_bench.records.retract import retractions_beside
     from ltrobust_bench.report import aggregate, tables
 
@@ -123,20 +125,15 @@ def leaderboard(
     with without_collection():
         records, problems = read_records(folders, [Path(output)])
         boards = aggregate.boards(records)
-        texts = {
-            "leaderboard.csv": tables.leaderboard_csv(boards),
-            "groups.csv": tables.groups_csv(boards),
-            "per_class.csv": tables.per_class_csv(boards),
-            "leaderboard.md": tables.markdown(boards),
-        }
-    written = [Path(output) / name for name in texts]
-    for path, text in zip(written, texts.values(), strict=True):
+        texts = each(lambda name: tables.FILES[name](boards), tables.FILES, len(records) * SECONDS)
+    written = [Path(output) / name for name in tables.FILES]
+    for path, text in zip(written, texts, strict=True):
         write_text(path, text)
     if figures:
-        from ltrobust_bench.report.figures import draw
+        from ltrobust_bench.report.figures import FILES, draw
 
-        for board in boards:
-            written += draw(board, Path(output) / "figures" / board.slug)
+        drawings = [(board, name, Path(output) / "figures" / board.slug) for board in boards for name in FILES]
+        written += chain(*each(lambda drawing: draw(*drawing), drawings, len(drawings)))
     retracted, _ = retractions_beside([*folders, Path(output)])
     messages = problems + [message for board in boards for message in board.messages]
     messages += [f"record {r.record} ({r.path}) is retracted, {r.date}: {r.reason}" for r in retracted.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,9 @@ from ltrobust_bench.evaluation.intervals import Spread, effective_images, spread
 from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
 from ltrobust_bench.evaluation.reliability import MEANINGS, flags_of
 from ltrobust_bench.numbers import number
+from ltrobust_bench.parallel import each
 from ltrobust_bench.protocol.spec import canonical_digest, terms_key
+from ltrobust_bench.records.io import SECONDS
 from ltrobust_bench.records.schema import Record, RunSection
 from ltrobust_bench.records.verify import LEVELS
 from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, ProtocolStatus
@@ -68,13 +69,29 @@ def boards(records: Iterable[Record]) -> list[Board]:
     states = {key: protocol_status(key) for key in found}
     slugs = {key: slug_of(key, status) for key, (status, _) in states.items()}
     shared = Counter(slugs.values())
-    built = []
-    for key, members in found.items():
+
+    def build(key: BoardKey) -> tuple[Board, list[list[int]]]:
         slug = slugs[key] if shared[slugs[key]] == 1 else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
-        built.append(_board(key, members, slug, *states[key]))
+        return _without_runs(_board(key, found[key], slug, *states[key]), found[key])
+
+    light = each(build, found, sum(map(len, found.values())) * SECONDS)
+    built = [_with_runs(board, places, found[board.key]) for board, places in light]
     built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.usual, b.slug))
+
+
+def _without_runs(board: Board, records: Sequence[Record]) -> tuple[Board, list[list[int]]]:
+    """A board for handing over: its runs are places among ``records``, which both sides have."""
+    place = {id(record): i for i, record in enumerate(records)}
+    places = [[place[id(run)] for run in entry.runs] for entry in board.entries]
+    return replace(board, entries=[replace(entry, runs=[]) for entry in board.entries]), places
+
+
+def _with_runs(board: Board, places: Iterable[Sequence[int]], records: Sequence[Record]) -> Board:
+    """The inverse of :func:`_without_runs`."""
+    entries = [replace(entry, runs=[records[i] for i in own]) for entry, own in zip(board.entries, places, strict=True)]
+    return replace(board, entries=entries)
 
 
 REFERENCE = "at"
@@ -162,17 +179,12 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
 
 
 def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], list[str]]:
-    """The runs of each entry by seed, under the digest of what they share; and a message for each seed that was run
-    more than once with different results."""
+    """The runs of each entry by seed, under the entry's key; and a message for each seed that was run more than once
+    with different results."""
     found: dict[str, dict[int, Record]] = defaultdict(dict)
-    digests: dict[str, str] = {}
     messages = []
     for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        # The run that it builds on has the same seed, so its key differs from seed to seed.
-        terms = record.run.model_dump_json(exclude={"seed", "base_key"})
-        if terms not in digests:
-            digests[terms] = canonical_digest(json.loads(terms))
-        seeds = found[digests[terms]]
+        seeds = found[record.entry_key]
         first = seeds.setdefault(record.run.seed, record)
         if first.result.digest != record.result.digest:
             messages.append(
@@ -180,7 +192,7 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
                 f"record {first.id} of {first.environment.created} counts, {record.id} of "
                 f"{record.environment.created} does not."
             )
-    return {digest: [seeds[seed] for seed in sorted(seeds)] for digest, seeds in found.items()}, messages
+    return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}, messages
 
 
 def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:

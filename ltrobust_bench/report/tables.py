@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +143,15 @@ def markdown(boards: Sequence[Board]) -> str:
     return "\n".join([*parts, LEGEND + "\n"])
 
 
+FILES: dict[str, Callable[[Sequence[Board]], str]] = {
+    "leaderboard.csv": leaderboard_csv,
+    "groups.csv": groups_csv,
+    "per_class.csv": per_class_csv,
+    "leaderboard.md": markdown,
+}
+"""What is written of all boards."""
+
+
 LEGEND = (
     "Percentages, mean over seeds. Worst case: the image withstands every attack of the suite, balanced over "
     "classes. #: one more than the number of entries above that are resolved better (exact McNemar test per seed "
@@ -153,19 +162,19 @@ LEGEND = (
 )
 
 
-def terminal_table(board: Board, width: int = 130) -> Table:
-    """A board for the terminal; below 130 columns groups are whole numbers, flags stand below the table, and gap,
-    seeds and cost are left to the files."""
+def terminal_table(board: Board, width: int = 130, most: int | None = None) -> Table:
+    """The first ``most`` entries of a board (None: all) for the terminal; below 130 columns groups are whole numbers,
+    flags stand below the table, and gap, seeds and cost are left to the files."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     wide = width >= 130
-    header, rows = _readable(board, group_decimals=1 if wide else 0)
+    header, rows = _readable(board, group_decimals=1 if wide else 0, most=most)
     shown = [i for i, name in enumerate(header) if wide or name not in WIDE_ONLY]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    if not wide:
-        table.caption = _flag_lines(board)
+    below = [f"... and {len(board.entries) - len(rows)} more"] if len(rows) < len(board.entries) else []
+    table.caption = "\n".join(below if wide else [*below, *_flag_lines(board)]) or None
     for i in shown:
         if header[i] in ("Method", "Flags"):
             table.add_column(header[i], min_width=8, overflow="fold")
@@ -177,17 +186,16 @@ def terminal_table(board: Board, width: int = 130) -> Table:
     return table
 
 
-def _flag_lines(board: Board) -> str | None:
+def _flag_lines(board: Board) -> list[str]:
     """One line per flag, with the entries that have it."""
     flagged: dict[str, list[str]] = {}
     for entry in board.entries:
         for flag in entry.flags:
             flagged.setdefault(flag, []).append(entry.label)
-    lines = [
+    return [
         f"{flag}: {', '.join(labels) if len(labels) <= NAMED else f'{len(labels)} entries'}"
         for flag, labels in flagged.items()
     ]
-    return "\n".join(lines) or None
 
 
 NAMED = 8
@@ -195,8 +203,8 @@ NAMED = 8
 WIDE_ONLY = ("Tail", "Gap", "Seeds", "Cost", "Flags")
 
 
-def _readable(board: Board, group_decimals: int = 1) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for people: one decimal, groups in one cell."""
+def _readable(board: Board, group_decimals: int = 1, most: int | None = None) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for people: one decimal, groups in one cell; ``most``: of the first entries only."""
     auto = board.autoattack if board.autoattack not in ("autoattack", None) else "AutoAttack"
 
     def groups(row: dict[str, Any], attack: str) -> str:
@@ -206,7 +214,7 @@ def _readable(board: Board, group_decimals: int = 1) -> tuple[list[str], list[li
     header = ["#", "Method", "Worst case", "Interval", auto, "Tail", "Worst 10%", "Clean", "Clean h/m/t"]
     header += ["Worst case h/m/t", "Gap", "Seeds", "Cost", "Flags"]
     rows = []
-    for e in board.entries:
+    for e in board.entries[:most]:
         row = entry_cells(board, e)
         low, high = (_short(100 * bound) for bound in e.interval)
         passes = row["training_forwards"] + row["training_backwards"]

@@ -469,6 +469,18 @@ def test_the_terminal_table_fits(six, width, shown):
     assert ("Cost" in text) is shown and text.count("h/m/t") == 2 and "at-bsl" in text and "…" not in text
 
 
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_terminal_shows_the_first_entries_of_a_long_board(six, width):
+    from rich.console import Console
+
+    board = boards(six)[0]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(tables.terminal_table(board, width, 2))
+    text = console.export_text()
+    assert "... and 4 more" in text
+    assert [entry.label in text.partition("...")[0] for entry in board.entries] == [True] * 2 + [False] * 4
+
+
 def test_importing_the_report_is_light():
     heavy = "{'torch', 'pandas', 'matplotlib', 'scipy'}"
     code = f"import ltrobust_bench.report, sys; sys.exit(bool({heavy} & set(sys.modules)))"

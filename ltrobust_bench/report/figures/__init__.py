@@ -30,6 +30,7 @@ __all__ = [
     "CLEAN",
     "COLOURS",
     "FEW",
+    "FILES",
     "GROUP_COLOURS",
     "MARKERS",
     "ROBUST",
@@ -54,6 +55,10 @@ __all__ = [
 ]
 
 
-def draw(board: Board, folder: Path) -> list[Path]:
-    """Write ``per_class`` (double column) and ``tradeoff`` (single column) into a folder, in every format."""
-    return save(per_class_figure(board), folder / "per_class") + save(tradeoff_figure(board), folder / "tradeoff")
+FILES = {"per_class": per_class_figure, "tradeoff": tradeoff_figure}
+"""What is drawn of every board."""
+
+
+def draw(board: Board, name: str, folder: Path) -> list[Path]:
+    """Write a figure of ``FILES`` into a folder, in every format."""
+    return save(FILES[name](board), folder / name)

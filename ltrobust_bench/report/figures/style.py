@@ -67,6 +67,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, format=ending, dpi=300, metadata=metadata)
             written.append(path)
+            # Everything has its place now; with an engine every format would be drawn twice.
+            figure.set_layout_engine(None)
     return written
 
 
