@@ -41,7 +41,7 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], seconds: float, 
             warnings.simplefilter("ignore", DeprecationWarning)
             with ProcessPoolExecutor(_cores(), get_context("fork"), _start) as pool:
                 return list(pool.map(_one, range(len(items)), chunksize=chunk))
-    except (BrokenProcessPool, OSError):  # killed for want of memory, or not allowed here
+    except (BrokenProcessPool, OSError, ImportError, NotImplementedError):  # killed, or processes cannot be had here
         return [work(item) for item in items]
     finally:
         _job = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.groups import rank_groups
+from ltrobust_bench.parallel import each
 from ltrobust_bench.report import find_board
 from ltrobust_bench.report.aggregate import entries_called
 from ltrobust_bench.report.board import Board
@@ -42,20 +44,21 @@ class Drawn:
     """What :func:`draw_kinds` did.
 
     Attributes:
-        written: figures, each a path without its ending.
+        figures: how each is made, under its path without an ending.
         left_out: kinds that were not drawn, with the reason.
         problems: what was wrong with files on the way.
         notes: what looks odd on the board.
     """
 
-    written: list[Path] = field(default_factory=list)
+    figures: dict[Path, Callable[[], Figure]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, figure: Figure, stem: Path) -> None:
-        save(figure, stem)
-        self.written.append(stem)
+    @property
+    def written(self) -> list[Path]:
+        """Paths of the figures."""
+        return list(self.figures)
 
 
 def draw_kinds(
@@ -102,6 +105,7 @@ def draw_kinds(
     for kind in SERIES:
         if kind in asked:
             _draw_of_runs(drawn, kind, runs_dir, results_dir, output, names, width, board_terms)
+    each(lambda stem: save(drawn.figures[stem](), stem), drawn.figures, len(drawn.figures))
     if kinds and drawn.left_out:
         raise UsageError("; ".join(f"{kind}: {reason}" for kind, reason in drawn.left_out.items()))
     return drawn
@@ -122,10 +126,13 @@ def _draw_of_runs(
     if names:
         groups = [chosen for group in groups if (chosen := group.only(names)).series]
     for group in groups:
-        figure = training_figure(group, **width) if kind == "training" else curves_figure(group, kind, **width)
+        if kind == "training":
+            make = partial(training_figure, group, **width)
+        else:
+            make = partial(curves_figure, group, kind, **width)
         # Runs under different terms have a figure each, which must not overwrite one another.
         folder = output if output and len(groups) == 1 else (output or results_dir / "figures") / group.slug
-        drawn.add(figure, folder / kind)
+        drawn.figures[folder / kind] = make
     if not groups:
         how = "ltbench train" if kind == "training" else f"ltbench eval RUN --curve {kind}"
         which = f" of {', '.join(names)}" if names else ""
@@ -138,11 +145,11 @@ def _draw_of_board(
     if kind == "published":
         pairs, reason = _published_pairs(board, results_dir)
         if pairs:
-            drawn.add(published_figure(board, pairs, **width), folder / kind)
+            drawn.figures[folder / kind] = partial(published_figure, board, pairs, **width)
     else:
         reason = _missing(kind, board)
         if not reason:
-            drawn.add(BOARD_FIGURES[kind](board, **width), folder / kind)
+            drawn.figures[folder / kind] = partial(BOARD_FIGURES[kind], board, **width)
     if reason:
         drawn.left_out[kind] = reason
 
