@@ -54,12 +54,24 @@ class Difference:
         return self.p_holm < LEVEL and (low > 0 or high < 0)
 
 
-def mcnemar(first_only: int, second_only: int) -> float:
-    """Exact two-sided McNemar test (binomial, p = 1/2) from the images that only one of two models gets right."""
-    from scipy.stats import binomtest
+def mcnemar(first_only: ArrayLike, second_only: ArrayLike) -> np.ndarray:
+    """p-values of exact two-sided McNemar tests (binomial, p = 1/2) from the images that only one of two models gets
+    right.
 
-    total = first_only + second_only
-    return 1.0 if total == 0 else float(binomtest(first_only, total).pvalue)
+    Args:
+        first_only, second_only: whole numbers, of one shape, which is that of the result.
+    """
+    from scipy.special import betainc
+
+    few = np.minimum(first_only, second_only).astype(np.int64)
+    total = np.add(first_only, second_only).astype(np.int64)
+    base = few.max(initial=0) + 1
+    # Boards have tens of thousands of pairs; equal ones are computed once.
+    keys, inverse = np.unique(total * base + few, return_inverse=True)
+    totals, fews = np.divmod(keys, base)
+    # The binomial distribution function, by the incomplete beta function; there is none of no images.
+    p_value = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))
+    return p_value[inverse].reshape(few.shape)[()]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -186,7 +198,7 @@ def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
         smallest[at] = np.minimum(smallest[at], sign)
         largest[at] = np.maximum(largest[at], sign)
         agree = np.sign(one - other) == sign
-        p_value[at] = np.maximum(p_value[at], np.where(agree, _mcnemar(one, other), 1.0))
+        p_value[at] = np.maximum(p_value[at], np.where(agree, mcnemar(one, other), 1.0))
     return _Pairs(shared, total, squares, halves, smallest, largest, p_value)
 
 
@@ -225,20 +237,6 @@ def _one_seed(
     return one, other, difference / classes, variance / classes**2
 
 
-def _mcnemar(first_only: np.ndarray, second_only: np.ndarray) -> np.ndarray:
-    """:func:`mcnemar` of many pairs, shape [P]; equal pairs of counts are computed once."""
-    from scipy.special import betainc
-
-    few = np.minimum(first_only, second_only).astype(np.int64)
-    total = (first_only + second_only).astype(np.int64)
-    base = few.max(initial=0) + 1
-    keys, inverse = np.unique(total * base + few, return_inverse=True)
-    totals, fews = np.divmod(keys, base)
-    # The binomial distribution function, by the incomplete beta function; there is none of no images.
-    p_value: np.ndarray = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))[inverse]
-    return p_value
-
-
 def _differences(first: str, second: str, pairs: list[tuple[Record, Record]], attack: str) -> list[Difference]:
     run = pairs[0][0].run
     labels = pairs[0][0].labels()
@@ -254,7 +252,7 @@ def _differences(first: str, second: str, pairs: list[tuple[Record, Record]], at
             differences.append(np.mean([left[own == c].mean() - right[own == c].mean() for c in np.unique(own)]))
             only = int((left & ~right).sum()), int((right & ~left).sum())
             # Images count alike in the test, classes in the difference: if the two point apart, nothing is shown.
-            p_values.append(mcnemar(*only) if np.sign(only[0] - only[1]) == np.sign(differences[-1]) else 1.0)
+            p_values.append(float(mcnemar(*only)) if np.sign(only[0] - only[1]) == np.sign(differences[-1]) else 1.0)
         within = np.array([paired_interval(a[inside], b[inside], own) for a, b in bits])
         low, high = within.mean(axis=0)
         if len(pairs) > 1:

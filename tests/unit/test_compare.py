@@ -28,6 +28,15 @@ def test_mcnemar_keeps_its_level():
     assert found / 2000 < 0.05
 
 
+def test_mcnemar_of_many_pairs_is_the_binomial_test_of_each():
+    from scipy.stats import binomtest
+
+    first, second = np.divmod(np.arange(30 * 30).reshape(2, 450), 30)
+    expected = [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in zip(first.flat, second.flat, strict=True)]
+    assert mcnemar(first, second) == pytest.approx(np.reshape(expected, first.shape), rel=1e-10)
+    assert mcnemar(40, 3000) == pytest.approx(binomtest(40, 3040).pvalue, rel=1e-10, abs=0)
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5]) == [0.5] and holm([]) == []
