@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,13 @@ def start(script: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def said(script: str, *arguments: str) -> str:
+def said(script: str, *arguments: str, within: float = 120) -> str:
     process = start(script, *arguments)
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=within)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, err
     assert err == ""
     return out
@@ -87,6 +92,58 @@ def test_an_error_of_the_work_is_the_callers():
         print(parallel.each(lambda item: item, [2, 1, 0], 1))
     """)
     assert out == "integer division or modulo by zero\n[2, 1, 0]\n"
+
+
+@forks
+def test_every_error_of_this_package_is_handed_over_as_it_is():
+    out = said("""
+        from ltrobust_bench import errors
+
+        def work(make):
+            assert os.getpid() != parent
+            raise make()
+
+        kinds = errors.LTBenchError.__subclasses__() + errors.UsageError.__subclasses__()
+        made = [lambda kind=kind: kind("what was wrong") for kind in kinds if kind is not errors.UnknownNameError]
+        made.append(lambda: errors.UnknownNameError("method", "reta", ["at", "reat"], "a hint"))
+        for make in made:
+            try:
+                parallel.each(work, [make, make], 1)
+            except errors.LTBenchError as error:
+                assert (type(error), str(error), vars(error)) == (type(make()), str(make()), vars(make())), error
+        print(len(made))
+    """)
+    assert int(out) >= 6
+
+
+@forks
+@pytest.mark.parametrize(
+    "limit",
+    [
+        """
+        fork, forked = os.fork, []
+        def limited():
+            if len(forked) == 1:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            forked.append(fork())
+            return forked[-1]
+        os.fork = limited
+        """,
+        """
+        from concurrent.futures import process
+        def limited(self):
+            raise RuntimeError("can't start new thread")
+        process._ExecutorManagerThread.start = limited
+        """,
+    ],
+    ids=["processes", "threads"],
+)
+def test_where_no_more_can_be_had_the_work_is_done_here_and_nobody_waits(limit):
+    out = said(
+        textwrap.dedent(limit) + "print(set(parallel.each(lambda _: os.getpid(), range(5), 1)) == {parent})",
+        within=20,
+    )
+    assert out == "True\n"
 
 
 @forks
@@ -145,6 +202,44 @@ def test_control_c_is_one_error_of_the_caller():
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert err.count("Traceback") == 1 and err.endswith("KeyboardInterrupt\n")
+
+
+@forks
+def test_control_c_ends_work_in_hand_and_lets_it_tidy_up(tmp_path):
+    process = start(
+        """
+        from ltrobust_bench.files import atomic_path
+        from pathlib import Path
+
+        def work(item):
+            with atomic_path(Path(sys.argv[1]) / str(item)):
+                print(flush=True)
+                time.sleep(60)
+        parallel.each(work, range(8), 1)
+        """,
+        str(tmp_path),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)  # to the caller only
+    _, err = process.communicate(timeout=20)
+    assert process.returncode != 0 and err.endswith("KeyboardInterrupt\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@forks
+@pytest.mark.parametrize("where", ["before", "after_in_child", "after_in_parent"])
+def test_control_c_while_processes_start_is_one_error_of_the_caller(where):
+    out = said(f"""
+        from multiprocessing import active_children
+        os.register_at_fork({where}=lambda: os.kill(os.getpid(), signal.SIGINT))
+        try:
+            parallel.each(lambda item: item, range(5), 1)
+        except KeyboardInterrupt:
+            print(all(process.join(20) is None and not process.is_alive() for process in active_children()))
+    """)
+    assert out == "True\n"
 
 
 @forks
