@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -126,6 +127,7 @@ def _start(parent: int) -> None:
     if os.getppid() != parent:  # it ended before
         os._exit(1)
     threadpool_limits(1)
+    gc.freeze()  # what is shared stays shared: the collector would write to all of it
 
 
 def _safe() -> bool:

@@ -68,7 +68,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
                 figure.savefig(temporary, format=ending, dpi=300, metadata=metadata)
             written.append(path)
             # Everything has its place now; with an engine every format would be drawn twice.
-            figure.set_layout_engine(None)
+            figure.set_layout_engine("none")
     return written
 
 
