@@ -32,16 +32,17 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], seconds: float, 
     items = list(items)
     if seconds < LEAST or len(items) <= chunk or not _safe():
         return [work(item) for item in items]
-    import ctypes  # noqa: F401  these two are for _start: here they are imported once
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import active_children, get_context
 
-    import threadpoolctl  # noqa: F401
-
     _job = work, items
     others = active_children()
     try:
+        import ctypes  # noqa: F401  these two are for _start: here they are imported once
+
+        import threadpoolctl  # noqa: F401
+
         with warnings.catch_warnings():
             # From Python 3.12 on about any thread; those of a BLAS library, all there can be here, know of forks.
             warnings.simplefilter("ignore", DeprecationWarning)
