@@ -6,10 +6,8 @@ input, 1 for a problem found in something that was otherwise read correctly.
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
 
 MOST = 50
 """Names that a message lists; there may be thousands of records."""
@@ -55,7 +53,3 @@ class UnknownNameError(UsageError):
             more = f", and {len(self.choices) - MOST} more" if len(self.choices) > MOST else ""
             offer = f"known: {', '.join(self.choices[:MOST]) or 'none'}{more}."
         super().__init__(f"unknown {kind} {name!r}: {offer}{' ' + hint if hint else ''}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Of the message as it is: processes hand errors over.
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]

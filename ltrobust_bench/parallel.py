@@ -10,9 +10,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
 Item = TypeVar("Item")
@@ -28,121 +29,117 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], seconds: float, 
         seconds: about how long all of it takes in one process; below ``LEAST`` others are not worth starting.
         chunk: how many items a process takes at once.
     """
-    global _job
     items = list(items)
-    if seconds < LEAST or len(items) <= chunk or not _safe():
-        return [work(item) for item in items]
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children, get_context
-
-    _job = work, items
-    others = active_children()
-    try:
-        import ctypes  # noqa: F401  these two are for _start: here they are imported once
-
-        import threadpoolctl  # noqa: F401
-
-        with warnings.catch_warnings():
-            # From Python 3.12 on about any thread; those of a BLAS library, all there can be here, know of forks.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            with ProcessPoolExecutor(_cores(), get_context("fork"), _start, (os.getpid(),)) as pool:
-                try:
-                    with _held_back():
-                        results = pool.map(_one, range(len(items)), chunksize=chunk)
-                except BaseException:  # those that were started wait for work that nobody will ever give them
-                    _send(signal.SIGKILL, others)
-                    raise
-                try:
-                    return list(results)
-                except BaseException:  # what the others do is of no use any more
-                    _send(signal.SIGINT, others)
-                    raise
-    # Killed, or processes or threads cannot be had here; if it was the work's own error, it comes again.
-    except (BrokenProcessPool, OSError, ImportError, RuntimeError):
-        return [work(item) for item in items]
-    finally:
-        _job = None
+    chunk = max(chunk, -(-len(items) // CHUNKS))
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+    found = _shared(work, chunks) if seconds >= LEAST and len(chunks) > 1 and _safe() else {}
+    # What a process did not hand over is done here: if the work failed, its error is the caller's.
+    return [result for i, some in enumerate(chunks) for result in (found[i] if i in found else map(work, some))]
 
 
-_job: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
-"""What the processes inherit."""
-
-
-_working, _stopped = False, False
-
-
-def _one(index: int) -> Any:
-    global _working
-    assert _job is not None
-    work, items = _job
-    try:
-        _working = True
-        if _stopped:
-            raise KeyboardInterrupt
-        return work(items[index])
-    finally:
-        _working = False
-
-
-def _stop(*_: object) -> None:
-    """What Ctrl-C does to a process: an end of its work, also of what it has yet to do, but never of handing over."""
-    global _stopped
-    # A second time would interrupt the tidying up.
-    first, _stopped = not _stopped, True
-    if first and _working:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Processes are started with ``_stop``; here Ctrl-C waits until all are."""
-    global _stopped
-    before = signal.signal(signal.SIGINT, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        again, _stopped = _stopped, False
-        if again:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _send(number: int, others: Sequence[BaseProcess]) -> None:
-    """A signal to every process of ours but the ``others``."""
-    from multiprocessing import active_children
-
-    for process in active_children():
-        if process not in others and process.pid is not None:
-            with suppress(ProcessLookupError):  # it just ended
-                os.kill(process.pid, number)
-
-
-def _start(parent: int) -> None:
-    """A process ends with the one that it works for, and keeps to one core."""
-    import ctypes
-
-    from threadpoolctl import threadpool_limits
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
-    threadpool_limits(1)
-    gc.freeze()  # what is shared stays shared: the collector would write to all of it
+LEAST = 0.25
+"""Seconds; processes take a twentieth of a second to start."""
+CHUNKS = 1000
+"""Their numbers, four bytes each, fit into a pipe of any size."""
+MOST = 8
+"""Processes. What they hand over is taken in by one."""
 
 
 def _safe() -> bool:
     """Whether this process can be forked: on Linux, without threads that could hold a lock, torch's among them, and not
-    itself a part of such work."""
-    alone = threading.active_count() == 1 and "torch" not in sys.modules
-    return sys.platform == "linux" and _job is None and alone and _cores() > 1
+    itself a fork."""
+    if sys.platform != "linux" or threading.active_count() > 1 or "torch" in sys.modules:
+        return False
+    from multiprocessing import parent_process
+
+    return parent_process() is None and _cores() > 1
 
 
 def _cores() -> int:
     return min(len(os.sched_getaffinity(0)), MOST)
 
 
-LEAST = 0.25
-"""Seconds; processes take a twentieth of a second to start."""
-MOST = 8
-"""Processes. What they hand over is taken in by one."""
+def _shared(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
+    """The results of the chunks that forked processes finish, by number.
+
+    The standard library's pools wait forever if a process dies while it hands over megabytes. Here each process has a
+    pipe of its own, which ends with it.
+    """
+    from multiprocessing.connection import wait
+
+    found: dict[int, list[Any]] = {}
+    todo, fill = os.pipe()
+    os.write(fill, b"".join(number.to_bytes(4, "little") for number in range(len(chunks))))
+    os.close(fill)
+    processes: dict[Connection, BaseProcess] = {}
+    try:
+        with _forking(), suppress(OSError):  # an error: no more processes are to be had
+            for _ in range(min(_cores(), len(chunks))):
+                _start(processes, lambda pipe: _serve(work, chunks, todo, pipe))
+        unfinished = list(processes)
+        while unfinished:
+            for pipe in cast("list[Connection]", wait(unfinished)):
+                try:
+                    number, results = pipe.recv()
+                    found[number] = results
+                except (EOFError, OSError):
+                    unfinished.remove(pipe)
+    finally:
+        os.close(todo)
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.join()
+    return found
+
+
+def _start(processes: dict[Connection, BaseProcess], serve: Callable[[Connection], None]) -> None:
+    from multiprocessing import get_context
+
+    fork = get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    with writer:
+        process = fork.Process(target=serve, args=(writer,), daemon=True)
+        process.start()
+    processes[reader] = process
+
+
+@contextmanager
+def _forking() -> Iterator[None]:
+    """While processes start, Ctrl-C waits. It never reaches them: the one that they work for ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with warnings.catch_warnings():
+            # From Python 3.12 on about any thread; those of a BLAS library, all there can be here, know of forks.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]], todo: int, pipe: Connection) -> None:
+    """What a process does: chunk after chunk, until none is left, one fails, or it is ended; then what the work began
+    is tidied up on the way out."""
+    try:
+        _settle()
+        while number := os.read(todo, 4):
+            chunk = int.from_bytes(number, "little")
+            pipe.send((chunk, [work(item) for item in chunks[chunk]]))
+    finally:
+        os._exit(0)  # without a word: who it works for sees what is missing
+
+
+def _settle() -> None:
+    """Have a process end with the one that it works for, and keep to one core."""
+    import ctypes
+    from multiprocessing import parent_process
+
+    from threadpoolctl import threadpool_limits
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    parent = parent_process()
+    if parent is None or os.getppid() != parent.pid:
+        sys.exit()  # it has ended before
+    threadpool_limits(1)
+    gc.freeze()  # what is shared stays shared: the collector would write to all of it

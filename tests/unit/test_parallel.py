@@ -95,56 +95,64 @@ def test_an_error_of_the_work_is_the_callers():
 
 
 @forks
-def test_every_error_of_this_package_is_handed_over_as_it_is():
-    out = said("""
-        from ltrobust_bench import errors
-
-        def work(make):
-            assert os.getpid() != parent
-            raise make()
-
-        kinds = errors.LTBenchError.__subclasses__() + errors.UsageError.__subclasses__()
-        made = [lambda kind=kind: kind("what was wrong") for kind in kinds if kind is not errors.UnknownNameError]
-        made.append(lambda: errors.UnknownNameError("method", "reta", ["at", "reat"], "a hint"))
-        for make in made:
-            try:
-                parallel.each(work, [make, make], 1)
-            except errors.LTBenchError as error:
-                assert (type(error), str(error), vars(error)) == (type(make()), str(make()), vars(make())), error
-        print(len(made))
-    """)
-    assert int(out) >= 6
-
-
-@forks
-@pytest.mark.parametrize(
-    "limit",
-    [
-        """
+@pytest.mark.parametrize("forks", [0, 1])
+def test_where_no_more_processes_are_to_be_had_the_others_do_the_work(forks):
+    out = said(
+        f"""
         fork, forked = os.fork, []
         def limited():
-            if len(forked) == 1:
+            if len(forked) == {forks}:
                 raise BlockingIOError(11, "Resource temporarily unavailable")
             forked.append(fork())
             return forked[-1]
         os.fork = limited
+        found = parallel.each(lambda item: (item, os.getpid()), range(5), 1)
+        assert [item for item, _ in found] == list(range(5))
+        assert {{pid for _, pid in found}} == set(forked or [parent])
         """,
-        """
-        from concurrent.futures import process
-        def limited(self):
-            raise RuntimeError("can't start new thread")
-        process._ExecutorManagerThread.start = limited
-        """,
-        "sys.modules['ctypes'] = None  # Python can be built without it\n",
-    ],
-    ids=["processes", "threads", "ctypes"],
-)
-def test_where_no_more_can_be_had_the_work_is_done_here_and_nobody_waits(limit):
-    out = said(
-        textwrap.dedent(limit) + "print(set(parallel.each(lambda _: os.getpid(), range(5), 1)) == {parent})",
         within=20,
     )
+    assert out == ""
+
+
+@forks
+@pytest.mark.parametrize("missing", ["ctypes", "threadpoolctl"])
+def test_where_processes_cannot_be_settled_the_work_is_done_here(missing):
+    out = said(f"""
+        sys.modules["{missing}"] = None
+        print(set(parallel.each(lambda _: os.getpid(), range(5), 1)) == {{parent}})
+    """)
     assert out == "True\n"
+
+
+@forks
+def test_a_result_that_cannot_be_handed_over_is_made_here():
+    out = said("print([make() for make in parallel.each(lambda item: lambda: item, range(5), 1)])")
+    assert out == "[0, 1, 2, 3, 4]\n"
+
+
+@forks
+def test_a_process_that_dies_while_it_hands_over_is_not_waited_for():
+    out = said(
+        """
+        from multiprocessing.connection import Connection
+        write = Connection._send
+        def half(self, data, *more):
+            if os.getpid() != parent and len(data) > 1_000_000:
+                write(self, data[: len(data) // 2], *more)
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(self, data, *more)
+        Connection._send = half
+        print([len(found) for found in parallel.each(lambda item: b"x" * 10_000_000, range(3), 1)])
+        """,
+        within=60,
+    )
+    assert out == "[10000000, 10000000, 10000000]\n"
+
+
+@forks
+def test_many_items_are_shared_out_in_larger_chunks():
+    assert said("print(parallel.each(lambda item: -item, range(2500), 1) == list(range(0, -2500, -1)))") == "True\n"
 
 
 @forks
@@ -234,7 +242,7 @@ def test_control_c_ends_work_in_hand_and_lets_it_tidy_up(tmp_path):
 def test_control_c_while_processes_start_is_one_error_of_the_caller(where):
     out = said(f"""
         from multiprocessing import active_children
-        os.register_at_fork({where}=lambda: os.kill(os.getpid(), signal.SIGINT))
+        os.register_at_fork({where}=lambda: os.kill(0, signal.SIGINT))  # to all
         try:
             parallel.each(lambda item: item, range(5), 1)
         except KeyboardInterrupt:

@@ -52,6 +52,8 @@ STYLE = {
     "legend.fontsize": 6,
     "legend.frameon": False,
     "text.parse_math": False,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "pdf.fonttype": 42,
     "svg.hashsalt": "ltrobust-bench",
 }
@@ -68,7 +70,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
                 figure.savefig(temporary, format=ending, dpi=300, metadata=metadata)
             written.append(path)
             # Everything has its place now; with an engine every format would be drawn twice.
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
     return written
 
 
