@@ -19,6 +19,7 @@ RECORDS = Path(__file__).parents[2] / "results" / "records"
 HEAD = """
 import os, signal, sys, threading, time
 from ltrobust_bench import parallel
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 parallel.LEAST = 0
 parallel._cores = lambda: 2
 parent = os.getpid()
