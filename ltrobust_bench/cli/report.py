@@ -59,8 +59,8 @@ def leaderboard(
     from ltrobust_bench.report.tables import LEGEND, terminal_table
 
     console = Console(highlight=False, markup=False, emoji=False)
-    result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     with without_collection():
+        result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
         for board in result.boards:
             console.print(board.title, style="bold")
             console.print(terminal_table(board, console.width, top))
