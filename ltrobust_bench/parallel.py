@@ -73,7 +73,7 @@ def _shared(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]]) -> dict
     os.close(fill)
     processes: dict[Connection, BaseProcess] = {}
     try:
-        with _forking(), suppress(OSError):  # an error: no more processes are to be had
+        with one_blas_thread(), _forking(), suppress(OSError):  # an error: no more processes are to be had
             for _ in range(min(_cores(), len(chunks))):
                 _start(processes, lambda pipe: _serve(work, chunks, todo, pipe))
         unfinished = list(processes)
@@ -91,6 +91,20 @@ def _shared(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]]) -> dict
         for process in processes.values():
             process.join()
     return found
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS libraries keep to one thread, and so they do in processes that are forked here. Were they told there,
+    OpenBLAS would first start the threads that it then does not use; afterwards it does, so once is enough for several
+    calls of :func:`each`."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    if all(library["num_threads"] == 1 for library in threadpool_info()):
+        yield
+    else:
+        with threadpool_limits(1):
+            yield
 
 
 def _start(processes: dict[Connection, BaseProcess], serve: Callable[[Connection], None]) -> None:
@@ -130,16 +144,14 @@ def _serve(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]], todo: in
 
 
 def _settle() -> None:
-    """Have a process end with the one that it works for, and keep to one core."""
+    """Have a process end with the one that it works for, and libraries that it loads keep to one core."""
     import ctypes
     from multiprocessing import parent_process
-
-    from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     parent = parent_process()
     if parent is None or os.getppid() != parent.pid:
         sys.exit()  # it has ended before
-    threadpool_limits(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     gc.freeze()  # what is shared stays shared: the collector would write to all of it

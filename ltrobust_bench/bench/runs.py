@@ -15,9 +15,10 @@ from ltrobust_bench.plan import Plan, Task, make_plan
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.protocol.spec import canonical_digest
+from ltrobust_bench.records.bits import pack
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import device_name, environment
-from ltrobust_bench.records.schema import Cost, Crafting, Record, Result, Status, Work, pack
+from ltrobust_bench.records.schema import Cost, Crafting, Record, Result, Status, Work
 from ltrobust_bench.training.build import choose_device
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 

@@ -187,7 +187,7 @@ def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
         first, second = np.triu_indices(len(here), 1)
         # All of them, as a rule: then nothing has to be picked out.
         at: Any = slice(None) if len(here) == count else _place(here[first], here[second], count)
-        packed = np.concatenate([by_seed[i][seed].packed([attack]) for i in here])
+        packed = np.stack([by_seed[i][seed].packed(attack) for i in here])
         bits = np.unpackbits(packed, axis=1, count=len(labels)).view(bool)
         one, other, difference, variance = _one_seed(bits, labels, first, second)
         sign = np.sign(difference)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltrobust_bench.evaluation.groups import rank_groups
+from ltrobust_bench.records.bits import count_by_class
 from ltrobust_bench.records.schema import Record
 
 
@@ -58,7 +59,8 @@ def metrics_from_bits(bits: np.ndarray, labels: np.ndarray, counts_train: Sequen
         raise ValueError(f"labels {labels.min()} to {labels.max()} do not fit {classes} training counts")
     ordered = bits[..., np.argsort(labels, kind="stable")]
     counts_test = np.bincount(labels, minlength=classes)
-    return metrics_from_classes(_class_accuracy(ordered, counts_test), counts_test, counts_train)
+    shares = _shares(count_by_class(ordered, counts_test.tolist()), counts_test)
+    return metrics_from_classes(shares, counts_test, counts_train)
 
 
 def metrics_from_classes(
@@ -99,18 +101,9 @@ def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.nd
     Returns:
         Fractions, float, shape [len(records), len(attacks) + 2, C].
     """
-    counts_test = np.asarray(records[0].run.test_counts)
-    found = []
-    for start in range(0, len(records), AT_ONCE):
-        some = records[start : start + AT_ONCE]
-        packed = np.stack([record.packed(["clean", *attacks, "union"]) for record in some])
-        bits = np.unpackbits(packed, axis=-1, count=int(counts_test.sum())).view(bool)
-        found.append(_class_accuracy(bits, counts_test))
-    return np.concatenate(found)
-
-
-AT_ONCE = 16
-"""Records whose bits are unpacked together: fewer take longer, and so do more than the processor's cache holds."""
+    names = ["clean", *attacks, "union"]
+    correct = np.stack([record.correct_by_class(names) for record in records])
+    return _shares(correct, np.asarray(records[0].run.test_counts))
 
 
 def summary(record: Record, attack: str) -> Metrics:
@@ -135,14 +128,10 @@ def boundary_error(record: Record) -> np.ndarray:
     return summary(record, "clean").per_class - summary(record, "union").per_class
 
 
-def _class_accuracy(bits: np.ndarray, counts_test: np.ndarray) -> np.ndarray:
-    """Share of correct images per class, shape [..., C], of bits ordered by label, shape [..., T]."""
-    seen = counts_test > 0
-    accuracy = np.full((*bits.shape[:-1], len(counts_test)), np.nan)
-    if seen.any():
-        starts = (np.cumsum(counts_test) - counts_test)[seen]
-        correct = np.add.reduceat(bits.view(np.uint8), starts, axis=-1, dtype=np.uint32)
-        accuracy[..., seen] = correct / counts_test[seen]
+def _shares(correct: np.ndarray, counts_test: np.ndarray) -> np.ndarray:
+    """Of how many images of each class are correct, the share; NaN for classes without images."""
+    accuracy = np.full(correct.shape, np.nan)
+    np.divide(correct, counts_test, out=accuracy, where=counts_test > 0)
     return accuracy
 
 

@@ -266,8 +266,13 @@ def terms_key(dataset: str) -> str:
 
 
 def canonical_digest(value: Any) -> str:
-    """SHA-256 (hex) of ``value`` as JSON with sorted keys and no spaces."""
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+    """SHA-256 (hex) of :func:`canonical_json`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """``value`` as JSON with sorted keys and no spaces."""
+    return _CANONICAL.encode(value)
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

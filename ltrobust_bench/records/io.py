@@ -142,11 +142,9 @@ SECONDS = 5e-4
 
 def _record_or_message(path: Path) -> Record | str:
     try:
-        record = read_record(path)
+        return read_record(path).condensed()
     except RecordError as error:
         return str(error)
-    _ = record.id  # kept with the record
-    return record
 
 
 @contextmanager

@@ -6,20 +6,19 @@ image itself, an attack's name on the image and on what the attack made of it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.protocol.spec import Profile, Recipe, Strict, Track, canonical_digest
+from ltrobust_bench.protocol.spec import Profile, Recipe, Strict, Track, canonical_digest, canonical_json
+from ltrobust_bench.records.bits import broken_by_fourth, count_by_class, packed_bytes, unpack
 
 SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -119,9 +118,8 @@ class RunSection(Strict):
     def digests(self) -> tuple[str, str]:
         """The run key, and the same digest of what the seeds of an entry share: the run that one builds on has its
         seed."""
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        shared = {name: value for name, value in values.items() if name not in ("seed", "base_key")}
-        return canonical_digest(values), canonical_digest(shared)
+        before, after, shared = _around_seed(self.model_dump_json(exclude_defaults=True, exclude={"seed"}))
+        return hashlib.sha256(f'{before},"seed":{self.seed},{after}'.encode()).hexdigest(), shared
 
     def folder_name(self) -> str:
         """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
@@ -133,6 +131,17 @@ class RunSection(Strict):
         label = "+".join([self.method, *self.plugins])
         name = f"{self.model}-s{self.seed}-{self.key()[:8]}.json"
         return f"{self.protocol}/{self.dataset}-ir{self.imbalance_ratio:g}/{label}/{name}"
+
+
+@lru_cache
+def _around_seed(run: str) -> tuple[str, str, str]:
+    """What stands before and after the seed in the canonical JSON of a run section, which is given without it, and the
+    digest of what seeds share: as a rule, many runs differ in nothing else."""
+    values = json.loads(run)
+    before = canonical_json({name: value for name, value in values.items() if name < "seed"})
+    after = canonical_json({name: value for name, value in values.items() if name > "seed"})
+    values.pop("base_key", None)
+    return before.removesuffix("}"), after.removeprefix("{"), canonical_digest(values)
 
 
 class Result(Strict):
@@ -256,7 +265,8 @@ class Record(Strict):
     def judged(self, standing: Standing) -> Record:
         """The same record with its standing; images that somebody broke leave the union."""
         other = self.model_copy()
-        other.__dict__.pop("_union", None)
+        for name in ("_union", "_counts"):
+            other.__dict__.pop(name, None)
         other.__dict__["standing"] = standing  # the model is frozen, and this is no field of its file
         return other
 
@@ -282,7 +292,14 @@ class Record(Strict):
 
     def correct(self, name: str) -> int:
         """How many images are correct under ``name`` ('clean' or an attack)."""
-        return int.from_bytes(self._decoded[name], "big").bit_count()
+        return int(self.correct_by_class([name]).sum())
+
+    def correct_by_class(self, names: Sequence[str]) -> np.ndarray:
+        """How many images of each class are correct under each of ``names`` ('clean', an attack, or 'union'), shape
+        [len(names), C]."""
+        places = {name: place for place, name in enumerate([*self.result.bits, "union"])}
+        counts = np.frombuffer(self._counts, dtype=np.uint32).reshape(len(places), -1)
+        return counts[[places[name] for name in names]]
 
     def labels(self) -> np.ndarray:
         """Label of each image in the order of the bits, shape [T]."""
@@ -291,25 +308,43 @@ class Record(Strict):
     def bits(self, name: str) -> np.ndarray:
         """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks and of what others broke), bool,
         shape [T]."""
-        return np.unpackbits(self.packed([name])[0], count=sum(self.run.test_counts)).view(bool)
+        return np.unpackbits(self.packed(name), count=sum(self.run.test_counts)).view(bool)
 
-    def packed(self, names: Sequence[str]) -> np.ndarray:
-        """:meth:`bits` of each of ``names``, eight images a byte, spare bits 0: uint8, shape
-        [len(names), ceil(T / 8)]."""
-        joined = b"".join([self._union if name == "union" else self._decoded[name] for name in names])
-        return np.frombuffer(joined, dtype=np.uint8).reshape(len(names), -1)
+    def packed(self, name: str) -> np.ndarray:
+        """:meth:`bits`, eight images a byte, spare bits 0: uint8, shape [ceil(T / 8)]."""
+        if name == "union":
+            return np.frombuffer(self._union, dtype=np.uint8)
+        return self._rows[list(self.result.bits).index(name)]
+
+    def condensed(self) -> Record:
+        """This record with what boards ask for computed, and its bits let go of until somebody asks for them again:
+        thousands are handed over from process to process, and kept."""
+        _ = self.id, self._counts
+        self.__dict__.pop("_bytes_of_rows", None)
+        return self
+
+    @cached_property
+    def _counts(self) -> bytes:
+        rows = np.frombuffer(self._bytes_of_rows + self._union, dtype=np.uint8)
+        bits = np.unpackbits(rows.reshape(-1, len(self._union)), axis=1, count=sum(self.run.test_counts))
+        return count_by_class(bits, self.run.test_counts).astype(np.uint32).tobytes()
 
     @cached_property
     def _union(self) -> bytes:
-        row = np.bitwise_and.reduce(self.packed(list(self._decoded)))
+        row = np.bitwise_and.reduce(self._rows)
         broken = None if self.standing is None else self.standing.broken
         return (row if broken is None else row & ~np.packbits(broken)).tobytes()
 
+    @property
+    def _rows(self) -> np.ndarray:
+        """Every row of bits, eight images a byte, shape [rows, ceil(T / 8)]."""
+        return np.frombuffer(self._bytes_of_rows, dtype=np.uint8).reshape(len(self.result.bits), -1)
+
     @cached_property
-    def _decoded(self) -> dict[str, bytes]:
-        """The bytes of every row of bits."""
+    def _bytes_of_rows(self) -> bytes:
         total = sum(self.run.test_counts)
-        return {name: _bytes(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()}
+        rows = [_bytes(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()]
+        return b"".join(rows)
 
     def broken_by(self) -> np.ndarray | None:
         """AutoAttack's first successful attack per image (0 none, 1-4 as in ``BROKEN_BY``), shape [T]."""
@@ -323,20 +358,19 @@ class Record(Strict):
         Raises:
             ValueError: if ``result.broken_by`` does not fit AutoAttack's bits.
         """
-        packed, total = self.result.broken_by, sum(self.run.test_counts)
-        auto = [name for name in AUTOATTACK if name in self._decoded]
+        packed = self.result.broken_by
+        auto = [name for name in AUTOATTACK if name in self.result.bits]
         if len(auto) != (packed is not None):
             raise ValueError("result.broken_by: belongs to autoattack: both or neither")
         if packed is None:
             return 0
-        # Numbers of thousands of digits are quicker than arrays of bits; an octal digit is an image's place.
-        places = int.from_bytes(_bytes("result.broken_by", packed, total, 3), "big") >> -3 * total % 8
-        by = f"{places:0{total}o}".encode()
-        clean, robust = (int.from_bytes(self._decoded[name], "big") for name in ("clean", auto[0]))
         # Nothing is robust that is not clean, so where the two differ, an attack broke the image.
-        if by.translate(_BROKEN) != f"{(clean ^ robust) >> -total % 8:0{total}b}".encode():
+        broken, total = self.packed("clean") ^ self.packed(auto[0]), sum(self.run.test_counts)
+        by_square = broken_by_fourth(packed, broken.tobytes(), total)
+        if by_square is None:
+            _bytes("result.broken_by", packed, total, 3)
             raise ValueError("result.broken_by: disagrees with the bits of autoattack")
-        return by.count(b"4")
+        return by_square
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
@@ -344,10 +378,10 @@ class Record(Strict):
             raise ValueError("result.bits: must hold 'clean' and at least one attack")
         if "union" in self.result.bits:
             raise ValueError("result.bits: must not hold 'union', the name of all attacks together")
-        clean = int.from_bytes(self._decoded["clean"], "big")
-        for name, raw in self._decoded.items():
-            if int.from_bytes(raw, "big") | clean != clean:
-                raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
+        more = self._rows & ~self.packed("clean")
+        if more.any():
+            name = list(self.result.bits)[int(more.any(axis=1).argmax())]
+            raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
         _ = self.broken_by_square
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
             raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
@@ -371,44 +405,3 @@ def _bytes(field: str, text: str, count: int, width: int) -> bytes:
         return packed_bytes(text, count, width)
     except RecordError as error:
         raise ValueError(f"{field}: {error}") from None
-
-
-_BROKEN = bytes.maketrans(b"1234", b"1111")
-"""From places in ``BROKEN_BY`` to whether the image is broken; there are no others."""
-
-
-def pack(values: np.ndarray, width: int) -> str:
-    """``values`` (non-negative integers below 2**width, shape [T]) as base64 of ``width`` bits each."""
-    flat = (values.astype(np.uint8)[:, None] >> np.arange(width - 1, -1, -1, dtype=np.uint8)) & 1
-    return base64.b64encode(np.packbits(flat.astype(np.uint8)).tobytes()).decode()
-
-
-def packed_bytes(text: str, count: int, width: int) -> bytes:
-    """The bytes that :func:`pack` wrote as ``text``.
-
-    Raises:
-        RecordError: if ``text`` is not the packing of ``count`` values.
-    """
-    try:
-        raw = binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        raise RecordError("bits are not base64") from None
-    if len(text) != 4 * -(-len(raw) // 3):  # strict mode lets superfluous padding pass
-        raise RecordError("bits are not base64")
-    whole, rest = divmod(count * width, 8)
-    if len(raw) != whole + (rest > 0) or (rest and raw[-1] & (0xFF >> rest)):
-        raise RecordError(f"bits hold {8 * len(raw)} places, {count} images of {width} bits were expected")
-    return raw
-
-
-def unpack(text: str, count: int, width: int) -> np.ndarray:
-    """The inverse of :func:`pack`: uint8, shape [count].
-
-    Raises:
-        RecordError: if ``text`` is not the packing of ``count`` values.
-    """
-    places = np.unpackbits(np.frombuffer(packed_bytes(text, count, width), dtype=np.uint8), count=count * width)
-    values: np.ndarray = places[::width]
-    for place in range(1, width):
-        values = values << 1 | places[place::width]
-    return values

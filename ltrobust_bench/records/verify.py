@@ -19,8 +19,9 @@ from ltrobust_bench.evaluation.metrics import metrics_from_bits
 from ltrobust_bench.files import write_text
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.protocol.spec import Strict, canonical_digest
+from ltrobust_bench.records.bits import pack, unpack
 from ltrobust_bench.records.retract import folders_beside
-from ltrobust_bench.records.schema import Environment, Level, Record, Sha256, Standing, pack, unpack
+from ltrobust_bench.records.schema import Environment, Level, Record, Sha256, Standing
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 
 FOLDER = "verifications"

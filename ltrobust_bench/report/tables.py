@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from ltrobust_bench.evaluation.groups import rank_groups, ranks
 from ltrobust_bench.evaluation.intervals import Spread, spreads
 from ltrobust_bench.numbers import number
+from ltrobust_bench.parallel import each
 from ltrobust_bench.report.aggregate import DECIMALS
 from ltrobust_bench.report.board import METRICS, Board, Entry
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Cell = str | int | float | None
+Cells = dict[str, Any]
+"""What an entry's row tells, by column."""
 
 BOARD = [
     *["board", "protocol", "protocol_digest", "protocol_status"],
@@ -55,16 +59,29 @@ PER_CLASS = [
 
 def leaderboard_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
     """One row per entry with the columns ``LEADERBOARD``, best first; None where there is nothing to say."""
-    return [
-        {
-            **_board_cells(board),
-            **{name: round(cell, DECIMALS) + 0.0 if isinstance(cell, float) else cell for name, cell in cells.items()},
-            "records": " ".join(record.id for record in e.runs),
-        }
-        for board in boards
-        for e in board.entries
-        for cells in [entry_cells(board, e)]
-    ]
+    return [row for board in boards for row in _leaderboard_rows(board, entries_cells(board))]
+
+
+def _leaderboard_rows(board: Board, cells: Iterable[Cells]) -> Iterator[dict[str, Any]]:
+    terms = _board_cells(board)
+    for entry, own in zip(board.entries, cells, strict=True):
+        rounded = {name: round(x, DECIMALS) + 0.0 if isinstance(x, float) else x for name, x in own.items()}
+        yield {**terms, **rounded, "records": " ".join(record.id for record in entry.runs)}
+
+
+def texts(boards: Iterable[Board], seconds: float) -> dict[str, str]:
+    """Every file of ``FILES``, by name.
+
+    Args:
+        seconds: about how long it takes, see :func:`ltrobust_bench.parallel.each`.
+    """
+    parts = each(_parts, boards, seconds)
+    return {name: file.text(part[name] for part in parts) for name, file in FILES.items()}
+
+
+def _parts(board: Board) -> dict[str, str]:
+    cells = entries_cells(board)
+    return {name: file.of_board(board, cells) for name, file in FILES.items()}
 
 
 def leaderboard_csv(boards: Iterable[Board]) -> str:
@@ -73,21 +90,13 @@ def leaderboard_csv(boards: Iterable[Board]) -> str:
     ``union_tail_of_reference`` is the tail's worst-case accuracy in per cent of what the balanced reference reaches on
     the same classes. Hours are those of training, of one GPU or of one CPU core.
     """
-    rows = ([_cell(row[c]) for c in LEADERBOARD] for row in leaderboard_rows(boards))
-    return _lines([LEADERBOARD, *rows])
+    return FILES["leaderboard.csv"].of(boards)
 
 
 def groups_csv(boards: Iterable[Board]) -> str:
     """``groups.csv``: one line per entry and attack ('clean', the attacks, 'union'); for each metric mean, standard
     deviation over seeds and 95 % interval (t over seeds; with one seed Wilson, where the metric is a proportion)."""
-    lines = [_lines([GROUPS])]
-    for board in boards:
-        board_text = _start(_board_cells(board).values())
-        for entry, rows in zip(board.entries, _with_spread([e.spread for e in board.entries]), strict=True):
-            entry_text, seeds = board_text + _start([entry.label]), f"{len(entry.runs)},{entry.interval_kind}"
-            for attack, row in zip(entry.rows, rows, strict=True):  # names of attacks need no quotes
-                lines.append(f"{entry_text}{attack},{seeds},{_numbers(row)}\n")
-    return "".join(lines)
+    return FILES["groups.csv"].of(boards)
 
 
 def per_class_csv(boards: Iterable[Board]) -> str:
@@ -96,23 +105,42 @@ def per_class_csv(boards: Iterable[Board]) -> str:
     ``natural_error`` is the share misclassified when clean, ``boundary_error`` the share that is correct when
     clean and broken by some attack. Standard deviations and intervals are made as in ``groups.csv``.
     """
-    lines = [_lines([PER_CLASS])]
-    for board in boards:
-        board_text, key, auto = _start(_board_cells(board).values()), board.key, board.autoattack
-        rank = ranks(key.train_counts)
-        group = {int(c): name for name, members in rank_groups(key.train_counts).items() for c in members}
-        classes = [
-            _start([c, int(rank[c]), group.get(c), key.train_counts[c], key.test_counts[c]])
-            for c in board.classes.tolist()
-        ]
-        images = np.asarray(key.test_counts)[board.classes, None]
-        shares = np.concatenate([_class_shares(entry, auto) for entry in board.entries])[:, board.classes]
-        spread = _with_spread(spreads(shares, [len(entry.runs) for entry in board.entries], images))
-        for entry, rows in zip(board.entries, spread, strict=True):
-            entry_text = board_text + _start([entry.label, len(entry.runs), entry.interval_kind, auto])
-            for start, row in zip(classes, rows, strict=True):
-                row.insert(len(SHARES), 100 - row[0])  # natural_error
-                lines.append(f"{entry_text}{start}{_numbers(row)}\n")
+    return FILES["per_class.csv"].of(boards)
+
+
+def markdown(boards: Iterable[Board]) -> str:
+    """All boards as Markdown tables, each under a heading with its terms."""
+    return FILES["leaderboard.md"].of(boards)
+
+
+def _leaderboard_lines(board: Board, cells: Iterable[Cells]) -> str:
+    return _lines([_cell(row[c]) for c in LEADERBOARD] for row in _leaderboard_rows(board, cells))
+
+
+def _groups_lines(board: Board, _: Iterable[Cells]) -> str:
+    board_text, lines = _start(_board_cells(board).values()), []
+    for entry, rows in zip(board.entries, _with_spread([e.spread for e in board.entries]), strict=True):
+        entry_text, seeds = board_text + _start([entry.label]), f"{len(entry.runs)},{entry.interval_kind}"
+        for attack, row in zip(entry.rows, rows, strict=True):  # names of attacks need no quotes
+            lines.append(f"{entry_text}{attack},{seeds},{_numbers(row)}\n")
+    return "".join(lines)
+
+
+def _per_class_lines(board: Board, _: Iterable[Cells]) -> str:
+    board_text, key, auto, lines = _start(_board_cells(board).values()), board.key, board.autoattack, []
+    rank = ranks(key.train_counts)
+    group = {int(c): name for name, members in rank_groups(key.train_counts).items() for c in members}
+    classes = [
+        _start([c, int(rank[c]), group.get(c), key.train_counts[c], key.test_counts[c]]) for c in board.classes.tolist()
+    ]
+    images = np.asarray(key.test_counts)[board.classes, None]
+    shares = np.concatenate([_class_shares(entry, auto) for entry in board.entries])[:, board.classes]
+    spread = _with_spread(spreads(shares, [len(entry.runs) for entry in board.entries], images))
+    for entry, rows in zip(board.entries, spread, strict=True):
+        entry_text = board_text + _start([entry.label, len(entry.runs), entry.interval_kind, auto])
+        for start, row in zip(classes, rows, strict=True):
+            row.insert(len(SHARES), 100 - row[0])  # natural_error
+            lines.append(f"{entry_text}{start}{_numbers(row)}\n")
     return "".join(lines)
 
 
@@ -132,24 +160,14 @@ def _with_spread(entries: Sequence[Spread]) -> list[list[list[float]]]:
     return found
 
 
-def markdown(boards: Sequence[Board]) -> str:
-    """All boards as Markdown tables, each under a heading with its terms."""
-    parts = ["# Leaderboard\n"]
-    for board in boards:
-        header, rows = _readable(board)
-        lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 3) + ["---"], *rows]
-        parts.append(f"## {markdown_text(board.title)}\n")
-        parts.append("".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines))
-    return "\n".join([*parts, LEGEND + "\n"])
-
-
-FILES: dict[str, Callable[[Sequence[Board]], str]] = {
-    "leaderboard.csv": leaderboard_csv,
-    "groups.csv": groups_csv,
-    "per_class.csv": per_class_csv,
-    "leaderboard.md": markdown,
-}
-"""What is written of all boards."""
+def _section(board: Board, cells: Sequence[Cells]) -> str:
+    header, rows = _readable(board, cells)
+    for row in rows:
+        for column in (header.index("Method"), header.index("Flags")):  # the others are numbers
+            row[column] = markdown_text(row[column])
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 3) + ["---"], *rows]
+    table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return f"\n## {markdown_text(board.title)}\n\n{table}"
 
 
 LEGEND = (
@@ -162,6 +180,27 @@ LEGEND = (
 )
 
 
+@dataclass(frozen=True)
+class File:
+    """A file of several boards: what each adds stands between a start and an end.
+
+    Attributes:
+        of_board: what a board adds, from the board and its :func:`entries_cells`.
+    """
+
+    start: str
+    of_board: Callable[[Board, Sequence[Cells]], str]
+    end: str = ""
+
+    def of(self, boards: Iterable[Board]) -> str:
+        """The file of some boards."""
+        return self.text(self.of_board(board, entries_cells(board)) for board in boards)
+
+    def text(self, parts: Iterable[str]) -> str:
+        """The file, of what boards add."""
+        return "".join([self.start, *parts, self.end])
+
+
 def terminal_table(board: Board, width: int = 130, most: int | None = None) -> Table:
     """The first ``most`` entries of a board (None: all) for the terminal; below 130 columns groups are whole numbers,
     flags stand below the table, and gap, seeds and cost are left to the files."""
@@ -170,7 +209,7 @@ def terminal_table(board: Board, width: int = 130, most: int | None = None) -> T
     from rich.text import Text
 
     wide = width >= 130
-    header, rows = _readable(board, group_decimals=1 if wide else 0, most=most)
+    header, rows = _readable(board, entries_cells(board, most), group_decimals=1 if wide else 0)
     shown = [i for i, name in enumerate(header) if wide or name not in WIDE_ONLY]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     below = [f"... and {len(board.entries) - len(rows)} more"] if len(rows) < len(board.entries) else []
@@ -203,8 +242,8 @@ NAMED = 8
 WIDE_ONLY = ("Tail", "Gap", "Seeds", "Cost", "Flags")
 
 
-def _readable(board: Board, group_decimals: int = 1, most: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for people: one decimal, groups in one cell; ``most``: of the first entries only."""
+def _readable(board: Board, cells: Sequence[Cells], group_decimals: int = 1) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for people, of the first entries: one decimal, groups in one cell."""
     auto = board.autoattack if board.autoattack not in ("autoattack", None) else "AutoAttack"
 
     def groups(row: dict[str, Any], attack: str) -> str:
@@ -214,8 +253,7 @@ def _readable(board: Board, group_decimals: int = 1, most: int | None = None) ->
     header = ["#", "Method", "Worst case", "Interval", auto, "Tail", "Worst 10%", "Clean", "Clean h/m/t"]
     header += ["Worst case h/m/t", "Gap", "Seeds", "Cost", "Flags"]
     rows = []
-    for e in board.entries[:most]:
-        row = entry_cells(board, e)
+    for e, row in zip(board.entries[: len(cells)], cells, strict=True):
         low, high = (_short(100 * bound) for bound in e.interval)
         passes = row["training_forwards"] + row["training_backwards"]
         rows.append(
@@ -250,8 +288,12 @@ ATTACKS, SHOWN = ("clean", "union"), ("balanced", "head", "medium", "tail", "wor
 """What an entry's line tells of its metrics."""
 
 
-def entry_cells(board: Board, entry: Entry) -> dict[str, Any]:
-    """What an entry's row tells of it, percentages not rounded yet: rounded twice, 59.346 would be 59.4."""
+def entries_cells(board: Board, most: int | None = None) -> list[Cells]:
+    """What rows tell of the first entries, percentages not rounded yet: rounded twice, 59.346 would be 59.4."""
+    return [_entry_cells(board, entry) for entry in board.entries[:most]]
+
+
+def _entry_cells(board: Board, entry: Entry) -> Cells:
     training = [record.cost.training for record in entry.runs]
     run, auto = entry.runs[0].run, board.autoattack
     percent = dict(zip(entry.rows, (100 * entry.spread.mean).tolist(), strict=True))
@@ -343,3 +385,12 @@ def plain_cell(value: Any) -> Any:
 def markdown_text(text: str) -> str:
     """``text`` in a Markdown table: a name can be no markup, link or cell of its own."""
     return re.sub(r"[\\|<`*]|\](?=\()", r"\\\g<0>", text.replace("\n", " "))
+
+
+FILES = {
+    "leaderboard.csv": File(_lines([LEADERBOARD]), _leaderboard_lines),
+    "groups.csv": File(_lines([GROUPS]), _groups_lines),
+    "per_class.csv": File(_lines([PER_CLASS]), _per_class_lines),
+    "leaderboard.md": File("# Leaderboard\n", _section, f"\n{LEGEND}\n"),
+}
+"""What is written of all boards."""

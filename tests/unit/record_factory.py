@@ -8,6 +8,7 @@ import numpy as np
 
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.records.bits import pack
 from ltrobust_bench.records.schema import (
     AUTOATTACK,
     Augmentation,
@@ -18,7 +19,6 @@ from ltrobust_bench.records.schema import (
     RunSection,
     Status,
     Work,
-    pack,
 )
 
 TRAIN_COUNTS = [200, 143, 103, 74, 53, 38, 27, 19, 14, 10]

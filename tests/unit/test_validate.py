@@ -22,8 +22,9 @@ from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.plan import make_task
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records import rules, strict
+from ltrobust_bench.records.bits import pack
 from ltrobust_bench.records.io import find_records, read_record, write_record
-from ltrobust_bench.records.schema import Record, Result, pack
+from ltrobust_bench.records.schema import Record, Result
 from ltrobust_bench.records.validate import COMMON_RULES, validate
 from ltrobust_bench.report.aggregate import boards
 

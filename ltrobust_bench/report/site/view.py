@@ -21,7 +21,7 @@ from ltrobust_bench.report import columns
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
-from ltrobust_bench.report.tables import METRICS, entry_cells
+from ltrobust_bench.report.tables import METRICS, entries_cells
 
 LEVELS = {
     "claimed": "as submitted; nobody has repeated the run to verify it",
@@ -160,7 +160,7 @@ class Line:
 
 def lines(board: Board) -> list[Line]:
     """The entries of a board by rank; those without one stand apart, last."""
-    found = [Line(board, entry, entry_cells(board, entry)) for entry in board.entries]
+    found = [Line(board, *line) for line in zip(board.entries, entries_cells(board), strict=True)]
     return sorted(found, key=lambda line: line.entry.rank is None)
 
 

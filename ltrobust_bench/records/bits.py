@@ -1,0 +1,117 @@
+"""Rows of small numbers, one an image, as base64 text: whether it is classified correctly (one bit), which of
+AutoAttack's attacks broke it first (three)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ltrobust_bench.errors import RecordError
+
+
+def pack(values: np.ndarray, width: int) -> str:
+    """``values`` (non-negative integers below 2**width, shape [T]) as base64 of ``width`` bits each."""
+    flat = (values.astype(np.uint8)[:, None] >> np.arange(width - 1, -1, -1, dtype=np.uint8)) & 1
+    return base64.b64encode(np.packbits(flat.astype(np.uint8)).tobytes()).decode()
+
+
+def packed_bytes(text: str, count: int, width: int) -> bytes:
+    """The bytes that :func:`pack` wrote as ``text``.
+
+    Raises:
+        RecordError: if ``text`` is not the packing of ``count`` values.
+    """
+    try:
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        raise RecordError("bits are not base64") from None
+    if len(text) != 4 * -(-len(raw) // 3):  # strict mode lets superfluous padding pass
+        raise RecordError("bits are not base64")
+    whole, rest = divmod(count * width, 8)
+    if len(raw) != whole + (rest > 0) or (rest and raw[-1] & (0xFF >> rest)):
+        raise RecordError(f"bits hold {8 * len(raw)} places, {count} images of {width} bits were expected")
+    return raw
+
+
+def unpack(text: str, count: int, width: int) -> np.ndarray:
+    """The inverse of :func:`pack`: uint8, shape [count].
+
+    Raises:
+        RecordError: if ``text`` is not the packing of ``count`` values.
+    """
+    places = np.unpackbits(np.frombuffer(packed_bytes(text, count, width), dtype=np.uint8), count=count * width)
+    values: np.ndarray = places[::width]
+    for place in range(1, width):
+        values = values << 1 | places[place::width]
+    return values
+
+
+def count_by_class(bits: np.ndarray, images: Sequence[int]) -> np.ndarray:
+    """How many bits of each class are set.
+
+    Args:
+        bits: bool or 0 and 1 in uint8, shape [..., T], ordered by label.
+        images: of each label; they add up to T.
+
+    Returns:
+        Unsigned integers, shape [..., C].
+    """
+    starts, seen, kind = _classes(tuple(images))
+    counts: np.ndarray = np.add.reduceat(bits.view(np.uint8), starts, axis=-1, dtype=kind)
+    if seen.all():
+        return counts
+    found = np.zeros((*bits.shape[:-1], len(images)), kind)
+    found[..., seen] = counts
+    return found
+
+
+@lru_cache
+def _classes(images: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, type[np.unsignedinteger[Any]]]:
+    """Where the classes that have images start, which those are, and a type that holds their counts: 16 bits are
+    counted in half the time."""
+    counts = np.asarray(images)
+    seen = counts > 0
+    return (np.cumsum(counts) - counts)[seen], seen, np.uint16 if counts.max() < 2**16 else np.uint32
+
+
+def broken_by_fourth(broken_by: str, broken: bytes, count: int) -> int | None:
+    """How many images the last of AutoAttack's four attacks broke, or None if ``broken_by`` does not fit.
+
+    Args:
+        broken_by: places of three bits (0 not broken, 1 to 4) as :func:`pack` writes them.
+        broken: for which images they are not 0, packed.
+        count: images.
+    """
+    # A character of base64 is two places, so nothing has to be unpacked; that takes several times as long.
+    size = -(-3 * count // 8)
+    text = broken_by.rstrip("=").encode()
+    if len(broken_by) != 4 * -(-size // 3) or len(text) != -(-4 * size // 3):
+        return None
+    try:
+        found = int(text.translate(_BROKEN), 4)
+    except ValueError:  # no base64, or a place above 4
+        return None
+    if found << 8 * len(broken) != int.from_bytes(broken, "big") << 2 * len(text):
+        return None
+    fourth = text.translate(_FOURTH)
+    return fourth.count(b"1") + 2 * fourth.count(b"2")
+
+
+def _of_pairs(digit: Callable[[int, int], int]) -> bytes:
+    """A table for ``bytes.translate``: from a character of base64 to a digit of its two places, or to none if one of
+    them is above 4."""
+    table = bytearray(b"x" * 256)
+    for value in range(64):
+        first, second = divmod(value, 8)
+        if max(first, second) <= 4:
+            table[base64.b64encode(bytes([value << 2]))[0]] = ord(str(digit(first, second)))
+    return bytes(table)
+
+
+_BROKEN = _of_pairs(lambda first, second: 2 * (first > 0) + (second > 0))
+_FOURTH = _of_pairs(lambda first, second: (first == 4) + (second == 4))
