@@ -116,11 +116,14 @@ def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliabilit
 def flags_of(record: Record) -> list[Flag]:
     """The signs in a record."""
     images = sum(record.run.test_counts)
-    accuracy = {name: record.correct(name) / images for name in COMPARED if name in record.result.bits}
+    accuracy = {name: record.correct[name] / images for name in COMPARED if name in record.correct}
     return _flags(accuracy, record.broken_by_square / images, record.reliability, len(record.run.train_counts))
 
 
 def _largest_rise(accuracy_by_radius: Mapping[str, float]) -> float:
     """By how much the accuracy at a radius exceeds that at a smaller one, at most."""
-    ordered = [accuracy_by_radius[r] for r in sorted(accuracy_by_radius, key=float)]
-    return max((b - min(ordered[:i]) for i, b in enumerate(ordered) if i), default=0.0)
+    lowest, rise = math.inf, 0.0
+    for radius in sorted(accuracy_by_radius, key=float):
+        rise = max(rise, accuracy_by_radius[radius] - lowest)
+        lowest = min(lowest, accuracy_by_radius[radius])
+    return rise

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from ltrobust_bench.parallel import each
 from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import retractions_beside
-from ltrobust_bench.records.schema import SCHEMA_VERSION, Record
+from ltrobust_bench.records.schema import SCHEMA_VERSION, Record, condense
 from ltrobust_bench.records.strict import LONGEST_INTEGER, Finding, finding, findings_of, parse_json, read_bytes
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
 from ltrobust_bench.records.verify import judged
@@ -66,7 +67,7 @@ def _as_written(data: bytes) -> Record | None:
     if not (same and plain):
         return None
     # Most of a file is its result, which holds no numbers.
-    digits = (data[: data.find(b'\n "result"')] + data[data.find(b'\n "cost"') :]).translate(_DIGITS_AS_0)
+    digits = (data[: data.find(b'\n "result"')] + data[data.rfind(b'\n "cost"') :]).translate(_DIGITS_AS_0)
     return None if any(start in digits for start in _LONG_INTEGERS) else record
 
 
@@ -125,7 +126,8 @@ def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple
     retracted, problems = retractions_beside([*folders, *results])
     found: dict[str, Record] = {}
     paths = [path for folder in folders for path in ([folder] if folder.is_file() else record_files(folder))]
-    for record in each(_record_or_message, paths, len(paths) * SECONDS, AT_ONCE):
+    chunks = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
+    for record in chain.from_iterable(each(_records_or_messages, chunks, len(paths) * SECONDS)):
         if isinstance(record, str):
             problems.append(record)
         elif record.id not in retracted:
@@ -140,11 +142,15 @@ SECONDS = 5e-4
 """About what reading a record takes, and nearly as much what is done with it."""
 
 
-def _record_or_message(path: Path) -> Record | str:
-    try:
-        return read_record(path).condensed()
-    except RecordError as error:
-        return str(error)
+def _records_or_messages(paths: Sequence[Path]) -> list[Record | str]:
+    found: list[Record | str] = []
+    for path in paths:
+        try:
+            found.append(read_record(path))
+        except RecordError as error:
+            found.append(str(error))
+    condense([record for record in found if isinstance(record, Record)])
+    return found
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -119,7 +120,7 @@ class RunSection(Strict):
         """The run key, and the same digest of what the seeds of an entry share: the run that one builds on has its
         seed."""
         before, after, shared = _around_seed(self.model_dump_json(exclude_defaults=True, exclude={"seed"}))
-        return hashlib.sha256(f'{before},"seed":{self.seed},{after}'.encode()).hexdigest(), shared
+        return hashlib.sha256(f'{before}"seed":{self.seed},{after}'.encode()).hexdigest(), shared
 
     def folder_name(self) -> str:
         """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
@@ -138,10 +139,13 @@ def _around_seed(run: str) -> tuple[str, str, str]:
     """What stands before and after the seed in the canonical JSON of a run section, which is given without it, and the
     digest of what seeds share: as a rule, many runs differ in nothing else."""
     values = json.loads(run)
-    before = canonical_json({name: value for name, value in values.items() if name < "seed"})
-    after = canonical_json({name: value for name, value in values.items() if name > "seed"})
-    values.pop("base_key", None)
-    return before.removesuffix("}"), after.removeprefix("{"), canonical_digest(values)
+    first = {name: value for name, value in values.items() if name < "seed"}
+    before = f"{canonical_json(first)[:-1]},"
+    after = canonical_json({name: value for name, value in values.items() if name > "seed"})[1:]
+    shared = before
+    if "base_key" in first:
+        shared = f"{canonical_json({name: value for name, value in first.items() if name != 'base_key'})[:-1]},"
+    return before, after, hashlib.sha256(f"{shared}{after}".encode()).hexdigest()
 
 
 class Result(Strict):
@@ -265,7 +269,7 @@ class Record(Strict):
     def judged(self, standing: Standing) -> Record:
         """The same record with its standing; images that somebody broke leave the union."""
         other = self.model_copy()
-        for name in ("_union", "_counts"):
+        for name in ("_union", "correct", "correct_by_class"):
             other.__dict__.pop(name, None)
         other.__dict__["standing"] = standing  # the model is frozen, and this is no field of its file
         return other
@@ -290,16 +294,23 @@ class Record(Strict):
         """Names of the attacks, in the suite's order."""
         return [name for name in self.result.bits if name != "clean"]
 
-    def correct(self, name: str) -> int:
-        """How many images are correct under ``name`` ('clean' or an attack)."""
-        return int(self.correct_by_class([name]).sum())
+    @property
+    def rows(self) -> list[str]:
+        """What rows of numbers are made of: 'clean', the attacks by name, and 'union', the worst case of all of them
+        and of what others broke."""
+        return ["clean", *sorted(self.attacks), "union"]
 
-    def correct_by_class(self, names: Sequence[str]) -> np.ndarray:
-        """How many images of each class are correct under each of ``names`` ('clean', an attack, or 'union'), shape
-        [len(names), C]."""
-        places = {name: place for place, name in enumerate([*self.result.bits, "union"])}
-        counts = np.frombuffer(self._counts, dtype=np.uint32).reshape(len(places), -1)
-        return counts[[places[name] for name in names]]
+    @cached_property
+    def correct(self) -> dict[str, int]:
+        """How many images are correct, of each of :attr:`rows`."""
+        _count([self])
+        return self.correct
+
+    @cached_property
+    def correct_by_class(self) -> bytes:
+        """The same class by class, uint32, shape [len(rows), C]; as bytes, since that is quick to hand over."""
+        _count([self])
+        return self.correct_by_class
 
     def labels(self) -> np.ndarray:
         """Label of each image in the order of the bits, shape [T]."""
@@ -314,37 +325,22 @@ class Record(Strict):
         """:meth:`bits`, eight images a byte, spare bits 0: uint8, shape [ceil(T / 8)]."""
         if name == "union":
             return np.frombuffer(self._union, dtype=np.uint8)
-        return self._rows[list(self.result.bits).index(name)]
-
-    def condensed(self) -> Record:
-        """This record with what boards ask for computed, and its bits let go of until somebody asks for them again:
-        thousands are handed over from process to process, and kept."""
-        _ = self.id, self._counts
-        self.__dict__.pop("_bytes_of_rows", None)
-        return self
-
-    @cached_property
-    def _counts(self) -> bytes:
-        rows = np.frombuffer(self._bytes_of_rows + self._union, dtype=np.uint8)
-        bits = np.unpackbits(rows.reshape(-1, len(self._union)), axis=1, count=sum(self.run.test_counts))
-        return count_by_class(bits, self.run.test_counts).astype(np.uint32).tobytes()
+        return self._packed[self.rows.index(name)]
 
     @cached_property
     def _union(self) -> bytes:
-        row = np.bitwise_and.reduce(self._rows)
-        broken = None if self.standing is None else self.standing.broken
-        return (row if broken is None else row & ~np.packbits(broken)).tobytes()
+        _count([self])
+        return self._union
 
     @property
-    def _rows(self) -> np.ndarray:
-        """Every row of bits, eight images a byte, shape [rows, ceil(T / 8)]."""
-        return np.frombuffer(self._bytes_of_rows, dtype=np.uint8).reshape(len(self.result.bits), -1)
+    def _packed(self) -> np.ndarray:
+        """:meth:`packed` of all rows but the last."""
+        return np.frombuffer(self._bits, dtype=np.uint8).reshape(len(self.result.bits), -1)
 
     @cached_property
-    def _bytes_of_rows(self) -> bytes:
-        total = sum(self.run.test_counts)
-        rows = [_bytes(f"result.bits.{name}", text, total, 1) for name, text in self.result.bits.items()]
-        return b"".join(rows)
+    def _bits(self) -> bytes:
+        total, bits = sum(self.run.test_counts), self.result.bits
+        return b"".join([_bytes(f"result.bits.{name}", bits[name], total, 1) for name in self.rows[:-1]])
 
     def broken_by(self) -> np.ndarray | None:
         """AutoAttack's first successful attack per image (0 none, 1-4 as in ``BROKEN_BY``), shape [T]."""
@@ -378,9 +374,9 @@ class Record(Strict):
             raise ValueError("result.bits: must hold 'clean' and at least one attack")
         if "union" in self.result.bits:
             raise ValueError("result.bits: must not hold 'union', the name of all attacks together")
-        more = self._rows & ~self.packed("clean")
+        more = self._packed & ~self.packed("clean")
         if more.any():
-            name = list(self.result.bits)[int(more.any(axis=1).argmax())]
+            name = self.rows[int(more.any(axis=1).argmax())]
             raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
         _ = self.broken_by_square
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
@@ -390,6 +386,40 @@ class Record(Strict):
         if self.status.off_recipe != bool(self.run.overrides):
             raise ValueError("status.off_recipe: disagrees with the run's overrides")
         return self
+
+
+def condense(records: Sequence[Record]) -> None:
+    """Compute what boards ask records for while their bits are at hand, and let go of those until somebody asks for
+    them again: thousands of records are handed over from process to process, and kept."""
+    by_size: dict[tuple[int, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        by_size[len(record.result.bits), *record.run.test_counts].append(record)
+    for some in by_size.values():
+        for start in range(0, len(some), AT_ONCE):
+            _count(some[start : start + AT_ONCE])
+    for record in records:
+        _ = record.id
+        record.__dict__.pop("_bits", None)
+
+
+AT_ONCE = 16
+"""Records whose bits are unpacked together: fewer take longer, and so do more than the processor's cache holds."""
+
+
+def _count(records: Sequence[Record]) -> None:
+    """Have records of equally many attacks and images per class know their union and counts."""
+    images = records[0].run.test_counts
+    joined = b"".join([record._bits for record in records])
+    rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(records), len(records[0].result.bits), -1)
+    union = np.bitwise_and.reduce(rows, axis=1)
+    for i, record in enumerate(records):
+        if record.standing is not None and record.standing.broken is not None:
+            union[i] &= ~np.packbits(record.standing.broken)
+    bits = np.unpackbits(np.concatenate([rows, union[:, None]], axis=1), axis=-1, count=sum(images))
+    by_class = count_by_class(bits, images).astype(np.uint32)
+    for record, own, counts, sums in zip(records, union, by_class, by_class.sum(axis=-1).tolist(), strict=True):
+        correct = dict(zip(record.rows, sums, strict=True))
+        record.__dict__.update(_union=own.tobytes(), correct=correct, correct_by_class=counts.tobytes())
 
 
 def json_schema() -> str:

@@ -63,6 +63,8 @@ def boards(records: Iterable[Record]) -> list[Board]:
     The order of ``records`` does not matter. If a seed was run twice with different results (on two machines,
     say), the earlier run counts and the board has a message.
     """
+    import scipy.special  # noqa: F401  a third of a second: once, and not in each of the processes that use it
+
     found: dict[BoardKey, list[Record]] = defaultdict(list)
     for record in records:
         found[BoardKey.of(record)].append(record)
@@ -70,28 +72,17 @@ def boards(records: Iterable[Record]) -> list[Board]:
     slugs = {key: slug_of(key, status) for key, (status, _) in states.items()}
     shared = Counter(slugs.values())
 
-    def build(key: BoardKey) -> tuple[Board, list[list[int]]]:
+    built = []
+    for key, own in found.items():
         slug = slugs[key] if shared[slugs[key]] == 1 else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
-        return _without_runs(_board(key, found[key], slug, *states[key]), found[key])
-
-    light = each(build, found, sum(map(len, found.values())) * SECONDS)
-    built = [_with_runs(board, places, found[board.key]) for board, places in light]
+        built.append(_board(key, own, slug, *states[key]))
+    # Most of the time goes into comparing entries pair by pair.
+    competing = [_competing(board) for board in built]
+    better = each(_better, competing, sum(map(len, found.values())) * SECONDS)
+    built = [_ranked(*board) for board in zip(built, competing, better, strict=True)]
     built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.usual, b.slug))
-
-
-def _without_runs(board: Board, records: Sequence[Record]) -> tuple[Board, list[list[int]]]:
-    """A board for handing over: its runs are places among ``records``, which both sides have."""
-    place = {id(record): i for i, record in enumerate(records)}
-    places = [[place[id(run)] for run in entry.runs] for entry in board.entries]
-    return replace(board, entries=[replace(entry, runs=[]) for entry in board.entries]), places
-
-
-def _with_runs(board: Board, places: Iterable[Sequence[int]], records: Sequence[Record]) -> Board:
-    """The inverse of :func:`_without_runs`."""
-    entries = [replace(entry, runs=[records[i] for i in own]) for entry, own in zip(board.entries, places, strict=True)]
-    return replace(board, entries=entries)
 
 
 REFERENCE = "at"
@@ -174,7 +165,10 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
         own = Metrics(*(getattr(metrics, f.name)[start : start + len(seeds)] for f in fields(Metrics)))
         entries.append(_entry(key, label, seeds, own, spread, status))
         start += len(seeds)
-    entries = sorted(entries, key=lambda e: e.label) if status == "smoke" else _ranked(entries)
+    if status == "smoke":
+        entries.sort(key=lambda e: e.label)
+    else:
+        entries.sort(key=lambda e: (-round(float(e.percent("union", "balanced")), DECIMALS), e.label))
     return Board(key, status, entries, slug, sorted(set(messages)))
 
 
@@ -255,24 +249,33 @@ def _entry(
     )
 
 
-def _ranked(entries: list[Entry]) -> list[Entry]:
-    """Best first, by rounded balanced worst-case accuracy; the label only settles the order of equals.
+def _competing(board: Board) -> list[Entry]:
+    """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
+    if board.status == "smoke":
+        return []
+    return [entry for entry in board.entries if not {UNRANKED, CLAIMED, REDUCED_PRECISION} & set(entry.flags)]
 
-    An entry's rank is one more than the number of entries above it that are resolved better (a paired difference, see
-    :func:`~ltrobust_bench.evaluation.compare.resolved_pairs`), and never better than that of the entry above it: what
-    the data cannot tell apart shares a rank. Entries whose card asks for no rank, and on a public board those that
-    nobody verified, stand where their accuracy puts them, and take no rank from others.
+
+def _better(entries: Sequence[Entry]) -> np.ndarray:
+    """How many entries above each of some are resolved better (a paired difference, see
+    :func:`~ltrobust_bench.evaluation.compare.resolved_pairs`), shape [E]."""
+    if not entries:
+        return np.zeros(0, dtype=int)
+    above: np.ndarray = np.triu(resolved_pairs([entry.runs for entry in entries]), 1)
+    return above.sum(axis=0)
+
+
+def _ranked(board: Board, competing: Sequence[Entry], better: np.ndarray) -> Board:
+    """A board whose entries have their ranks: best first, by rounded balanced worst-case accuracy; the label only
+    settles the order of equals.
+
+    An entry's rank is one more than the number of entries above it that are resolved better, and never better than that
+    of the entry above it: what the data cannot tell apart shares a rank.
     """
-    accuracy = {e.label: round(float(e.percent("union", "balanced")), DECIMALS) for e in entries}
-    ordered = sorted(entries, key=lambda e: (-accuracy[e.label], e.label))
-    taking_part = [e for e in ordered if not {UNRANKED, CLAIMED, REDUCED_PRECISION} & set(e.flags)]
-    rank: dict[str, int] = {}
-    if taking_part:
-        better = np.triu(resolved_pairs([e.runs for e in taking_part]), 1)
-        ranks = np.maximum.accumulate(1 + better.sum(axis=0))
-        rank = {e.label: int(r) for e, r in zip(taking_part, ranks, strict=True)}
-    apart = _with_other_seeds(taking_part)
-    return [_placed(e, rank.get(e.label), e.label in apart) for e in ordered]
+    ranks = np.maximum.accumulate(1 + better).tolist()
+    rank = {entry.label: place for entry, place in zip(competing, ranks, strict=True)}
+    apart = _with_other_seeds(competing)
+    return replace(board, entries=[_placed(e, rank.get(e.label), e.label in apart) for e in board.entries])
 
 
 def _with_other_seeds(ordered: Iterable[Entry]) -> set[str]:
