@@ -94,12 +94,28 @@ def _shared(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]]) -> dict
 
 
 @contextmanager
+def without_collection() -> Iterator[None]:
+    """Records and what is made of them are no garbage in cycles; while there are thousands, the collector would look
+    through all of them again and again."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@contextmanager
 def one_blas_thread() -> Iterator[None]:
     """BLAS libraries keep to one thread, and so they do in processes that are forked here. Were they told there,
     OpenBLAS would first start the threads that it then does not use; afterwards it does, so once is enough for several
     calls of :func:`each`."""
-    from threadpoolctl import threadpool_info, threadpool_limits
-
+    try:
+        from threadpoolctl import threadpool_info, threadpool_limits
+    except ImportError:  # a Python that was built without ctypes; then no process is settled either
+        yield
+        return
     if all(library["num_threads"] == 1 for library in threadpool_info()):
         yield
     else:

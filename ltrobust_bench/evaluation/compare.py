@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import betainc, stdtrit
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.groups import rank_groups
@@ -61,8 +62,6 @@ def mcnemar(first_only: ArrayLike, second_only: ArrayLike) -> np.ndarray:
     Args:
         first_only, second_only: whole numbers, of one shape, which is that of the result.
     """
-    from scipy.special import betainc
-
     few = np.minimum(first_only, second_only).astype(np.int64)
     total = np.add(first_only, second_only).astype(np.int64)
     base = few.max(initial=0) + 1
@@ -153,8 +152,6 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
     Returns:
         bool, shape [E, E].
     """
-    from scipy.special import stdtrit
-
     count = len(entries)
     first, second = np.triu_indices(count, 1)
     sums = _sums(entries, attack)

@@ -4,12 +4,12 @@ AutoAttack's attacks broke it first (three)."""
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pybase64
 
 from ltrobust_bench.errors import RecordError
 
@@ -27,11 +27,9 @@ def packed_bytes(text: str, count: int, width: int) -> bytes:
         RecordError: if ``text`` is not the packing of ``count`` values.
     """
     try:
-        raw = binascii.a2b_base64(text, strict_mode=True)
+        raw = pybase64.b64decode(text, validate=True)
     except ValueError:
         raise RecordError("bits are not base64") from None
-    if len(text) != 4 * -(-len(raw) // 3):  # strict mode lets superfluous padding pass
-        raise RecordError("bits are not base64")
     whole, rest = divmod(count * width, 8)
     if len(raw) != whole + (rest > 0) or (rest and raw[-1] & (0xFF >> rest)):
         raise RecordError(f"bits hold {8 * len(raw)} places, {count} images of {width} bits were expected")
@@ -98,20 +96,17 @@ def broken_by_fourth(broken_by: str, broken: bytes, count: int) -> int | None:
         return None
     if found << 8 * len(broken) != int.from_bytes(broken, "big") << 2 * len(text):
         return None
-    fourth = text.translate(_FOURTH)
-    return fourth.count(b"1") + 2 * fourth.count(b"2")
+    return sum(places * text.count(character) for character, places in _FOURTH)
 
 
-def _of_pairs(digit: Callable[[int, int], int]) -> bytes:
-    """A table for ``bytes.translate``: from a character of base64 to a digit of its two places, or to none if one of
-    them is above 4."""
-    table = bytearray(b"x" * 256)
-    for value in range(64):
-        first, second = divmod(value, 8)
-        if max(first, second) <= 4:
-            table[base64.b64encode(bytes([value << 2]))[0]] = ord(str(digit(first, second)))
-    return bytes(table)
+def _above_0(places: tuple[int, int]) -> str:
+    return "x" if max(places) > 4 else str(2 * (places[0] > 0) + (places[1] > 0))
 
 
-_BROKEN = _of_pairs(lambda first, second: 2 * (first > 0) + (second > 0))
-_FOURTH = _of_pairs(lambda first, second: (first == 4) + (second == 4))
+_PLACES = {base64.b64encode(bytes([value << 2]))[0]: divmod(value, 8) for value in range(64)}
+"""The two places of each character."""
+_BROKEN = "".join(_above_0(_PLACES.get(byte, (7, 7))) for byte in range(256)).encode()
+"""For ``bytes.translate``: from a character to two bits, whether its places are above 0, as a digit; to none if one of
+them is above 4, or it is no character of base64."""
+_FOURTH = [(character, places.count(4)) for character, places in _PLACES.items() if max(places) == 4]
+"""Characters that hold a place of 4, and how many."""

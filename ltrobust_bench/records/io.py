@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -151,16 +149,3 @@ def _records_or_messages(paths: Sequence[Path]) -> list[Record | str]:
             found.append(str(error))
     condense([record for record in found if isinstance(record, Record)])
     return found
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Records and what is made of them are no garbage in cycles; while there are thousands, the collector would look
-    through all of them again and again."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()

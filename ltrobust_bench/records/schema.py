@@ -235,7 +235,7 @@ Level = Literal["claimed", "re-evaluated", "retrained"]
 """How far others have verified a record."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value, and records are compared by their fields
 class Standing:
     """What follows for a record from what others found, see :mod:`ltrobust_bench.records.verify`.
 
@@ -325,6 +325,8 @@ class Record(Strict):
         """:meth:`bits`, eight images a byte, spare bits 0: uint8, shape [ceil(T / 8)]."""
         if name == "union":
             return np.frombuffer(self._union, dtype=np.uint8)
+        if name not in self.result.bits:
+            raise KeyError(name)
         return self._packed[self.rows.index(name)]
 
     @cached_property

@@ -116,16 +116,18 @@ def leaderboard(
         UsageError: if there is no readable record, or ``output`` cannot be written.
     """
     from ltrobust_bench.files import write_text
-    from ltrobust_bench.parallel import each, one_blas_thread
-    from ltrobust_bench.records.io import SECONDS, without_collection
-    from ltrobust_bench.records.retract import retractions_beside
-    from ltrobust_bench.report import aggregate, tables
+    from ltrobust_bench.parallel import each, one_blas_thread, without_collection
 
     folders = [Path(folder) for folder in records_dirs]
-    with without_collection(), one_blas_thread():
-        records, problems = read_records(folders, [Path(output)])
-        boards = aggregate.boards(records)
-        texts = tables.texts(boards, len(records) * SECONDS)
+    with without_collection():
+        from ltrobust_bench.records.io import SECONDS
+        from ltrobust_bench.records.retract import retractions_beside
+        from ltrobust_bench.report import aggregate, tables
+
+        with one_blas_thread():
+            records, problems = read_records(folders, [Path(output)])
+            boards = aggregate.boards(records)
+            texts = tables.texts(boards, len(records) * SECONDS)
     written = [Path(output) / name for name in texts]
     for path, text in zip(written, texts.values(), strict=True):
         write_text(path, text)

@@ -63,8 +63,6 @@ def boards(records: Iterable[Record]) -> list[Board]:
     The order of ``records`` does not matter. If a seed was run twice with different results (on two machines,
     say), the earlier run counts and the board has a message.
     """
-    import scipy.special  # noqa: F401  a third of a second: once, and not in each of the processes that use it
-
     found: dict[BoardKey, list[Record]] = defaultdict(list)
     for record in records:
         found[BoardKey.of(record)].append(record)

@@ -117,13 +117,29 @@ def test_where_no_more_processes_are_to_be_had_the_others_do_the_work(forks):
 
 
 @forks
-@pytest.mark.parametrize("missing", ["ctypes", "threadpoolctl"])
-def test_where_processes_cannot_be_settled_the_work_is_done_here(missing):
-    out = said(f"""
-        sys.modules["{missing}"] = None
-        print(set(parallel.each(lambda _: os.getpid(), range(5), 1)) == {{parent}})
+def test_where_processes_cannot_be_settled_the_work_is_done_here():
+    out = said("""
+        sys.modules["ctypes"] = None
+        print(set(parallel.each(lambda _: os.getpid(), range(5), 1)) == {parent})
     """)
     assert out == "True\n"
+
+
+@forks
+def test_each_process_keeps_to_one_core_and_starts_no_threads():
+    out = said("""
+        import numpy as np
+        from threadpoolctl import threadpool_info
+        square = np.ones((400, 400))
+        def work(_):
+            square @ square
+            return os.getpid() != parent, len(os.listdir("/proc/self/task"))
+        def limits():
+            return [library["num_threads"] for library in threadpool_info()]
+        before = limits()
+        print(set(parallel.each(work, range(6), 0)), limits() == before)
+    """)
+    assert out == "{(True, 1)} True\n"
 
 
 @forks

@@ -499,7 +499,7 @@ def test_drawn_figures_are_not_kept_where_the_collector_is_off(six, tmp_path):
 
     from matplotlib.figure import Figure
 
-    from ltrobust_bench.records.io import without_collection
+    from ltrobust_bench.parallel import without_collection
     from ltrobust_bench.report.figures import draw
 
     gc.collect()
