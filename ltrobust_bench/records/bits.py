@@ -77,12 +77,12 @@ def _classes(images: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, type[np.u
     return (np.cumsum(counts) - counts)[seen], seen, np.uint16 if counts.max() < 2**16 else np.uint32
 
 
-def broken_by_fourth(broken_by: str, broken: bytes, count: int) -> int | None:
+def broken_by_fourth(broken_by: str, broken: int, count: int) -> int | None:
     """How many images the last of AutoAttack's four attacks broke, or None if ``broken_by`` does not fit.
 
     Args:
         broken_by: places of three bits (0 not broken, 1 to 4) as :func:`pack` writes them.
-        broken: for which images they are not 0, packed.
+        broken: for which images they are not 0: packed bits as one number, the first byte its highest.
         count: images.
     """
     # A character of base64 is two places, so nothing has to be unpacked; that takes several times as long.
@@ -94,7 +94,7 @@ def broken_by_fourth(broken_by: str, broken: bytes, count: int) -> int | None:
         found = int(text.translate(_BROKEN), 4)
     except ValueError:  # no base64, or a place above 4
         return None
-    if found << 8 * len(broken) != int.from_bytes(broken, "big") << 2 * len(text):
+    if found << 8 * -(-count // 8) != broken << 2 * len(text):
         return None
     return sum(places * text.count(character) for character, places in _FOURTH)
 

@@ -325,24 +325,18 @@ class Record(Strict):
         """:meth:`bits`, eight images a byte, spare bits 0: uint8, shape [ceil(T / 8)]."""
         if name == "union":
             return np.frombuffer(self._union, dtype=np.uint8)
-        if name not in self.result.bits:
-            raise KeyError(name)
-        return self._packed[self.rows.index(name)]
+        return np.frombuffer(self._decoded[name], dtype=np.uint8)
 
     @cached_property
     def _union(self) -> bytes:
         _count([self])
         return self._union
 
-    @property
-    def _packed(self) -> np.ndarray:
-        """:meth:`packed` of all rows but the last."""
-        return np.frombuffer(self._bits, dtype=np.uint8).reshape(len(self.result.bits), -1)
-
     @cached_property
-    def _bits(self) -> bytes:
+    def _decoded(self) -> dict[str, bytes]:
+        """The bytes of each row of bits, in the order of :attr:`rows`."""
         total, bits = sum(self.run.test_counts), self.result.bits
-        return b"".join([_bytes(f"result.bits.{name}", bits[name], total, 1) for name in self.rows[:-1]])
+        return {name: _bytes(f"result.bits.{name}", bits[name], total, 1) for name in self.rows[:-1]}
 
     def broken_by(self) -> np.ndarray | None:
         """AutoAttack's first successful attack per image (0 none, 1-4 as in ``BROKEN_BY``), shape [T]."""
@@ -362,9 +356,10 @@ class Record(Strict):
             raise ValueError("result.broken_by: belongs to autoattack: both or neither")
         if packed is None:
             return 0
+        clean, robust = (int.from_bytes(self._decoded[name], "big") for name in ("clean", auto[0]))
+        total = sum(self.run.test_counts)
         # Nothing is robust that is not clean, so where the two differ, an attack broke the image.
-        broken, total = self.packed("clean") ^ self.packed(auto[0]), sum(self.run.test_counts)
-        by_square = broken_by_fourth(packed, broken.tobytes(), total)
+        by_square = broken_by_fourth(packed, clean ^ robust, total)
         if by_square is None:
             _bytes("result.broken_by", packed, total, 3)
             raise ValueError("result.broken_by: disagrees with the bits of autoattack")
@@ -376,10 +371,11 @@ class Record(Strict):
             raise ValueError("result.bits: must hold 'clean' and at least one attack")
         if "union" in self.result.bits:
             raise ValueError("result.bits: must not hold 'union', the name of all attacks together")
-        more = self._packed & ~self.packed("clean")
-        if more.any():
-            name = self.rows[int(more.any(axis=1).argmax())]
-            raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
+        # Numbers of thousands of digits are quicker than arrays of bits.
+        clean = int.from_bytes(self._decoded["clean"], "big")
+        for name, raw in self._decoded.items():
+            if int.from_bytes(raw, "big") | clean != clean:
+                raise ValueError(f"result.bits.{name}: an image counts as robust that is misclassified when clean")
         _ = self.broken_by_square
         if self.result.digest != Result.digest_of(self.result.bits, self.result.broken_by):
             raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
@@ -401,7 +397,7 @@ def condense(records: Sequence[Record]) -> None:
             _count(some[start : start + AT_ONCE])
     for record in records:
         _ = record.id
-        record.__dict__.pop("_bits", None)
+        record.__dict__.pop("_decoded", None)
 
 
 AT_ONCE = 16
@@ -411,7 +407,7 @@ AT_ONCE = 16
 def _count(records: Sequence[Record]) -> None:
     """Have records of equally many attacks and images per class know their union and counts."""
     images = records[0].run.test_counts
-    joined = b"".join([record._bits for record in records])
+    joined = b"".join([row for record in records for row in record._decoded.values()])
     rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(records), len(records[0].result.bits), -1)
     union = np.bitwise_and.reduce(rows, axis=1)
     for i, record in enumerate(records):
