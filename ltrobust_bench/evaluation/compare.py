@@ -55,12 +55,13 @@ class Difference:
         return self.p_holm < LEVEL and (low > 0 or high < 0)
 
 
-def mcnemar(first_only: ArrayLike, second_only: ArrayLike) -> np.ndarray:
+def mcnemar(first_only: ArrayLike, second_only: ArrayLike, least: float = 0.0) -> np.ndarray:
     """p-values of exact two-sided McNemar tests (binomial, p = 1/2) from the images that only one of two models gets
     right.
 
     Args:
         first_only, second_only: whole numbers, of one shape, which is that of the result.
+        least: where Hoeffding's bound (JASA 58, 1963, theorem 1) is below it, the bound is good enough.
     """
     few = np.minimum(first_only, second_only).astype(np.int64)
     total = np.add(first_only, second_only).astype(np.int64)
@@ -68,8 +69,11 @@ def mcnemar(first_only: ArrayLike, second_only: ArrayLike) -> np.ndarray:
     # Boards have tens of thousands of pairs; equal ones are computed once.
     keys, inverse = np.unique(total * base + few, return_inverse=True)
     totals, fews = np.divmod(keys, base)
+    p_value = 2 * np.exp(-((totals - 2 * fews) ** 2) / np.maximum(2 * totals, 1))
+    exact = p_value >= least
+    totals, fews = totals[exact], fews[exact]
     # The binomial distribution function, by the incomplete beta function; there is none of no images.
-    p_value = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))
+    p_value[exact] = np.minimum(1.0, np.where(totals > 0, 2 * betainc(totals - fews, fews + 1, 0.5), 1.0))
     return p_value[inverse].reshape(few.shape)[()]
 
 
@@ -154,7 +158,8 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
     """
     count = len(entries)
     first, second = np.triu_indices(count, 1)
-    sums = _sums(entries, attack)
+    # Holm's correction rejects whatever is below LEVEL over the number of comparisons, however far below.
+    sums = _sums(entries, attack, LEVEL / count)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean, half = sums.total / sums.shared, sums.halves / sums.shared
         spread = np.sqrt(np.maximum(sums.squares - sums.shared * mean**2, 0) / (sums.shared - 1))
@@ -172,7 +177,7 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
     return (p_value < limit).T & above
 
 
-def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
+def _sums(entries: Sequence[Sequence[Record]], attack: str, least: float) -> _Pairs:
     labels = entries[0][0].labels()
     by_seed = [{r.run.seed: r for r in runs} for runs in entries]
     count = len(entries)
@@ -195,7 +200,7 @@ def _sums(entries: Sequence[Sequence[Record]], attack: str) -> _Pairs:
         smallest[at] = np.minimum(smallest[at], sign)
         largest[at] = np.maximum(largest[at], sign)
         agree = np.sign(one - other) == sign
-        p_value[at] = np.maximum(p_value[at], np.where(agree, mcnemar(one, other), 1.0))
+        p_value[at] = np.maximum(p_value[at], np.where(agree, mcnemar(one, other, least), 1.0))
     return _Pairs(shared, total, squares, halves, smallest, largest, p_value)
 
 
