@@ -37,6 +37,16 @@ def test_mcnemar_of_many_pairs_is_the_binomial_test_of_each():
     assert mcnemar(40, 3000) == pytest.approx(binomtest(40, 3040).pvalue, rel=1e-10, abs=0)
 
 
+def test_what_is_given_for_small_p_values_is_above_them_and_below_what_was_asked():
+    first, second = (values.ravel() for values in np.meshgrid(np.arange(60), np.arange(60)))
+    exact = mcnemar(first, second)
+    for least in (1e-9, 1e-4, 0.05, 2.0):
+        found = mcnemar(first, second, least)
+        bounds = found != exact
+        assert (found[bounds] < least).all() and (found >= exact).all()
+        assert bounds.any() and (found[exact >= least] == exact[exact >= least]).all()
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5]) == [0.5] and holm([]) == []

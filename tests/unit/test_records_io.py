@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import pickle
 from pathlib import Path
@@ -15,9 +14,8 @@ from record_factory import synthetic_record
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records import io
-from ltrobust_bench.records.bits import pack, packed_bytes, unpack
 from ltrobust_bench.records.io import dumps, find_records, read_record, record_files
-from ltrobust_bench.records.schema import Result
+from ltrobust_bench.records.schema import Cost, Record, Result, Standing, Work, condense
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 WRITTEN = dumps(synthetic_record()).encode()
@@ -79,24 +77,54 @@ def test_the_digest_is_the_canonical_one():
         assert Result.digest_of(result.bits, broken_by) == canonical_digest(whole)
 
 
-@pytest.mark.parametrize("width", [1, 2, 3])
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 500])
-def test_unpacking_undoes_packing(count, width):
-    values = np.random.default_rng(count).integers(0, 2**width, count)
-    assert (unpack(pack(values, width), count, width) == values).all()
+def test_what_boards_ask_for_is_the_same_from_one_record_and_from_many_and_outlives_the_bits():
+    records = [synthetic_record(seed=seed, tests_per_class=tests) for tests in (20, 3) for seed in range(3)]
+    alone = [(r.id, r.entry_key, r.correct, r.correct_by_class, r.packed("union").tolist()) for r in records]
+    many = [record.model_copy() for record in records]
+    for record in many:
+        record.__dict__ = {name: record.__dict__[name] for name in Record.model_fields}
+    condense(many)
+    for record, fresh, found in zip(many, records, alone, strict=True):
+        assert "_decoded" not in record.__dict__
+        handed_over = pickle.loads(pickle.dumps(record))
+        assert "_decoded" not in handed_over.__dict__ and handed_over == fresh
+        r = handed_over
+        assert (r.id, r.entry_key, r.correct, r.correct_by_class, r.packed("union").tolist()) == found
+        assert [list(r.bits(name)) for name in r.rows] == [list(fresh.bits(name)) for name in r.rows]
 
 
-@pytest.mark.parametrize("text", ["AAA", "AAA=\n", "A A=", "AAAA===", "AA-A", "ÄAAA", "====", "AA=A", "AAAA=AAA"])
-def test_what_is_no_base64_is_no_packing(text):
-    with pytest.raises(RecordError, match="not base64"):
-        packed_bytes(text, 16, 1)
+def test_counts_are_sums_of_bits_and_fall_with_what_others_broke():
+    record = synthetic_record(tests_per_class=3)
+    everything = {name: record.bits(name) for name in record.rows}
+    assert record.correct == {name: bits.sum() for name, bits in everything.items()}
+    by_class = np.frombuffer(record.correct_by_class, dtype=np.uint32).reshape(len(record.rows), -1)
+    assert [list(row) for row in by_class] == [list(bits.reshape(-1, 3).sum(axis=1)) for bits in everything.values()]
+    broken = everything["union"] & (np.arange(len(everything["union"])) < 9)
+    judged = record.judged(Standing(broken=broken))
+    assert judged.correct == record.correct | {"union": (everything["union"] & ~broken).sum()}
+    assert record.correct["union"] == everything["union"].sum() and judged == record
 
 
-def test_spare_places_are_empty_and_none_are_missing():
-    assert packed_bytes(base64.b64encode(b"\xff\x80").decode(), 9, 1) == b"\xff\x80"
-    for raw in (b"\xff\xc0", b"\xff", b"\xff\x80\x00"):
-        with pytest.raises(RecordError, match="9 images"):
-            packed_bytes(base64.b64encode(raw).decode(), 9, 1)
+def test_seeds_share_the_digest_of_everything_but_seed_and_base_run():
+    """Many runs are asked in turn, as the texts that they share are kept."""
+    changes = [{}, {"seed": 1}, {"model": "other"}, {"overrides": {"seed": 3}}, {"base_key": "c" * 64, "seed": 7}]
+    runs = [synthetic_record(**change).run for change in [*changes, *changes]]
+    for run in runs:
+        values = run.model_dump(mode="json", exclude_defaults=True)
+        shared = {name: value for name, value in values.items() if name not in ("seed", "base_key")}
+        assert run.digests() == (run.key(), canonical_digest(shared))
+        assert run.key() == canonical_digest(values)
+    entries = [run.digests()[1] for run in runs]
+    assert entries[0] == entries[1] == entries[4] and len(set(entries)) == 3
+
+
+@pytest.mark.parametrize("given", [{"forwards": 1, "backwards": 2, "seconds": 3.0}])
+def test_what_was_given_is_known_after_handing_over(given):
+    work = Work(**given)
+    cost = Cost(training=work, evaluation=work, optimizer_steps=1)
+    for model in (work, cost, cost.model_copy(update={"base": work})):
+        again = pickle.loads(pickle.dumps(model))
+        assert again == model and again.model_fields_set == model.model_fields_set
 
 
 def test_the_same_run_in_two_places_counts_once(tmp_path):
