@@ -393,14 +393,14 @@ def condense(records: Sequence[Record]) -> None:
     for record in records:
         by_size[len(record.result.bits), *record.run.test_counts].append(record)
     for some in by_size.values():
-        for start in range(0, len(some), AT_ONCE):
-            _count(some[start : start + AT_ONCE])
+        for start in range(0, len(some), IN_CACHE):
+            _count(some[start : start + IN_CACHE])
     for record in records:
         _ = record.id
         record.__dict__.pop("_decoded", None)
 
 
-AT_ONCE = 16
+IN_CACHE = 16
 """Records whose bits are unpacked together: fewer take longer, and so do more than the processor's cache holds."""
 
 
