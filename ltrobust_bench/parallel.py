@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +35,11 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], seconds: float, 
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     found = _shared(work, chunks) if seconds >= LEAST and len(chunks) > 1 and _safe() else {}
     # What a process did not hand over is done here: if the work failed, its error is the caller's.
-    return [result for i, some in enumerate(chunks) for result in (found[i] if i in found else map(work, some))]
+    return [
+        result
+        for number, some in enumerate(chunks)
+        for result in (found[number] if number in found else [work(item) for item in some])
+    ]
 
 
 LEAST = 0.25
@@ -68,12 +73,10 @@ def _shared(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]]) -> dict
     from multiprocessing.connection import wait
 
     found: dict[int, list[Any]] = {}
-    todo, fill = os.pipe()
-    os.write(fill, b"".join(number.to_bytes(4, "little") for number in range(len(chunks))))
-    os.close(fill)
     processes: dict[Connection, BaseProcess] = {}
     try:
-        with one_blas_thread(), _forking(), suppress(OSError):  # an error: no more processes are to be had
+        # An error: no more pipes or processes are to be had.
+        with suppress(OSError), _numbers(len(chunks)) as todo, one_blas_thread(), _forking():
             for _ in range(min(_cores(), len(chunks))):
                 _start(processes, lambda pipe: _serve(work, chunks, todo, pipe))
         unfinished = list(processes)
@@ -85,12 +88,35 @@ def _shared(work: Callable[[Any], Any], chunks: Sequence[Sequence[Any]]) -> dict
                 except (EOFError, OSError):
                     unfinished.remove(pipe)
     finally:
-        os.close(todo)
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            process.join()
+        _end(processes)
     return found
+
+
+@contextmanager
+def _numbers(count: int) -> Iterator[int]:
+    """A pipe to read the numbers from 0 on from, four bytes each."""
+    todo, fill = os.pipe()
+    try:
+        os.write(fill, b"".join(number.to_bytes(4, "little") for number in range(count)))
+        os.close(fill)
+        yield todo
+    finally:
+        os.close(todo)
+
+
+GRACE = 10.0
+"""Seconds that a process has to tidy up."""
+
+
+def _end(processes: dict[Connection, BaseProcess]) -> None:
+    deadline = time.monotonic() + GRACE
+    for pipe, process in processes.items():
+        process.terminate()
+        pipe.close()
+    for process in processes.values():
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.join()
 
 
 @contextmanager
@@ -128,8 +154,15 @@ def _start(processes: dict[Connection, BaseProcess], serve: Callable[[Connection
 
     fork = get_context("fork")
     reader, writer = fork.Pipe(duplex=False)
+
+    def begin() -> None:
+        # Once nobody else can read from its pipe, a process cannot wait for somebody to read.
+        for other in (reader, *processes):
+            other.close()
+        serve(writer)
+
     with writer:
-        process = fork.Process(target=serve, args=(writer,), daemon=True)
+        process = fork.Process(target=begin, daemon=True)
         process.start()
     processes[reader] = process
 
@@ -137,8 +170,9 @@ def _start(processes: dict[Connection, BaseProcess], serve: Callable[[Connection
 @contextmanager
 def _forking() -> Iterator[None]:
     """While processes start, Ctrl-C waits. It never reaches them: the one that they work for ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         with warnings.catch_warnings():
             # From Python 3.12 on about any thread; those of a BLAS library, all there can be here, know of forks.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -165,6 +199,7 @@ def _settle() -> None:
     from multiprocessing import parent_process
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     parent = parent_process()
     if parent is None or os.getppid() != parent.pid:

@@ -63,8 +63,8 @@ def mcnemar(first_only: ArrayLike, second_only: ArrayLike, least: float = 0.0) -
         first_only, second_only: whole numbers, of one shape, which is that of the result.
         least: where Hoeffding's bound (JASA 58, 1963, theorem 1) is below it, the bound is good enough.
     """
-    few = np.minimum(first_only, second_only).astype(np.int64)
-    total = np.add(first_only, second_only).astype(np.int64)
+    first, second = (np.asarray(images).astype(np.int64) for images in (first_only, second_only))
+    few, total = np.minimum(first, second), first + second
     base = few.max(initial=0) + 1
     # Boards have tens of thousands of pairs; equal ones are computed once.
     keys, inverse = np.unique(total * base + few, return_inverse=True)

@@ -268,6 +268,95 @@ def test_control_c_while_processes_start_is_one_error_of_the_caller(where):
     assert out == "True\n"
 
 
+STUBBORN = """
+class Stubborn:
+    def __del__(self):
+        time.sleep(0.3)  # an error in here is swallowed, the one that is to end the process, too
+
+def work(item):
+    for _ in range(4):
+        Stubborn()
+    print(os.getpid(), flush=True)
+    return b"z" * 1_000_000
+"""
+
+
+@forks
+def test_a_process_that_swallows_its_end_keeps_nobody_waiting():
+    process = start(STUBBORN + "parallel.each(work, range(50), 1)")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)  # they are at what they swallow errors in
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=parallel.GRACE / 2)
+    assert process.returncode != 0 and err.endswith("KeyboardInterrupt\n")
+
+
+@forks
+def test_a_process_that_ignores_its_end_is_killed():
+    out = said(
+        """
+        parallel.GRACE = 0.2
+        def work(item):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.kill(parent, signal.SIGINT)
+            time.sleep(60)
+        try:
+            parallel.each(work, range(4), 1)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """,
+        within=20,
+    )
+    assert out == "interrupted\n"
+
+
+@forks
+def test_processes_do_not_outlive_the_one_that_they_work_for():
+    process = start(STUBBORN + "parallel.each(work, range(50), 1)")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)  # they are at what they swallow errors in
+    process.kill()
+    rest, _ = process.communicate(timeout=20)  # none of them writes to it any more
+    assert len(rest.split()) < 10
+
+
+@forks
+def test_an_end_that_the_caller_blocks_reaches_its_processes():
+    out = said(
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        class Odd:
+            def __reduce__(self):
+                return exec, ("raise ValueError('odd')",)
+        try:
+            parallel.each(lambda item: (Odd() if item == 0 else None, b"z" * 2_000_000), range(8), 1)
+        except ValueError as error:
+            print(error, signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """,
+        within=parallel.GRACE / 2,
+    )
+    assert out == "odd True\n"
+
+
+@forks
+def test_without_pipes_the_work_is_done_here():
+    out = said("""
+        def none():
+            raise OSError(24, "Too many open files")
+        os.pipe = none
+        print(set(parallel.each(lambda _: os.getpid(), range(5), 1)) == {parent})
+    """)
+    assert out == "True\n"
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_an_end_of_iteration_in_the_work_is_an_error_and_not_the_end(chunk):
+    with pytest.raises(StopIteration):
+        parallel.each(lambda item: next(iter(())) if item == 1 else item, range(4), 0, chunk)
+
+
 @forks
 def test_a_board_is_the_same_byte_by_byte(tmp_path):
     """The committed records and a damaged file."""
