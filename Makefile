@@ -27,6 +27,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 BOARD := $(BIN)/ltbench run --dataset digits-lt --threads 1 --seed 0 --seed 1 --seed 2
 results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 hours of one core; records hold the times)

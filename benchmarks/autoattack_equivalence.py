@@ -32,6 +32,7 @@ from ltrobust_bench.cli.shared import (
     set_threads,
     threads_option,
 )
+from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.sources import load_source
@@ -43,7 +44,6 @@ from ltrobust_bench.numbers import number
 from ltrobust_bench.progress import Progress, duration
 from ltrobust_bench.protocol import Suite, load_protocol
 from ltrobust_bench.records.provenance import device_name
-from ltrobust_bench.training.build import choose_device
 
 SHIPPED = Path(str(find_spec("pyautoattack").origin)).parent / "examples" / "model_test.pt"  # type: ignore[union-attr]
 STANDING, MISCLASSIFIED = "standing", "misclassified"

@@ -32,16 +32,16 @@ def table(rows: list[dict[str, str]]) -> str:
 @click.option("--docs", type=click.Path(path_type=Path), default=DOCS, show_default=True, help="Folder to write to.")
 def main(runs_dir: Path, limit_test: int | None, docs: Path) -> None:
     """Attack an honest network and the ones that are built to fool, and write the table."""
-    from ltrobust_bench import bench
+    from ltrobust_bench import verbs
     from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
     from ltrobust_bench.files import write_text
 
-    trained = bench.train("at-bsl", "digits-lt", runs_dir=runs_dir, device="cpu")
-    honest = bench.load_model(trained.model_path, device="cpu").model
+    trained = verbs.train("at-bsl", "digits-lt", runs_dir=runs_dir, device="cpu")
+    honest = verbs.load_model(trained.model_path, device="cpu").model
     models = {"honest": honest} | {name: make(honest) for name, (make, _) in DEMONSTRATIONS.items()}
     rows = []
     for name, model in models.items():
-        result = bench.evaluate(model, "digits-lt", limit_test=limit_test, device="cpu")
+        result = verbs.evaluate(model, "digits-lt", limit_test=limit_test, device="cpu")
         accuracies = {c: f"{100 * float(result.metrics(c).balanced):.1f}" for c in COLUMNS}
         rows.append({"model": name} | accuracies | {"flags": ", ".join(flag.name for flag in result.flags) or "none"})
         click.echo("  ".join(rows[-1].values()))

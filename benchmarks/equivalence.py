@@ -19,10 +19,10 @@ import torch
 from measure import report
 from train import VARIANTS
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.cards import methods
-from ltrobust_bench.evaluation.intervals import t_interval
-from ltrobust_bench.training.build import choose_device
+from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.scores.intervals import t_interval
 
 MARGIN, SEEDS = 0.5, 5
 """Points within which a difference must be known to lie, and the fewest seeds that can show it."""
@@ -33,9 +33,9 @@ def accuracies(
     method: str, dataset: str, runs_dir: Path, limit_test: int | None, request: dict[str, Any]
 ) -> list[float]:
     """Balanced accuracy of one run in per cent: clean, and under the attack."""
-    trained = bench.train(method, dataset, runs_dir=runs_dir, **request)
+    trained = verbs.train(method, dataset, runs_dir=runs_dir, **request)
     terms = {name: request[name] for name in ("data_dir", "device")}
-    result = bench.evaluate(trained.model_path, attacks=[ATTACK], limit_test=limit_test, **terms)
+    result = verbs.evaluate(trained.model_path, attacks=[ATTACK], limit_test=limit_test, **terms)
     return [100 * float(result.metrics(name).balanced) for name in ("clean", ATTACK)]
 
 

@@ -19,15 +19,15 @@ from reference import AdversarialTraining
 from torch import Tensor, nn
 
 from ltrobust_bench.api import Network, linear
-from ltrobust_bench.bench import load_model, task_of
+from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.models import models
-from ltrobust_bench.models.stand_in import StandIn
-from ltrobust_bench.plan import make_task
-from ltrobust_bench.precision import full_float32
+from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import EvalAttack, Suite
-from ltrobust_bench.training.build import choose_device
+from ltrobust_bench.verbs import load_model, task_of
 
 STANDARD = {"steps": 100, "queries": 5000}
 VARIANTS = ("network", "folded", "winograd", "bf16")

@@ -23,7 +23,8 @@ import click
 from pydantic import ValidationError
 from record_mutations import MUTATIONS, Json, Mutation, NotApplicableError, Sample
 
-from ltrobust_bench.records.schema import Record, Result, RunSection
+from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.records.schema import Record, Result
 from ltrobust_bench.records.validate import Document, Problem, examine, load
 
 ROOT = Path(__file__).resolve().parents[1]

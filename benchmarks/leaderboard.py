@@ -89,8 +89,8 @@ def write_board(folder: Path, dataset: str, number: int, entries: int) -> None:
 
 
 def _record(run: dict[str, Any], clean: np.ndarray, felt: np.ndarray, strength: float) -> dict[str, Any]:
-    from ltrobust_bench.records.bits import pack
     from ltrobust_bench.records.schema import Result
+    from ltrobust_bench.scores.bits import pack
 
     bits = {"clean": clean} | {name: clean & (felt < strength * factor) for name, factor in ATTACKS.items()}
     bits["autoattack"] = bits["scaled-pgd-20"] & (felt < strength * 0.82)

@@ -21,12 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ltrobust_bench.api import Network
 from ltrobust_bench.cards import methods
-from ltrobust_bench.counting import Counter
+from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.models import models
-from ltrobust_bench.precision import full_float32
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.records.schema import Policy
-from ltrobust_bench.training.build import build_method, build_network, choose_device
+from ltrobust_bench.training.build import build_method, build_network
 from ltrobust_bench.training.step import Step, Trainee
 
 COUNTS = [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]

@@ -20,17 +20,17 @@ from ltrobust_bench._version import __version__
 from ltrobust_bench.errors import LTBenchError, UsageError
 
 if TYPE_CHECKING:
-    from ltrobust_bench.bench import Evaluation, LoadedModel, evaluate, load_model, run, train
     from ltrobust_bench.records.schema import Record
     from ltrobust_bench.report import leaderboard
+    from ltrobust_bench.verbs import Evaluation, LoadedModel, evaluate, load_model, run, train
 
 _WHERE = {
-    "run": "ltrobust_bench.bench",
-    "train": "ltrobust_bench.bench",
-    "evaluate": "ltrobust_bench.bench",
-    "load_model": "ltrobust_bench.bench",
-    "Evaluation": "ltrobust_bench.bench",
-    "LoadedModel": "ltrobust_bench.bench",
+    "run": "ltrobust_bench.verbs",
+    "train": "ltrobust_bench.verbs",
+    "evaluate": "ltrobust_bench.verbs",
+    "load_model": "ltrobust_bench.verbs",
+    "Evaluation": "ltrobust_bench.verbs",
+    "LoadedModel": "ltrobust_bench.verbs",
     "leaderboard": "ltrobust_bench.report",
     "Record": "ltrobust_bench.records.schema",
 }

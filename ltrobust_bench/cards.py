@@ -20,9 +20,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
-from ltrobust_bench.protocol.load import first_problem
-from ltrobust_bench.protocol.spec import Protocol, Recipe, Strict, Track
+from ltrobust_bench.protocol.spec import Protocol, Recipe, Track
 from ltrobust_bench.registry import Entry, Registry, installed
+from ltrobust_bench.terms import Strict, first_problem
 
 Value = bool | int | float | str | None
 Evidence = Literal["printed", "digitized", "second-hand"]

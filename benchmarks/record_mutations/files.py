@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from ltrobust_bench.records.bits import pack, unpack
+from ltrobust_bench.scores.bits import pack, unpack
 from record_mutations.tools import NotApplicableError, Sample, bits_of, leaves, mappings, mutation, sets, walk
 
 

@@ -8,7 +8,7 @@ import random
 import numpy as np
 
 from ltrobust_bench.cards import methods
-from ltrobust_bench.records.bits import pack, unpack
+from ltrobust_bench.scores.bits import pack, unpack
 from record_mutations.tools import NotApplicableError, Sample, another_seed, bits_of, hexadecimal, more, mutation, sets
 
 

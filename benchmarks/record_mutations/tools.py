@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust_bench.records.bits import pack, unpack
+from ltrobust_bench.scores.bits import pack, unpack
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.protocol.spec import BNMode, Start
+from ltrobust_bench.terms import BNMode, Start
 
 PerImage = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, C], y [B]) -> one value per image [B]."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench.api import cross_entropy
 from ltrobust_bench.attacks.engine import PerImage, ascend, check_input, crafting_mode
-from ltrobust_bench.protocol.spec import Start
+from ltrobust_bench.terms import Start
 
 
 def margin(logits: Tensor, y: Tensor, kappa: float = 0.0) -> Tensor:

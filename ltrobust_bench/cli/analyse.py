@@ -39,7 +39,7 @@ def command(
     vectors) and margins (of clean and attacked images), each as CSV and figure. Errors are those of the worst case over
     the suite if the run has its record; all else under attack is under the protocol's first PGD attack.
     """
-    from ltrobust_bench import bench
+    from ltrobust_bench import verbs
     from ltrobust_bench.files import make_folder
     from ltrobust_bench.report.analysis_figures import write
 
@@ -49,7 +49,7 @@ def command(
     if (run / "model.safetensors" if run.is_dir() else run).exists():
         make_folder(folder)  # that it can be written must not turn out after the attack
     with progress_on(out) as progress:
-        analysis = bench.analyse(run, limit_test=limit_test, data_dir=data_dir, device=device, progress=progress)
+        analysis = verbs.analyse(run, limit_test=limit_test, data_dir=data_dir, device=device, progress=progress)
     print_analysis(out, analysis)
     written = write(analysis, folder)
     for stem in dict.fromkeys(path.stem for path in written):

@@ -9,7 +9,7 @@ import click
 @click.argument("method")
 def command(method: str) -> int:
     """Prove that a method keeps the contract: card, options, determinism, exact resume, a sane deployed model."""
-    from ltrobust_bench.conformance import CHECKS, Subject, examine
+    from ltrobust_bench.contribute.conformance import CHECKS, Subject, examine
 
     subject, failed = Subject(method), 0
     for name in CHECKS:

@@ -28,8 +28,8 @@ def info(
     """Counts per class, groups, index digests, and the profile as bars."""
     from rich.table import Table
 
-    from ltrobust_bench.evaluation.groups import rank_groups
-    from ltrobust_bench.plan import make_task
+    from ltrobust_bench.plan.task import make_task
+    from ltrobust_bench.scores.groups import rank_groups
 
     task = make_task(dataset, protocol=protocol, imbalance_ratio=imbalance_ratio, profile=profile, data_dir=data_dir)
     counts, out = task.split.train_counts, console()
@@ -104,7 +104,7 @@ def pack(
     """
     from ltrobust_bench.data import archive
     from ltrobust_bench.errors import UsageError
-    from ltrobust_bench.plan import make_task
+    from ltrobust_bench.plan.task import make_task
 
     if file.exists() and (file.is_dir() or not force):
         raise UsageError(f"{file} exists already; name another file" + (", or add --force." if file.is_file() else "."))

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from ltrobust_bench.bench import Search
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
-    from ltrobust_bench.records.schema import Crafting
+    from ltrobust_bench.plan.run import Crafting
+    from ltrobust_bench.verbs import Search
 
 foreign_options = options(
     click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
@@ -111,7 +111,7 @@ def command(
     **terms: Any,
 ) -> None:
     """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
-    from ltrobust_bench import bench
+    from ltrobust_bench import verbs
     from ltrobust_bench.errors import UsageError
 
     set_threads(threads)
@@ -131,7 +131,7 @@ def command(
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
             with progress_on(out) as progress:
-                drawn = bench.curve(subject, kind, dataset, device=device, progress=progress, **terms)
+                drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
     part = attacks or transfer_from is not None or limit_test is not None
@@ -140,7 +140,7 @@ def command(
         _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
         return
     with progress_on(out) as progress:
-        result = bench.evaluate(
+        result = verbs.evaluate(
             subject,
             dataset,
             attacks=list(attacks),
@@ -211,7 +211,7 @@ def _foreign(
         model = from_factory(name, weights)
         return model, "-".join([name.replace(":", "."), *([weights.stem] if weights else []), known]), dataset
     from ltrobust_bench.interop.official import from_official
-    from ltrobust_bench.plan import make_task
+    from ltrobust_bench.plan.task import make_task
 
     assert weights is not None
     task = make_task(dataset, **terms)
@@ -230,19 +230,19 @@ def _file(
     search: Crafting,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""
-    from ltrobust_bench import bench
+    from ltrobust_bench import verbs
     from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
 
-    loaded = bench.load_model(checkpoint, device=device)
+    loaded = verbs.load_model(checkpoint, device=device)
     if dataset is not None and dataset != loaded.run.dataset:
         raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {dataset}.")
     # A network outside its run folder has nowhere to keep state and record: its record is only filed.
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     own = folder if folder.name == loaded.run.folder_name() else None
-    task = bench.task_of(loaded.run, data_dir)
+    task = verbs.task_of(loaded.run, data_dir)
     with progress_on(out) as progress:
-        record = bench.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
+        record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(out, record, own)
 
 

@@ -27,7 +27,7 @@ def method(name: str, output: Path | None) -> None:
 
     `ltbench check NAME` fails until that function is written. No file is ever overwritten.
     """
-    from ltrobust_bench.scaffold import start_method
+    from ltrobust_bench.contribute.scaffold import start_method
 
     started = start_method(name, output)
     for path in started.written:

@@ -155,8 +155,8 @@ def verify(
     """
     from ltrobust_bench.errors import UsageError
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verification import re_evaluate
-    from ltrobust_bench.verification import retrain as train_again
+    from ltrobust_bench.verbs.verification import re_evaluate
+    from ltrobust_bench.verbs.verification import retrain as train_again
 
     if retrain == (weights is not None):
         raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
@@ -199,7 +199,7 @@ def lower(
     broken from then on.
     """
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verification import try_examples
+    from ltrobust_bench.verbs.verification import try_examples
 
     found = read_record(record / "record.json" if record.is_dir() else record)
     _state(found, try_examples(found, weights, examples, by=by, data_dir=data_dir, device=device), results_dir)

@@ -94,7 +94,7 @@ def compare(
     from ltrobust_bench.report.aggregate import entries_called
 
     board, problems = find_board(results_dir / "records", **board_terms)
-    from ltrobust_bench.evaluation.compare import compare as differences
+    from ltrobust_bench.report.compare import compare as differences
 
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)
     console = Console(highlight=False, markup=False, emoji=False)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from ltrobust_bench.evaluation.reliability import Flag
-    from ltrobust_bench.plan import Plan
+    from ltrobust_bench.plan.make import Plan
     from ltrobust_bench.records.schema import Record
+    from ltrobust_bench.scores.reliability import Flag
 
 LONG = 12 * 3600
 
@@ -54,9 +54,9 @@ def command(
     **request: Any,
 ) -> None:
     """Train a defense, attack it with the protocol's suite, and write its record."""
-    from ltrobust_bench.bench import run_plan
+    from ltrobust_bench.compute.device import choose_device
     from ltrobust_bench.files import make_folder
-    from ltrobust_bench.training.build import choose_device
+    from ltrobust_bench.verbs import run_plan
 
     set_threads(threads)
     out, where = console(), choose_device(device)
@@ -89,8 +89,8 @@ def make_plans(
     request: dict[str, Any],
 ) -> list[Plan]:
     """One plan per method and seed; all are made before the first is run, so that mistakes show at once."""
-    from ltrobust_bench.plan import make_plan
-    from ltrobust_bench.training.runner import usable_policy
+    from ltrobust_bench.compute.forwards import usable_policy
+    from ltrobust_bench.plan.make import make_plan
 
     dataset, given = request.pop("dataset"), parse_settings(settings)
     asked = {name: request.pop(name) for name in ("crafting", "compiled")}
@@ -102,8 +102,7 @@ def make_plans(
 
 def print_record(out: Console, record: Record, folder: Path | None) -> None:
     """A run's result, and where its record is."""
-    from ltrobust_bench.evaluation.metrics import summary
-    from ltrobust_bench.evaluation.reliability import flags_of
+    from ltrobust_bench.records.numbers import flags_of, summary
 
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
@@ -124,9 +123,9 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
 
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done."""
+    from ltrobust_bench.plan.run import Policy
     from ltrobust_bench.progress import duration
     from ltrobust_bench.records.provenance import device_name
-    from ltrobust_bench.records.schema import Policy
     from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
     run, recipe = plan.run, plan.run.recipe

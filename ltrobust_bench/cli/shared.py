@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ltrobust_bench.evaluation.metrics import Metrics
     from ltrobust_bench.progress import Progress
+    from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
@@ -155,7 +155,7 @@ def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
     from rich import box
     from rich.table import Table
 
-    from ltrobust_bench.evaluation.intervals import wilson
+    from ltrobust_bench.scores.intervals import wilson
 
     table = Table(
         title=title,

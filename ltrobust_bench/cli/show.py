@@ -12,7 +12,7 @@ import click
 def command(method: str) -> None:
     """A method's paper, options and recipe in both tracks, published numbers, deviations and quirks."""
     from ltrobust_bench.cards import SWITCHES, card_of
-    from ltrobust_bench.plan import recipe_settings
+    from ltrobust_bench.plan.make import recipe_settings
     from ltrobust_bench.protocol import load_protocol
     from ltrobust_bench.protocol.load import MAIN
 

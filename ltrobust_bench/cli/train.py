@@ -25,7 +25,7 @@ def command(
     **request: Any,
 ) -> None:
     """Train a defense, without attacking it."""
-    from ltrobust_bench.training.build import choose_device
+    from ltrobust_bench.compute.device import choose_device
     from ltrobust_bench.training.trainer import train_plan
 
     set_threads(threads)

@@ -24,8 +24,8 @@ from ltrobust_bench.data.sources import Source
 from ltrobust_bench.data.split import LongTailedSplit, index_sha256, long_tailed_counts, long_tailed_indices
 from ltrobust_bench.errors import DataError, UsageError
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.protocol.load import first_problem, printable
-from ltrobust_bench.protocol.spec import FOLDER, Profile, Strict
+from ltrobust_bench.protocol.spec import FOLDER, Profile
+from ltrobust_bench.terms import Strict, first_problem, printable
 
 MANIFEST = "manifest.json"
 LIMIT = 16 * 2**20

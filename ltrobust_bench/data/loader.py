@@ -6,7 +6,6 @@ whichever way it was reached.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,17 +17,7 @@ from torch import Tensor
 from ltrobust_bench.api import Sampler
 from ltrobust_bench.data.augment import augmentation
 from ltrobust_bench.protocol.spec import Augment
-
-
-def derive_seed(seed: int, stream: str, epoch: int = 0) -> int:
-    """A 63-bit seed for one use of randomness in one epoch."""
-    digest = hashlib.sha256(f"{seed}/{stream}/{epoch}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def seeded(seed: int, stream: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on ``device``, seeded for one use in one epoch."""
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, stream, epoch))
+from ltrobust_bench.randomness import derive_seed, seeded
 
 
 def to_unit(images: Tensor) -> Tensor:

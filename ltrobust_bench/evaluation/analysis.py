@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from ltrobust_bench.evaluation.groups import by_size, rank_groups, ranks
-from ltrobust_bench.evaluation.metrics import metrics_from_bits
-from ltrobust_bench.records.schema import Record, RunSection
+from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.scores.groups import by_size, rank_groups, ranks
+from ltrobust_bench.scores.metrics import metrics_from_bits
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 UNION = "union"
@@ -43,7 +43,7 @@ class Classes:
 
     @property
     def groups(self) -> dict[str, np.ndarray]:
-        """Labels of head, medium and tail, see :func:`~ltrobust_bench.evaluation.groups.rank_groups`."""
+        """Labels of head, medium and tail, see :func:`~ltrobust_bench.scores.groups.rank_groups`."""
         return rank_groups(self.train_counts)
 
     def means(self, values: np.ndarray) -> dict[str, float]:
@@ -262,21 +262,24 @@ class Analysis:
         return {**parts, "margins": self.margins}
 
 
-def analysis_of(run: RunSection, classes: Classes, seen: Observations, record: Record | None = None) -> Analysis:
+def analysis_of(
+    run: RunSection, classes: Classes, seen: Observations, worst_case: tuple[np.ndarray, np.ndarray] | None = None
+) -> Analysis:
     """The four analyses of what was seen.
 
     Args:
         run: what the network is a result of.
         classes: of the images seen.
         seen: every class has an image among them.
-        record: of the network, on the same images; its worst case over the suite then splits the error.
+        worst_case: which of the images are correct as they are, and under every attack of the suite, bool, shape [T]
+            each; they then split the error.
     """
     labels, of_class = seen.labels, [np.flatnonzero(seen.labels == c) for c in range(len(classes.names))]
-    if record is None:
+    if worst_case is None:
         attack, clean = seen.attack, seen.clean.predicted == labels
         robust = clean & (seen.attacked.predicted == labels)
     else:
-        attack, labels, clean, robust = UNION, record.labels(), record.bits("clean"), record.bits("union")
+        attack, (clean, robust) = UNION, worst_case
     correct, standing = metrics_from_bits(np.stack([clean, robust]), labels, classes.train_counts).per_class
     confused = np.stack([np.bincount(seen.attacked.predicted[i], minlength=len(of_class)) / len(i) for i in of_class])
     norms = None

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ltrobust_bench.evaluation.metrics import Metrics
 from ltrobust_bench.protocol import EvalAttack
+from ltrobust_bench.scores.metrics import Metrics
 
 CurveKind = Literal["eps", "steps"]
 CURVES: tuple[CurveKind, ...] = get_args(CurveKind)

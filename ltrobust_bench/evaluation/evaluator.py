@@ -17,18 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.counting import Counter, CountingModel
+from ltrobust_bench.compute.counting import Counter, CountingModel
+from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.evaluation.suite import StageFunction, SuiteAttack, build_attack
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.memory import Splitting
-from ltrobust_bench.precision import full_float32
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Suite
-from ltrobust_bench.records.schema import AUTOATTACK, Reliability
+from ltrobust_bench.scores.bits import AUTOATTACK
+from ltrobust_bench.scores.reliability import Reliability
 
 BALL_TOLERANCE = 2.0**-24
 

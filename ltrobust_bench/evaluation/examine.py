@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench.api import cross_entropy
 from ltrobust_bench.attacks import pgd
-from ltrobust_bench.data.loader import seeded
+from ltrobust_bench.randomness import seeded
 
 RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Multiples of the evaluation radius."""

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ltrobust_bench.compute.memory import out_of_memory
 from ltrobust_bench.errors import CheckFailed
-from ltrobust_bench.memory import out_of_memory
 
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "CIFAR-10's mean and std": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltrobust_bench.api import Network
+from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.analysis import Answers, Head, HeadKind, Observations
 from ltrobust_bench.evaluation.evaluator import craft, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.evaluation.suite import build_attack
-from ltrobust_bench.memory import Splitting
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.protocol import Suite
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
-from ltrobust_bench.evaluation.reliability import Flag, flags
-from ltrobust_bench.records.schema import Reliability
+from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
+from ltrobust_bench.scores.reliability import Flag, Reliability, flags
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Evaluation:
 
     @property
     def flags(self) -> list[Flag]:
-        """Signs that the verdict can not be trusted, see :mod:`ltrobust_bench.evaluation.reliability`."""
+        """Signs that the verdict can not be trusted, see :mod:`ltrobust_bench.scores.reliability`."""
         return flags(self.bits, self.broken_by, self.reliability, len(self.train_counts))
 
     @property

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ltrobust_bench.attacks import attacks as registered
 from ltrobust_bench.attacks import auto
-from ltrobust_bench.data.loader import seeded
-from ltrobust_bench.memory import Splitting
+from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import EvalAttack
+from ltrobust_bench.randomness import seeded
 
 StageFunction = Callable[[Tensor, Tensor, int], Tensor]
 """(x [B, ...], y [B], position of the batch in the stage) -> adversarial images."""

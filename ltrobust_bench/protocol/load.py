@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.spec import Protocol, terms_key
 from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.terms import first_problem
 
 FOLDER = Path(__file__).parent
 MAIN = "ltr-linf-v1"
@@ -54,21 +55,3 @@ def default_protocol(dataset: str) -> str:
     if not having:
         raise UsageError(f"no protocol covers {dataset}.")
     return min(having, key=lambda p: (order.index(p.status), p.name)).name
-
-
-def printable(text: str, longest: int = 80) -> str:
-    """``text`` from a file of someone else's on one line: control characters escaped, cut to ``longest`` characters."""
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
-    return plain if len(plain) <= longest else f"{plain[:longest]}..."
-
-
-def first_problem(error: Exception) -> str:
-    """One line about the first problem of a validation error: field, value and what is allowed."""
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        where = printable(".".join(str(p) for p in problem["loc"])) or "file"
-        seen = problem.get("input")
-        shown = f" (got {printable(repr(seen))})" if isinstance(seen, (str, int, float, bool, type(None))) else ""
-        more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        return f"{where}: {problem['msg']}{shown}{more}"
-    return str(error).splitlines()[0]

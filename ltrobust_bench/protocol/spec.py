@@ -6,48 +6,19 @@ by :func:`ltrobust_bench.numbers.number` with the data set's epsilon.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.terms import BNMode, Number, Start, Strict, canonical_digest
 
 FOLDER = "folder"
 """How names of data sets begin that are folders of images, and what a protocol calls their terms."""
-Number = float | str
-Start = Literal["none", "uniform", "one_sided", "gauss"]
-BNMode = Literal["eval", "batch", "train"]
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
 Augment = Literal["none", "randaugment", "autoaugment"]
 Profile = Literal["exp", "step", "balanced", "own"]
-
-
-class Strict(BaseModel):
-    """Unknown fields and values of another type are refused, so that a mistake in a file cannot go unnoticed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pydantic's own way also keeps what such models never have, and takes twice as long; thousands of records are
-        # handed over by the processes that read them.
-        given = self.__pydantic_fields_set__
-        return _unpickled, (type(self), self.__dict__, None if len(given) == len(self.__pydantic_fields__) else given)
-
-
-def _unpickled(model: type[Strict], values: dict[str, Any], given: set[str] | None) -> Strict:
-    made = model.__new__(model)
-    _set(made, "__dict__", values)
-    _set(made, "__pydantic_fields_set__", set(model.__pydantic_fields__) if given is None else given)
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
-    return made
-
-
-_set = object.__setattr__
-"""The models are frozen."""
 
 
 class AttackSpec(Strict):
@@ -264,16 +235,3 @@ class Protocol(Strict):
 def terms_key(dataset: str) -> str:
     """Under which name a protocol states its terms: the data set's own; ``folder`` for all folders of images."""
     return FOLDER if dataset.startswith((f"{FOLDER}:", f"{FOLDER}-")) else dataset
-
-
-def canonical_digest(value: Any) -> str:
-    """SHA-256 (hex) of :func:`canonical_json`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """``value`` as JSON with sorted keys and no spaces."""
-    return _CANONICAL.encode(value)
-
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.parallel import each
-from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import retractions_beside
 from ltrobust_bench.records.schema import SCHEMA_VERSION, Record, condense
 from ltrobust_bench.records.strict import LONGEST_INTEGER, Finding, finding, findings_of, parse_json, read_bytes
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
 from ltrobust_bench.records.verify import judged
+from ltrobust_bench.terms import printable
 
 
 def dumps(record: Record) -> str:

@@ -11,9 +11,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from ltrobust_bench.errors import RecordError, UnknownNameError, UsageError
 from ltrobust_bench.files import write_text
-from ltrobust_bench.protocol.load import printable
-from ltrobust_bench.protocol.spec import Strict
 from ltrobust_bench.records.strict import finding, findings_of, read_json
+from ltrobust_bench.terms import Strict, printable
 
 FOLDER = "retractions"
 """Beside ``records``; holds ``<record's id>.json``."""

@@ -22,11 +22,13 @@ from ltrobust_bench.data.split import long_tailed_counts
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.numbers import number
-from ltrobust_bench.plan import effective_overrides, plugin_cards, recipe_settings
+from ltrobust_bench.plan.make import effective_overrides, plugin_cards, recipe_settings
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import DatasetTerms, Protocol, load_protocol, protocols
 from ltrobust_bench.protocol.spec import FOLDER, terms_key
-from ltrobust_bench.records.schema import AUTOATTACK, Record, RunSection
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import Finding, finding
+from ltrobust_bench.scores.bits import AUTOATTACK
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(days=1)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.protocol.load import printable
+from ltrobust_bench.terms import printable
 
 LARGEST = 1_000_000
 """Bytes of a file; a record of 300,000 test images has fewer."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.parallel import each
-from ltrobust_bench.protocol.load import printable
 from ltrobust_bench.records.history import compare
 from ltrobust_bench.records.io import AT_ONCE, SECONDS, decode, record_files
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
@@ -25,6 +24,7 @@ from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding
 from ltrobust_bench.records.verify import FEWEST, Verification, read_verification, too_few
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
+from ltrobust_bench.terms import printable
 
 
 @dataclass(frozen=True)

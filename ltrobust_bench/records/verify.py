@@ -15,14 +15,14 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.evaluation.metrics import metrics_from_bits
 from ltrobust_bench.files import write_text
-from ltrobust_bench.protocol.load import printable
-from ltrobust_bench.protocol.spec import Strict, canonical_digest
-from ltrobust_bench.records.bits import pack, unpack
+from ltrobust_bench.plan.run import Sha256
 from ltrobust_bench.records.retract import folders_beside
-from ltrobust_bench.records.schema import Environment, Level, Record, Sha256, Standing
+from ltrobust_bench.records.schema import Environment, Level, Record, Standing
 from ltrobust_bench.records.strict import finding, findings_of, read_json
+from ltrobust_bench.scores.bits import pack, unpack
+from ltrobust_bench.scores.metrics import metrics_from_bits
+from ltrobust_bench.terms import Strict, canonical_digest, printable
 
 FOLDER = "verifications"
 """Beside ``records``; its presence makes a board a public one, where claims are not ranked."""

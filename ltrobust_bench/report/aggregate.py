@@ -13,18 +13,21 @@ import numpy as np
 from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.evaluation.compare import resolved_pairs
-from ltrobust_bench.evaluation.groups import rank_groups
-from ltrobust_bench.evaluation.intervals import Spread, effective_images, spreads
-from ltrobust_bench.evaluation.metrics import Metrics, class_accuracies, metrics_from_classes
-from ltrobust_bench.evaluation.reliability import MEANINGS, flags_of
 from ltrobust_bench.numbers import number
 from ltrobust_bench.parallel import each
-from ltrobust_bench.protocol.spec import canonical_digest, terms_key
+from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.protocol.spec import terms_key
 from ltrobust_bench.records.io import SECONDS
-from ltrobust_bench.records.schema import Record, RunSection
+from ltrobust_bench.records.numbers import class_accuracies, flags_of
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.verify import LEVELS
 from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, ProtocolStatus
+from ltrobust_bench.report.compare import resolved_pairs
+from ltrobust_bench.scores.groups import rank_groups
+from ltrobust_bench.scores.intervals import Spread, effective_images, spreads
+from ltrobust_bench.scores.metrics import Metrics, metrics_from_classes
+from ltrobust_bench.scores.reliability import MEANINGS
+from ltrobust_bench.terms import canonical_digest
 
 DECIMALS = 2
 """Decimals of every percentage."""
@@ -256,7 +259,7 @@ def _competing(board: Board) -> list[Entry]:
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:
     """How many entries above each of some are resolved better (a paired difference, see
-    :func:`~ltrobust_bench.evaluation.compare.resolved_pairs`), shape [E]."""
+    :func:`~ltrobust_bench.report.compare.resolved_pairs`), shape [E]."""
     if not entries:
         return np.zeros(0, dtype=int)
     above: np.ndarray = np.triu(resolved_pairs([entry.runs for entry in entries]), 1)

@@ -9,11 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ltrobust_bench.data.registry import protocol_for
-from ltrobust_bench.evaluation.groups import by_size
-from ltrobust_bench.evaluation.intervals import Spread
-from ltrobust_bench.evaluation.metrics import Metrics
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.records.schema import AUTOATTACK, Level, Record, RunSection
+from ltrobust_bench.records.schema import Level, Record
+from ltrobust_bench.scores.bits import AUTOATTACK
+from ltrobust_bench.scores.groups import by_size
+from ltrobust_bench.scores.intervals import Spread
+from ltrobust_bench.scores.metrics import Metrics
 
 ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]

@@ -16,11 +16,11 @@ import numpy as np
 from ltrobust_bench.cards import card_of, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.tables import markdown_text
+from ltrobust_bench.scores.groups import rank_groups
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -19,11 +19,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ltrobust_bench.cards import Evidence, methods, plugins
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.protocol.spec import Strict
 from ltrobust_bench.records.io import find_records
 from ltrobust_bench.records.strict import LARGEST, finding
 from ltrobust_bench.records.validate import Problem, shown
 from ltrobust_bench.report.aggregate import Board, Entry, boards
+from ltrobust_bench.terms import Strict
 
 KEY = re.compile("[a-z]+[0-9]{4}[a-z]+")
 ATTACKS = {

@@ -10,9 +10,10 @@ from contextlib import suppress
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import LTBenchError
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import default_protocol, load_protocol
 from ltrobust_bench.protocol.spec import FOLDER, DatasetTerms
-from ltrobust_bench.records.schema import Record, RunSection
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report.aggregate import changed_settings
 
 

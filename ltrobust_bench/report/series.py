@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.protocol.load import first_problem
-from ltrobust_bench.records.schema import RunSection
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.report.aggregate import method_label, protocol_status, slug_of
 from ltrobust_bench.report.board import BoardKey, warnings_of
+from ltrobust_bench.terms import first_problem
 
 SeriesKind = Literal["eps", "steps", "training"]
 SERIES: tuple[SeriesKind, ...] = get_args(SeriesKind)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltrobust_bench.evaluation.groups import rank_groups, ranks
-from ltrobust_bench.evaluation.intervals import Spread, spreads
 from ltrobust_bench.numbers import number
 from ltrobust_bench.parallel import each
 from ltrobust_bench.report.aggregate import DECIMALS
 from ltrobust_bench.report.board import METRICS, Board, Entry
+from ltrobust_bench.scores.groups import rank_groups, ranks
+from ltrobust_bench.scores.intervals import Spread, spreads
 
 if TYPE_CHECKING:
     from rich.table import Table

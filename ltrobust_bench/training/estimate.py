@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.counting import Counter
+from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.data.loader import DeviceData, to_unit
-from ltrobust_bench.memory import Splitting
-from ltrobust_bench.plan import Plan
-from ltrobust_bench.precision import full_float32
+from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.progress import duration
 from ltrobust_bench.protocol import EvalAttack
 from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed

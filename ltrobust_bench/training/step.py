@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
 from ltrobust_bench.attacks.engine import ascend, crafting_mode, start_point
-from ltrobust_bench.counting import Counter
-from ltrobust_bench.memory import whole
-from ltrobust_bench.protocol.spec import Forward, Recipe, Start
-from ltrobust_bench.records.schema import Policy
-from ltrobust_bench.training.runner import Runner
+from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.forwards import Forwards
+from ltrobust_bench.compute.memory import whole
+from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.protocol.spec import Forward, Recipe
+from ltrobust_bench.terms import Start
 
 
 @dataclass
@@ -32,10 +33,10 @@ class Trainee:
     plugins: tuple[Plugin, ...] = ()
     teacher: nn.Module | None = None
     policy: Policy = Policy()
-    runner: Runner = field(init=False)
+    forwards: Forwards = field(init=False)
 
     def __post_init__(self) -> None:
-        self.runner = Runner(self.network, self.policy, self.recipe.precision)
+        self.forwards = Forwards(self.network, self.policy, self.recipe.precision)
 
 
 class Step:
@@ -75,7 +76,7 @@ class Step:
         if self._natural is None:
             network = self.trainee.network
             with torch.no_grad(), crafting_mode(network, self.trainee.recipe.attack.bn_mode):
-                self._natural = self.trainee.runner.logits(self.x)
+                self._natural = self.trainee.forwards.logits(self.x)
             self.trainee.counter.forwards += len(self.x)
         return self._natural
 
@@ -107,7 +108,7 @@ class Step:
             budget = plugin.attack_budget(budget, self.y, self)
         first = start_point(self.x, budget.start, spec.start if start is None else start, spec.clamp_start, generator)
         with crafting_mode(network, spec.bn_mode):
-            attacked = self.trainee.runner.attacked(self.x, spec.bn_mode)
+            attacked = self.trainee.forwards.attacked(self.x, spec.bn_mode)
 
             def attack() -> Tensor:
                 return ascend(
@@ -131,7 +132,7 @@ class Step:
     def _forward(self, x: Tensor) -> Output:
         counter = self.trainee.counter
         counter.forwards += len(x)
-        output = self.trainee.runner.outputs(x)
+        output = self.trainee.forwards.outputs(x)
         if output.logits.requires_grad:
             output.logits.register_hook(lambda g: setattr(counter, "backwards", counter.backwards + len(g)))
         return output

@@ -17,16 +17,18 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ltrobust_bench.attacks.pgd import pgd
-from ltrobust_bench.counting import Counter
-from ltrobust_bench.data.loader import DeviceData, TrainLoader, derive_seed, seeded, to_unit
+from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.forwards import compile_problem
+from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.data.loader import DeviceData, TrainLoader, to_unit
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers, write_text
-from ltrobust_bench.memory import Splitting
-from ltrobust_bench.plan import Plan
-from ltrobust_bench.precision import full_float32
+from ltrobust_bench.plan.make import Plan
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.protocol.load import first_problem
-from ltrobust_bench.records.schema import RunSection
+from ltrobust_bench.randomness import derive_seed, seeded
+from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
     build_method,
@@ -36,7 +38,6 @@ from ltrobust_bench.training.build import (
     load_deployed,
     trained_parameters,
 )
-from ltrobust_bench.training.runner import compile_problem
 from ltrobust_bench.training.schedule import learning_rate
 from ltrobust_bench.training.step import Step, Trainee
 

@@ -51,7 +51,7 @@ def test_show_sets_the_two_recipes_side_by_side(capsys):
 def test_check_passes_and_fails_with_its_exit_code(capsys, monkeypatch):
     code, out, _ = call(capsys, "check", "at")
     assert code == 0 and "passes all" in out
-    from ltrobust_bench import conformance
+    from ltrobust_bench.contribute import conformance
 
     monkeypatch.setitem(conformance.CHECKS, "card is complete", lambda subject: ["something is missing"])
     code, out, _ = call(capsys, "check", "at")

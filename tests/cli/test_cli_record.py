@@ -238,10 +238,10 @@ def test_verify_and_lower(capsys, tmp_path, monkeypatch):
     lower = ["record", "lower", run, "--weights", run, "--by", "Jane Doe", "--device", "cpu", "--examples"]
     assert "one whole number for each" in refused(capsys, *lower, tmp_path / "none.npz")
     assert "no examples at" in refused(capsys, *lower, tmp_path / "absent.npz")
-    from ltrobust_bench import bench
+    from ltrobust_bench import verbs
 
-    loaded = bench.load_model(run, device="cpu")
-    task = bench.task_of(loaded.run)
+    loaded = verbs.load_model(run, device="cpu")
+    task = verbs.task_of(loaded.run)
     images = (task.source.test_images[task.split.test] / np.float32(255)).astype(np.float32)
     np.savez(tmp_path / "same.npz", index=task.split.test, images=images)
     code, out, _ = call(capsys, *lower, tmp_path / "same.npz")

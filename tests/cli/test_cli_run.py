@@ -62,7 +62,7 @@ def test_full_run_is_filed_reused_and_reproduced_bit_for_bit(capsys, here):
         }
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltrobust_bench.plan.protocol_for", lambda dataset, name: brief)
+        patch.setattr("ltrobust_bench.plan.task.protocol_for", lambda dataset, name: brief)
         code, out, _ = call(capsys, *short)
         assert code == 0 and "filed:" in out
         (filed,) = here.glob("results/records/digits-v0/digits-lt-ir20/reat/small-s0-*.json")

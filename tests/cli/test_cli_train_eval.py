@@ -162,7 +162,7 @@ def test_a_network_of_somebody_else(capsys, nets):
 
 
 def test_an_interrupted_evaluation_of_somebody_elses_network_goes_on(nets):
-    from ltrobust_bench import bench
+    from ltrobust_bench import verbs
     from ltrobust_bench.interop.factory import from_factory
     from ltrobust_bench.progress import Silent
 
@@ -179,12 +179,12 @@ def test_an_interrupted_evaluation_of_somebody_elses_network_goes_on(nets):
     started: list[str] = []
     terms = {"dataset": "digits-lt", "limit_test": 20, "attacks": ["apgd-ce", "apgd-dlr", "fab-t"], "device": "cpu"}
     model, state = from_factory("own_nets:Net", None), nets / "state" / "evaluation.npz"
-    whole = bench.evaluate(model, **terms)
+    whole = verbs.evaluate(model, **terms)
     with pytest.raises(KeyboardInterrupt):
-        bench.evaluate(model, state=state, progress=Stop(), **terms)
+        verbs.evaluate(model, state=state, progress=Stop(), **terms)
     assert state.exists() and started == ["apgd-ce", "apgd-dlr"]
     started.clear()
-    resumed = bench.evaluate(model, state=state, progress=Watch(), **terms)
+    resumed = verbs.evaluate(model, state=state, progress=Watch(), **terms)
     assert started == ["fab-t"] and not state.exists()
     assert all((resumed.bits[name] == value).all() for name, value in whole.bits.items())
 

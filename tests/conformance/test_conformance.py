@@ -7,9 +7,10 @@ import textwrap
 import pytest
 import torch
 
-from ltrobust_bench import baselines, conformance
+from ltrobust_bench import baselines
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.contribute import conformance
+from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.registry import Entry
 from ltrobust_bench.training.estimate import estimate
 

@@ -12,7 +12,7 @@ from tiny import cases, close, dtype_of, network, ours, tensor
 
 from ltrobust_bench.api import linear
 from ltrobust_bench.cards import methods
-from ltrobust_bench.counting import Counter
+from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.protocol import AttackSpec, Recipe, Schedule
 from ltrobust_bench.training.build import build_method
 from ltrobust_bench.training.step import Step, Trainee

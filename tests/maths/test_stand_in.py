@@ -9,9 +9,10 @@ from torch import nn
 
 from ltrobust_bench.api import Network, linear
 from ltrobust_bench.attacks import pgd
+from ltrobust_bench.compute import winograd
+from ltrobust_bench.compute.stand_in import StandIn, norms_after
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.models import models, winograd
-from ltrobust_bench.models.stand_in import StandIn, norms_after
+from ltrobust_bench.models import models
 
 DOUBLE = torch.float64
 

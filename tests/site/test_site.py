@@ -20,10 +20,10 @@ from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.cli.run import command as run
 from ltrobust_bench.cli.run import make_plans
 from ltrobust_bench.errors import LTBenchError, UsageError
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.records.io import find_records, read_record
 from ltrobust_bench.records.retract import retract
-from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.report import aggregate, columns, tables
 from ltrobust_bench.report.aggregate import FLAGS
 from ltrobust_bench.report.reproduce import command, obstacles

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.cards import methods
 from ltrobust_bench.records.validate import validate
 
@@ -26,5 +26,5 @@ RUNS += [(m, {"protocol": "smoke", "limit_test": 20, **terms}) for m, terms in O
 
 @pytest.mark.parametrize(("method", "terms"), RUNS, ids=str)
 def test_an_honest_record_is_sound(method, terms, tmp_path):
-    bench.run(method, "digits-lt", runs_dir=tmp_path, results_dir=None, device="cpu", **terms)
+    verbs.run(method, "digits-lt", runs_dir=tmp_path, results_dir=None, device="cpu", **terms)
     assert validate([Path(tmp_path)]).problems == []

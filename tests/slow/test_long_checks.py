@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training.trainer import train_plan
@@ -32,7 +32,7 @@ def test_full_autoattack_is_the_official_verdict(tmp_path):
 
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     plan = make_plan("at", "digits-lt", epochs=20, limit_test=100)
-    model = bench.load_model(train_plan(plan, tmp_path, torch.device("cpu")).model_path, device="cpu").model
+    model = verbs.load_model(train_plan(plan, tmp_path, torch.device("cpu")).model_path, device="cpu").model
     index = plan.task.split.test
     data = DeviceData.of(plan.task.source.test_images[index], plan.task.source.test_labels[index], torch.device("cpu"))
     suite = load_protocol("digits-v0").evaluation
@@ -64,8 +64,8 @@ def test_autoattack_equivalence_command(root, cifar10_folder, tmp_path):
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from ltrobust_bench import plan
-from ltrobust_bench.bench import evaluations
+from ltrobust_bench.plan import task
+from ltrobust_bench.verbs import evaluations
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.protocol import load_protocol
 
@@ -73,7 +73,7 @@ digits = load_protocol("digits-v0")
 short = {"steps": 20, "queries": 500}
 attacks = [a.model_copy(update=short) if a.kind == "autoattack" else a for a in digits.evaluation.attacks]
 suite = digits.evaluation.model_copy(update={"batch_size": 5, "attacks": attacks})
-plan.protocol_for = lambda dataset, name=None: digits.model_copy(update={"evaluation": suite})
+task.protocol_for = lambda dataset, name=None: digits.model_copy(update={"evaluation": suite})
 
 evaluate, rename, saves = evaluations.evaluate_images, Path.replace, int(sys.argv[1])
 
@@ -167,7 +167,7 @@ def test_demo(root, tmp_path):
 
 def test_real_cifar10_with_the_main_protocol(cifar10_folder, tmp_path):
     """ResNet-18, ltr-linf-v1 and its whole suite on a few real images."""
-    record = bench.run(
+    record = verbs.run(
         "reat", "cifar10-lt", epochs=1, limit_train=100, limit_test=20, data_dir=cifar10_folder,
         runs_dir=tmp_path / "runs", results_dir=None, device="cpu",
     )  # fmt: skip
@@ -180,7 +180,7 @@ def test_real_cifar10_with_the_main_protocol(cifar10_folder, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_step_is_the_plain_one(precision):
     """torch.compile as it is installed here, on the CPU: the same loss as the step it compiles."""
-    from ltrobust_bench.training.runner import compile_problem
+    from ltrobust_bench.compute.forwards import compile_problem
 
     problem = compile_problem(torch.device("cpu"))
     if problem:

@@ -7,19 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ltrobust_bench.numbers import number
+from ltrobust_bench.plan.run import Augmentation, RunSection
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.records.bits import pack
-from ltrobust_bench.records.schema import (
-    AUTOATTACK,
-    Augmentation,
-    Cost,
-    Environment,
-    Record,
-    Result,
-    RunSection,
-    Status,
-    Work,
-)
+from ltrobust_bench.records.schema import Cost, Environment, Record, Result, Status, Work
+from ltrobust_bench.scores.bits import AUTOATTACK, pack
 
 TRAIN_COUNTS = [200, 143, 103, 74, 53, 38, 27, 19, 14, 10]
 

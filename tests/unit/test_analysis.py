@@ -11,17 +11,17 @@ import torch
 from record_factory import synthetic_record
 from torch import nn
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.api import Network, TrainInfo
 from ltrobust_bench.cards import methods
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.analysis import QUANTILES, Answers, Classes, Confusion, Head, Observations, analysis_of
-from ltrobust_bench.evaluation.metrics import boundary_error, natural_error
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.longtail import AffineLogits, CosineHead
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import EvalAttack, Suite
+from ltrobust_bench.records.numbers import boundary_error, natural_error
 from ltrobust_bench.report.analysis_figures import (
     confusion_figure,
     errors_figure,
@@ -59,7 +59,7 @@ def look(model, epsilon=0.1, suite=SUITE, data=None):
 
 def analysed(seen, record=None):
     run = synthetic_record(train_counts=COUNTS, tests_per_class=4).run
-    return analysis_of(run, Classes(("cat", "dog", "eel"), COUNTS, (4, 4, 4)), seen, record)
+    return analysis_of(run, Classes(("cat", "dog", "eel"), COUNTS, (4, 4, 4)), seen, None if record is None else (record.bits("clean"), record.bits("union")))
 
 
 @pytest.fixture(scope="module")
@@ -227,24 +227,24 @@ def trained(tmp_path_factory):
     """The record and the run folder of a short run."""
     runs = tmp_path_factory.mktemp("analysed")
     request = {"protocol": "smoke", "epochs": 10, "runs_dir": runs, "results_dir": None, "device": "cpu"}
-    return bench.run("at-bsl", "digits-lt", **request), next(runs.iterdir())
+    return verbs.run("at-bsl", "digits-lt", **request), next(runs.iterdir())
 
 
 def test_the_evaluators_verdict_is_found_again(trained):
     record, folder = trained
-    whole = bench.analyse(folder, device="cpu")
+    whole = verbs.analyse(folder, device="cpu")
     assert whole.errors.attack == "union" and whole.errors.natural == pytest.approx(natural_error(record))
     assert whole.errors.boundary == pytest.approx(boundary_error(record))
-    reduced = bench.analyse(folder / "model.safetensors", device="cpu", limit_test=50)
+    reduced = verbs.analyse(folder / "model.safetensors", device="cpu", limit_test=50)
     assert reduced.errors.attack == "pgd-5" and reduced.errors.classes.test_counts == [5] * 10
-    again = bench.evaluate(folder, attacks=["pgd-5"], limit_test=50, device="cpu")
+    again = verbs.evaluate(folder, attacks=["pgd-5"], limit_test=50, device="cpu")
     assert 0 < again.metrics("pgd-5").overall < again.metrics("clean").overall
     robust_error = reduced.errors.natural + reduced.errors.boundary
     assert robust_error == pytest.approx(1 - again.metrics("pgd-5").per_class)
 
 
 def test_the_same_run_gives_the_same_bytes(trained, tmp_path):
-    first, second = (bench.analyse(trained[1], device="cpu") for _ in range(2))
+    first, second = (verbs.analyse(trained[1], device="cpu") for _ in range(2))
     assert list(first.parts) == ["errors", "confusion", "norms", "margins"]
     assert [part.csv() for part in first.parts.values()] == [part.csv() for part in second.parts.values()]
     drawn = [save(confusion_figure(analysis), tmp_path / name) for analysis, name in ((first, "a"), (second, "b"))]

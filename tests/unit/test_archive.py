@@ -13,7 +13,7 @@ from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import make_split
 from ltrobust_bench.errors import DataError
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 
 
 def source_of(shape=(3, 5, 7), per_class=30, classes=4, seed=0) -> Source:

@@ -7,7 +7,7 @@ import torch
 
 from ltrobust_bench.data.augment import augmentation
 from ltrobust_bench.data.loader import DeviceData, TrainLoader
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 
 POLICIES = ["randaugment", "autoaugment"]
 

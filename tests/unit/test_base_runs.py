@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltrobust_bench.bench import load_model, run_plan
 from ltrobust_bench.cards import methods
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training.checkpoint import read_model
 from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs import load_model, run_plan
 
 CPU = torch.device("cpu")
 BUILDING = [e.name for e in methods if e.load().card.base is not None]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.records.bits import broken_by_fourth, count_by_class, pack, packed_bytes, unpack
+from ltrobust_bench.scores.bits import broken_by_fourth, count_by_class, pack, packed_bytes, unpack
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])

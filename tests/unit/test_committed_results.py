@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.records.verify import DIFFERING, objections, verifications_beside
 from ltrobust_bench.report import leaderboard
+from ltrobust_bench.terms import canonical_digest
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 RECORDS = sorted((RESULTS / "records").rglob("*.json"))

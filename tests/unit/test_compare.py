@@ -7,8 +7,8 @@ import pytest
 from record_factory import synthetic_record
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.evaluation.compare import compare, holm, mcnemar, paired_interval, resolved_pairs
-from ltrobust_bench.evaluation.intervals import t_interval
+from ltrobust_bench.report.compare import compare, holm, mcnemar, paired_interval, resolved_pairs
+from ltrobust_bench.scores.intervals import t_interval
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.errors import UnknownNameError
 from ltrobust_bench.evaluation.curves import RADII, STEPS, attack_at
 from ltrobust_bench.report.figures import curve_figure, save
@@ -26,11 +26,11 @@ class Threshold(nn.Module):
 
 @pytest.fixture(scope="module")
 def by_radius():
-    return bench.curve(Threshold(), "eps", "digits-lt", limit_test=100)
+    return verbs.curve(Threshold(), "eps", "digits-lt", limit_test=100)
 
 
 def test_accuracy_falls_with_the_radius_from_the_clean_one(by_radius):
-    clean = bench.evaluate(Threshold(), "digits-lt", attacks=["fgsm"], limit_test=100).metrics("clean")
+    clean = verbs.evaluate(Threshold(), "digits-lt", attacks=["fgsm"], limit_test=100).metrics("clean")
     values = [float(p.balanced) for p in by_radius.points]
     assert by_radius.x == tuple(f * 0.15 for f in RADII) and by_radius.images == 100
     assert values[0] == clean.balanced
@@ -38,7 +38,7 @@ def test_accuracy_falls_with_the_radius_from_the_clean_one(by_radius):
 
 
 def test_a_point_is_the_attack_it_says(by_radius):
-    at_protocol = bench.evaluate(Threshold(), "digits-lt", attacks=["pgd-20"], limit_test=100)
+    at_protocol = verbs.evaluate(Threshold(), "digits-lt", attacks=["pgd-20"], limit_test=100)
     assert float(by_radius.points[RADII.index(1.0)].balanced) == at_protocol.metrics("pgd-20").balanced
     for steps in STEPS:
         attack = attack_at("steps", steps)
@@ -50,9 +50,9 @@ def test_csv_and_figures(by_radius, tmp_path):
     rows = list(csv.DictReader(io.StringIO(by_radius.csv())))
     assert [float(r["epsilon"]) for r in rows] == pytest.approx(by_radius.x)
     assert float(rows[0]["balanced"]) == pytest.approx(100 * float(by_radius.points[0].balanced), abs=0.01)
-    by_steps = bench.curve(Threshold(), "steps", "digits-lt", limit_test=20)
+    by_steps = verbs.curve(Threshold(), "steps", "digits-lt", limit_test=20)
     assert by_steps.x == STEPS
     for drawn in (by_radius, by_steps):
         assert len(save(curve_figure(drawn), tmp_path / drawn.kind)) == 3
     with pytest.raises(UnknownNameError, match="did you mean 'steps'"):
-        bench.curve(Threshold(), "step", "digits-lt")
+        verbs.curve(Threshold(), "step", "digits-lt")

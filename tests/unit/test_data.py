@@ -10,12 +10,13 @@ import torch
 
 from ltrobust_bench.api import shuffle
 from ltrobust_bench.data import known
-from ltrobust_bench.data.loader import DeviceData, TrainLoader, crop_and_flip, derive_seed
+from ltrobust_bench.data.loader import DeviceData, TrainLoader, crop_and_flip
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.data.split import first_of_each_class, long_tailed_counts, long_tailed_indices, make_split
 from ltrobust_bench.errors import DataError, UsageError
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.randomness import derive_seed
 
 TABLE = {  # methods.md 10.1
     10: [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500],

@@ -16,7 +16,7 @@ import pytest
 
 from ltrobust_bench.cli.main import ltbench
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
-from ltrobust_bench.evaluation.reliability import MEANINGS
+from ltrobust_bench.scores.reliability import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from torch import nn
 
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.evaluation.suite import SINGLE
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.protocol import EvalAttack
 from ltrobust_bench.training.estimate import attack_passes, estimate, evaluation_cost
 from ltrobust_bench.training.trainer import train_plan

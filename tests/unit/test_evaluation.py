@@ -14,18 +14,19 @@ from short_autoattack import SHORT, shorten
 from torch import nn
 
 import ltrobust_bench as lt
-from ltrobust_bench import bench
-from ltrobust_bench.bench import runs
-from ltrobust_bench.counting import Counter, CountingModel
+from ltrobust_bench import verbs
+from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckFailed, CheckpointError, LTBenchError, UnknownNameError
 from ltrobust_bench.evaluation import evaluator
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
-from ltrobust_bench.plan import make_plan, make_task
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import EvalAttack, Suite, load_protocol
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs import runs
 
 CPU = torch.device("cpu")
 SUITE = Suite(
@@ -47,7 +48,7 @@ def trained(tmp_path_factory):
     """A small net trained for ten short epochs, with its task."""
     plan = make_plan("at-bsl", "digits-lt", protocol="smoke", epochs=10)
     result = train_plan(plan, tmp_path_factory.mktemp("run"), CPU)
-    return bench.load_model(result.model_path, device="cpu"), plan.task, result.model_path
+    return verbs.load_model(result.model_path, device="cpu"), plan.task, result.model_path
 
 
 def images(task):
@@ -191,7 +192,7 @@ def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, ag
     loaded, task, _ = trained
     passed = Counter()
     counted = replace(loaded, model=CountingModel(loaded.model, passed))
-    finish, write = partial(bench.finish_run, counted, task, tmp_path, None, Silent()), runs.write_record
+    finish, write = partial(verbs.finish_run, counted, task, tmp_path, None, Silent()), runs.write_record
 
     def killed(record, path):
         write(record, path)
@@ -211,14 +212,14 @@ def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, ag
 def test_interrupted_again_goes_on(trained, tmp_path):
     """The state of a second evaluation is younger than the first one's record, and is kept."""
     loaded, task, _ = trained
-    record = bench.finish_run(loaded, task, tmp_path, None, Silent())
+    record = verbs.finish_run(loaded, task, tmp_path, None, Silent())
     half = replace(loaded, model=InterruptedAfter(loaded.model, record.cost.evaluation.forwards // 2))
     with pytest.raises(KeyboardInterrupt):
-        bench.finish_run(half, task, tmp_path, None, Silent(), again=True)
-    bench.finish_run(loaded, task, tmp_path, None, Silent())
+        verbs.finish_run(half, task, tmp_path, None, Silent(), again=True)
+    verbs.finish_run(loaded, task, tmp_path, None, Silent())
     passed = Counter()
     counted = replace(loaded, model=CountingModel(loaded.model, passed))
-    assert bench.finish_run(counted, task, tmp_path, None, Silent(), again=True).result == record.result
+    assert verbs.finish_run(counted, task, tmp_path, None, Silent(), again=True).result == record.result
     assert 0 < passed.forwards < record.cost.evaluation.forwards
 
 

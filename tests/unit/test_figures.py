@@ -15,7 +15,6 @@ from record_factory import synthetic_record
 from ltrobust_bench.cards import methods
 from ltrobust_bench.cli import figures as verb
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.evaluation.intervals import t_interval
 from ltrobust_bench.records.io import write_record
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.figures import (
@@ -35,6 +34,7 @@ from ltrobust_bench.report.figures.scatter import pareto
 from ltrobust_bench.report.figures.style import MOST
 from ltrobust_bench.report.published import PublishedNumber
 from ltrobust_bench.report.series import read_series
+from ltrobust_bench.scores.intervals import t_interval
 
 OPTIONS = {slug: methods.get(slug).card.resolve_options("fixed", {}) for slug in methods.names()}
 

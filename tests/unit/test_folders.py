@@ -10,9 +10,10 @@ from ltrobust_bench.data.registry import dataset_spec, locate
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.data.split import long_tailed_counts, make_split
 from ltrobust_bench.errors import DataError, UnknownNameError, UsageError
-from ltrobust_bench.evaluation.groups import by_size
-from ltrobust_bench.plan import make_plan, make_task
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.scores.groups import by_size
 
 
 def images(root, counts, size=(40, 50), suffix="png", seed=0):

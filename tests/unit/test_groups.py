@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltrobust_bench.evaluation.groups import by_size, rank_groups, ranks
+from ltrobust_bench.scores.groups import by_size, rank_groups, ranks
 
 
 @pytest.mark.parametrize(("classes", "sizes"), [(3, (1, 1, 1)), (10, (3, 4, 3)), (11, (3, 5, 3)), (100, (33, 34, 33))])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.records.io import read_record
+from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.records.schema import SCHEMA_VERSION, json_schema
 from ltrobust_bench.records.validate import validate
 

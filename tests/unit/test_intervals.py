@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ltrobust_bench.evaluation.intervals import effective_images, over_seeds, t_interval, wilson
+from ltrobust_bench.scores.intervals import effective_images, over_seeds, t_interval, wilson
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from ltrobust_bench.bench import load_model
+from ltrobust_bench.compute import forwards
+from ltrobust_bench.compute.memory import Splitting, out_of_memory
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.suite import TRANSFER
-from ltrobust_bench.memory import Splitting, out_of_memory
 from ltrobust_bench.models.small import SmallNet
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import EvalAttack, Suite
-from ltrobust_bench.records.schema import Policy
-from ltrobust_bench.training import runner
 from ltrobust_bench.training.trainer import Session
+from ltrobust_bench.verbs import load_model
 
 CPU = torch.device("cpu")
 
@@ -136,7 +136,7 @@ def test_crafting_is_split_and_training_ends_with_the_same_weights(tmp_path, mon
             self.model.model = model
             seen.append(self)
 
-    monkeypatch.setattr(runner, "Splitting", Small)
+    monkeypatch.setattr(forwards, "Splitting", Small)
     split = weights(tmp_path / "split")
     assert seen[0].parts == 4 and set(seen[0].model.seen) <= set(range(1, 21))
     assert all(torch.allclose(value, split[name], atol=1e-4) for name, value in whole.items())
@@ -152,14 +152,14 @@ def test_a_training_step_is_never_split(tmp_path, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return outputs(x)
 
-    training.trainee.runner._outputs = full
+    training.trainee.forwards._outputs = full
     with pytest.raises(LTBenchError, match=r"64 images does not fit.*batch norm.*--precision bf16.*batch_size"):
         training.run()
 
 
 def test_an_attack_that_needs_the_batchs_statistics_is_never_split(tmp_path):
     training = session(tmp_path, track="paper", settings={"attack.bn_mode": "batch"})
-    training.trainee.runner._itself.model = Narrow(training.trainee.network, 20)
+    training.trainee.forwards._itself.model = Narrow(training.trainee.network, 20)
     with pytest.raises(LTBenchError, match=r"images does not fit.*never split"):
         training.run()
 

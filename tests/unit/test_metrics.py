@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 from record_factory import synthetic_record
 
-from ltrobust_bench.evaluation.metrics import (
-    boundary_error,
-    class_accuracies,
-    metrics_from_bits,
-    natural_error,
-    summary,
-)
+from ltrobust_bench.records.numbers import boundary_error, class_accuracies, natural_error, summary
+from ltrobust_bench.scores.metrics import metrics_from_bits
 
 COUNTS = [10, 40, 20]  # head: class 1, medium: class 2, tail: class 0
 BITS = {
@@ -101,7 +96,7 @@ def test_the_fast_path_of_whole_records_agrees():
 
 def test_no_torch():
     code = (
-        "import ltrobust_bench.evaluation.metrics, ltrobust_bench.evaluation.intervals, sys;"
+        "import ltrobust_bench.scores.metrics, ltrobust_bench.scores.intervals, sys;"
         "import ltrobust_bench.report.figures, ltrobust_bench.report.tables, ltrobust_bench.cli.report;"
         "sys.exit('torch' in sys.modules)"
     )

@@ -6,23 +6,24 @@ import pytest
 import torch
 from record_factory import synthetic_record
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.api import Network, linear
-from ltrobust_bench.bench import evaluations
 from ltrobust_bench.cards import methods
-from ltrobust_bench.counting import Counter
+from ltrobust_bench.compute import forwards
+from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.forwards import Forwards, usable_policy
+from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models import models
-from ltrobust_bench.models.stand_in import StandIn
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.report.aggregate import REDUCED_PRECISION, boards
-from ltrobust_bench.training import runner, trainer
+from ltrobust_bench.training import trainer
 from ltrobust_bench.training.build import build_method
-from ltrobust_bench.training.runner import Runner, usable_policy
 from ltrobust_bench.training.step import Step, Trainee
 from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs import evaluations
 
 CPU = torch.device("cpu")
 FOLDED = Policy(crafting="folded", memory_format="channels_last")
@@ -96,7 +97,7 @@ def test_float32_and_bfloat16_are_within_their_stated_distance(policy, precision
 
 def test_batch_statistics_are_never_folded():
     """In the crafting modes batch and train, batch norm is no fixed map: the network itself is attacked."""
-    made = Runner(Network(models.get("small")(1), linear(64, 4)), FOLDED)
+    made = Forwards(Network(models.get("small")(1), linear(64, 4)), FOLDED)
     x = torch.rand(2, 1, 8, 8)
     assert made.attacked(x, "batch").model == made.attacked(x, "train").model == made.logits
     made.network.eval()
@@ -105,7 +106,7 @@ def test_batch_statistics_are_never_folded():
 
 def test_a_run_on_the_folded_copy_is_recorded_and_agrees(tmp_path):
     records = [
-        bench.run("reat", "digits-lt", **SMALL, policy=p, runs_dir=tmp_path, results_dir=None, device="cpu")
+        verbs.run("reat", "digits-lt", **SMALL, policy=p, runs_dir=tmp_path, results_dir=None, device="cpu")
         for p in (Policy(), FOLDED)
     ]
     assert [r.run.policy for r in records] == [Policy(), FOLDED]
@@ -115,7 +116,7 @@ def test_a_run_on_the_folded_copy_is_recorded_and_agrees(tmp_path):
 
 
 def test_a_run_in_bf16_is_off_recipe_and_unranked(tmp_path):
-    record = bench.run("at", "digits-lt", **SMALL, precision="bf16", runs_dir=tmp_path, results_dir=None, device="cpu")
+    record = verbs.run("at", "digits-lt", **SMALL, precision="bf16", runs_dir=tmp_path, results_dir=None, device="cpu")
     assert record.status.off_recipe and record.run.overrides == {"precision": "bf16"}
     assert record.environment.precision == "bf16" and not record.environment.tf32
     recipe = synthetic_record().run.recipe.model_dump() | {"precision": "bf16"}
@@ -172,7 +173,7 @@ def test_a_compiled_network_is_the_network(monkeypatch, tmp_path):
         return function
 
     monkeypatch.setattr(torch, "compile", compiler)
-    monkeypatch.setattr(runner, "compile_problem", lambda device: None)
+    monkeypatch.setattr(forwards, "compile_problem", lambda device: None)
     monkeypatch.setattr(trainer, "compile_problem", lambda device: None)
     policy, why = usable_policy(CPU, "bf16", "folded", True)
     assert not any("compile" in note for note in why) and policy == FOLDED.model_copy(update={"compile": True})
@@ -198,14 +199,14 @@ def test_a_processor_without_bfloat16_is_told(monkeypatch, capability, said):
 def test_an_evaluation_searched_on_a_copy_confirms_on_the_network(tmp_path):
     """The copy's success counts only if the network itself is wrong, in float32."""
     result = train_plan(plan("at-bsl", epochs=4, limit_train=None), tmp_path, CPU)
-    loaded = bench.load_model(result.model_path, device="cpu")
+    loaded = verbs.load_model(result.model_path, device="cpu")
     plain, folded, reduced = (
-        bench.evaluate(result.model_path, device="cpu", attacks=["fgsm", "pgd-5"], search=s)
+        verbs.evaluate(result.model_path, device="cpu", attacks=["fgsm", "pgd-5"], search=s)
         for s in ("network", "folded", "bf16")
     )
     for name, bits in plain.bits.items():
         assert (folded.bits[name] == bits).all() and abs(reduced.bits[name].mean() - bits.mean()) < 0.05
-    record = bench.finish_run(loaded, bench.task_of(loaded.run), None, None, Silent(), search="folded")
+    record = verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent(), search="folded")
     assert record.result.search == "folded" and record.result.bits.keys() == folded.bits.keys()
     assert (record.bits("union") == folded.bits["fgsm"] & folded.bits["pgd-5"]).all()
 
@@ -217,11 +218,11 @@ def test_a_reused_record_says_what_its_attacks_climbed_if_another_was_asked_for(
         def note(self, text):
             self.said += text
 
-    loaded = bench.load_model(train_plan(plan(), tmp_path, CPU).model_path, device="cpu")
+    loaded = verbs.load_model(train_plan(plan(), tmp_path, CPU).model_path, device="cpu")
     said = {}
     for search in ("folded", "folded", "network"):
         heard = Heard()
-        bench.finish_run(loaded, bench.task_of(loaded.run), tmp_path, None, heard, search=search)
+        verbs.finish_run(loaded, verbs.task_of(loaded.run), tmp_path, None, heard, search=search)
         said[search] = heard.said
     assert said["folded"].endswith("record.json")
     assert said["network"].endswith("record.json, whose attacks climbed: folded")
@@ -245,7 +246,7 @@ def test_what_a_copy_makes_of_images_counts_for_nothing(monkeypatch, says):
     monkeypatch.setattr(evaluations, "StandIn", Useless)
     attacks = ["fgsm"] if says == "what the network says" else ["fgsm", "apgd-ce"]  # the latter starts with noise
     asked = {"protocol": "smoke", "limit_test": 50, "device": "cpu", "attacks": attacks}
-    plain, useless = (bench.evaluate(model, "digits-lt", search=s, **asked) for s in ("network", "bf16"))
+    plain, useless = (verbs.evaluate(model, "digits-lt", search=s, **asked) for s in ("network", "bf16"))
     for attack in attacks:
         assert plain.bits["clean"].sum() > plain.bits[attack].sum()
         wanted = "clean" if says == "what the network says" else attack

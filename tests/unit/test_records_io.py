@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from record_factory import synthetic_record
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.protocol.spec import canonical_digest
 from ltrobust_bench.records import io
 from ltrobust_bench.records.io import dumps, find_records, read_record, record_files
 from ltrobust_bench.records.schema import Cost, Record, Result, Standing, Work, condense
+from ltrobust_bench.terms import canonical_digest
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 WRITTEN = dumps(synthetic_record()).encode()

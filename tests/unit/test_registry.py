@@ -37,12 +37,12 @@ def test_unknown_name_offers_the_nearest(typed, offered):
 
 LIGHT = [
     "import ltrobust_bench",
-    "import ltrobust_bench.cli.main, ltrobust_bench.scaffold",
+    "import ltrobust_bench.cli.main, ltrobust_bench.contribute.scaffold",
     "from ltrobust_bench.cards import methods; [e.load().card for e in methods]",
     "from ltrobust_bench.protocol import protocols, load_protocol; [load_protocol(n) for n in protocols.names()]",
     "import ltrobust_bench.records.io, ltrobust_bench.report, ltrobust_bench.report.aggregate",
     "import ltrobust_bench.report.analysis_figures, ltrobust_bench.report.published_tables, ltrobust_bench.cli.report",
-    "import ltrobust_bench.evaluation.metrics, ltrobust_bench.data, ltrobust_bench.plan",
+    "import ltrobust_bench.scores.metrics, ltrobust_bench.data, ltrobust_bench.plan",
     "from ltrobust_bench.cli.main import main; [main(['list', k]) for k in "
     "('methods', 'datasets', 'models', 'attacks', 'protocols')]; main(['show', 'reat']); main(['--help'])",
 ]

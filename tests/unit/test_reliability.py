@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.evaluation import examine
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
-from ltrobust_bench.evaluation.reliability import MEANINGS, flags, flags_of
-from ltrobust_bench.plan import make_plan, make_task
-from ltrobust_bench.records.schema import Reliability
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.task import make_task
+from ltrobust_bench.records.numbers import flags_of
+from ltrobust_bench.scores.reliability import MEANINGS, Reliability, flags
 from ltrobust_bench.training.trainer import train_plan
 
 SHORT = {"steps": 6, "queries": 300}
@@ -23,7 +24,7 @@ SHORT = {"steps": 6, "queries": 300}
 def honest(tmp_path_factory):
     """An adversarially trained net."""
     plan = make_plan("at-bsl", "digits-lt", epochs=25)
-    return bench.load_model(train_plan(plan, tmp_path_factory.mktemp("run"), torch.device("cpu")).model_path).model
+    return verbs.load_model(train_plan(plan, tmp_path_factory.mktemp("run"), torch.device("cpu")).model_path).model
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def task():
 
 
 def flagged(model, task):
-    verdict = bench.attack_model(model, task, torch.device("cpu"), "", None, None)
+    verdict = verbs.attack_model(model, task, torch.device("cpu"), "", None, None)
     return {flag.name for flag in flags(verdict.bits, verdict.broken_by, verdict.reliability, 10)}
 
 
@@ -122,7 +123,7 @@ def test_first_places_takes_the_first_of_each_class():
 
 
 def test_reliability_is_in_the_record_and_on_resume(tmp_path):
-    record = bench.run("at", "digits-lt", protocol="smoke", runs_dir=tmp_path, results_dir=None, device="cpu")
+    record = verbs.run("at", "digits-lt", protocol="smoke", runs_dir=tmp_path, results_dir=None, device="cpu")
     assert record.reliability is not None and record.reliability.images == 100
     assert not record.reliability.state_changed and isinstance(flags_of(record), list)
     assert record.result.digest == type(record.result).digest_of(record.result.bits, record.result.broken_by)

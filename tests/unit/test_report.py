@@ -15,13 +15,13 @@ from record_factory import synthetic_record
 
 from ltrobust_bench.cli.report import command as report
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.evaluation.intervals import t_interval, wilson
-from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import write_record
+from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.report import leaderboard, tables
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, boards, method_label
 from ltrobust_bench.report.figures import WIDTHS, per_class_figure, save, tradeoff_figure
+from ltrobust_bench.scores.intervals import t_interval, wilson
 
 BITS = {
     "clean": [1, 1, 1, 1] * 2 + [1, 1, 0, 0],

@@ -6,7 +6,7 @@ import pytest
 
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 
 OPTIONS = [
     # (method, option, fixed, paper, another value)

@@ -13,8 +13,8 @@ from record_factory import synthetic_record
 
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.evaluation.metrics import summary
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.paper import BEST, FORMATS, GROUPS, SECOND, escaped, paper_table, render
 

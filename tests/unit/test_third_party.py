@@ -12,18 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from ltrobust_bench.bench import load_model, run
 from ltrobust_bench.cards import card_of, methods, plugins
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.data.registry import dataset_spec, datasets, protocol_for
 from ltrobust_bench.errors import DataError, UsageError
 from ltrobust_bench.models.registry import models
-from ltrobust_bench.plan import make_plan, make_task
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.registry import DuplicateNameError, Entry
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.reproduce import obstacles
+from ltrobust_bench.verbs import load_model, run
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "third_party"
 

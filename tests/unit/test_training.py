@@ -7,13 +7,13 @@ import random
 import pytest
 import torch
 
-from ltrobust_bench.bench import load_model
-from ltrobust_bench.counting import Counter, CountingModel
+from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.trainer import locked, train_plan
+from ltrobust_bench.verbs import load_model
 
 CPU = torch.device("cpu")
 

@@ -19,14 +19,14 @@ from record_factory import synthetic_record
 from ltrobust_bench.cards import methods
 from ltrobust_bench.data.known import known_split
 from ltrobust_bench.errors import RecordError, UsageError
-from ltrobust_bench.plan import make_task
+from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records import rules, strict
-from ltrobust_bench.records.bits import pack
 from ltrobust_bench.records.io import find_records, read_record, write_record
 from ltrobust_bench.records.schema import Record, Result
 from ltrobust_bench.records.validate import COMMON_RULES, validate
 from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.scores.bits import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ROOT / "tests" / "historic_records" / "v1-first-small-s0-db25c435.json"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from record_factory import synthetic_record
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.io import find_records, write_record
-from ltrobust_bench.records.schema import Policy
 from ltrobust_bench.records.validate import validate
 from ltrobust_bench.records.verify import (
     objections,
@@ -26,7 +26,7 @@ from ltrobust_bench.records.verify import (
     write_verification,
 )
 from ltrobust_bench.report.aggregate import boards
-from ltrobust_bench.verification import re_evaluate, retrain, try_examples
+from ltrobust_bench.verbs.verification import re_evaluate, retrain, try_examples
 
 BY = "somebody else"
 
@@ -35,7 +35,7 @@ BY = "somebody else"
 def finished(tmp_path_factory):
     """A real run under the smoke protocol, and its folder."""
     runs = tmp_path_factory.mktemp("runs")
-    record = bench.run("at", "digits-lt", protocol="smoke", runs_dir=runs, results_dir=None, device="cpu")
+    record = verbs.run("at", "digits-lt", protocol="smoke", runs_dir=runs, results_dir=None, device="cpu")
     return record, runs / record.run.folder_name()
 
 
@@ -71,13 +71,13 @@ def test_training_again_gives_the_record(finished):
 @pytest.mark.parametrize("how", [{"policy": Policy(crafting="folded")}, {"precision": "bf16"}])
 def test_training_again_is_done_as_the_record_was(how, tmp_path):
     plan = make_plan("at", "digits-lt", protocol="smoke", **how)
-    record = bench.run_plan(plan, runs_dir=tmp_path, results_dir=None, device=torch.device("cpu"), progress=Silent())
+    record = verbs.run_plan(plan, runs_dir=tmp_path, results_dir=None, device=torch.device("cpu"), progress=Silent())
     assert standing(record, [retrain(record, by=BY, device="cpu")]).level == "retrained"
 
 
 def test_other_weights_are_refused(finished, tmp_path):
     record, folder = finished
-    other = bench.run("at", "digits-lt", protocol="smoke", seed=1, runs_dir=tmp_path, results_dir=None, device="cpu")
+    other = verbs.run("at", "digits-lt", protocol="smoke", seed=1, runs_dir=tmp_path, results_dir=None, device="cpu")
     with pytest.raises(CheckpointError, match="does not hold the weights of record"):
         re_evaluate(other, folder, by=BY, device="cpu")
 
@@ -120,7 +120,7 @@ def test_training_again_may_differ_by_what_seeds_differ(finished):
 
 def linear_break(record, folder, epsilon):
     """Examples by one big signed step, and which of them fool the network."""
-    loaded, task = bench.load_model(folder, device="cpu"), bench.task_of(record.run)
+    loaded, task = verbs.load_model(folder, device="cpu"), verbs.task_of(record.run)
     index = task.split.test
     x = torch.from_numpy(task.source.test_images[index]).float() / 255
     y = torch.from_numpy(np.asarray(task.source.test_labels[index]))

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.figures.style import (
     CLEAN,
@@ -26,6 +25,7 @@ from ltrobust_bench.report.figures.style import (
     new_figure,
     notes_of,
 )
+from ltrobust_bench.scores.groups import rank_groups
 
 TITLED = 30
 """Letters of a label that leave room for two means beside it."""

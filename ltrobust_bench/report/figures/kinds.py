@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.parallel import each
 from ltrobust_bench.report import find_board
 from ltrobust_bench.report.aggregate import entries_called
@@ -24,6 +23,7 @@ from ltrobust_bench.report.figures.scatter import head_tail_figure, tradeoff_fig
 from ltrobust_bench.report.figures.style import Column, save
 from ltrobust_bench.report.published import PublishedNumber, beside, read_published
 from ltrobust_bench.report.series import SERIES, SeriesKind, read_series
+from ltrobust_bench.scores.groups import rank_groups
 
 BOARD_FIGURES: dict[str, Callable[..., Figure]] = {
     "per_class": per_class_figure,

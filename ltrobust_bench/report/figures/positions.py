@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.report.board import METRICS, Board, Entry
 from ltrobust_bench.report.figures.style import (
     MOST,
@@ -25,6 +24,7 @@ from ltrobust_bench.report.figures.style import (
     new_figure,
     notes_of,
 )
+from ltrobust_bench.scores.groups import rank_groups
 
 ROWS = 40
 """Entries that one figure has rows for."""

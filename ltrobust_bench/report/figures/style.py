@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ltrobust_bench.evaluation.groups import rank_groups
 from ltrobust_bench.files import atomic_path
 from ltrobust_bench.report.board import Board
+from ltrobust_bench.scores.groups import rank_groups
 
 Column = Literal["single", "double"]
 WIDTHS = {"single": 3.35, "double": 7.0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltrobust_bench.evaluation.groups import by_size, rank_groups
+from ltrobust_bench.scores.groups import by_size, rank_groups
 
 WIDTH, HEIGHT = 520, 210
 LEFT, RIGHT, TOP, BOTTOM = 30, 4, 20, 36

@@ -12,16 +12,19 @@ from typing import Any, get_args
 import numpy as np
 
 from ltrobust_bench.cards import Card, card_of, methods, plugins
-from ltrobust_bench.evaluation.metrics import class_accuracies, metrics_from_classes
-from ltrobust_bench.evaluation.reliability import Flag, flags_of
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import Track, load_protocol
 from ltrobust_bench.protocol.load import MAIN
-from ltrobust_bench.records.schema import BROKEN_BY, Record, RunSection
+from ltrobust_bench.records.numbers import class_accuracies, flags_of
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report import columns
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
 from ltrobust_bench.report.tables import METRICS, entries_cells
+from ltrobust_bench.scores.bits import BROKEN_BY
+from ltrobust_bench.scores.metrics import metrics_from_classes
+from ltrobust_bench.scores.reliability import Flag
 
 LEVELS = {
     "claimed": "as submitted; nobody has repeated the run to verify it",

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ltrobust_bench.api import Network, Output
-from ltrobust_bench.memory import Splitting
-from ltrobust_bench.models.stand_in import StandIn
-from ltrobust_bench.protocol.spec import BNMode, Precision
-from ltrobust_bench.records.schema import Crafting, Policy
+from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.stand_in import StandIn
+from ltrobust_bench.plan.run import Crafting, Policy
+from ltrobust_bench.protocol.spec import Precision
+from ltrobust_bench.terms import BNMode
 
 
-class Runner:
+class Forwards:
     """Forwards for the outer loss, and the model that crafting attacks.
 
     With the default policy both are the network itself.

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from ltrobust_bench.api import Method, Plugin, TrainInfo
-from ltrobust_bench.bench import load_model
 from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import LTBenchError
-from ltrobust_bench.plan import Plan, make_plan
+from ltrobust_bench.plan.make import Plan, make_plan
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training.step import Step
 from ltrobust_bench.training.trainer import Session, TrainingResult, train_plan
+from ltrobust_bench.verbs import load_model
 
 DATASET, PROTOCOL = "digits-lt", "smoke"
 ALLOWED_IMPORTS = ("ltrobust_bench.api", "ltrobust_bench.longtail")

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from scipy.special import betainc, stdtrit
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.evaluation.groups import rank_groups
-from ltrobust_bench.evaluation.intervals import t_interval
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.scores.groups import rank_groups
+from ltrobust_bench.scores.intervals import t_interval
 
 LEVEL = 0.05
 NORMAL = 1.959963984540054

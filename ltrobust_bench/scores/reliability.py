@@ -9,10 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from ltrobust_bench.records.schema import Record, Reliability
+from ltrobust_bench.terms import Strict
+
+Factor = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=20)]
+
+
+class Reliability(Strict):
+    """What was measured of the model, beside the attacks, on the first images of each class."""
+
+    images: int = Field(ge=1, description="how many test images were looked at")
+    randomness: float = Field(ge=0, description="largest difference of two forwards' logits over the logits' range")
+    probabilities: bool = Field(description="every output is in [0, 1] and every row adds up to 1")
+    confidence: float = Field(ge=0, le=1, description="median over the images of the largest softmax probability")
+    zero_gradients: float = Field(
+        ge=0, le=1, description="share of correctly classified images whose cross-entropy gradient is exactly 0"
+    )
+    accuracy_at_half: float = Field(ge=0, le=1, description="under PGD at epsilon 0.5")
+    accuracy_by_radius: dict[Factor, Annotated[float, Field(ge=0, le=1)]] = Field(
+        max_length=100, description="under PGD-20, by multiples of the evaluation radius"
+    )
+    batch_dependence: float = Field(ge=0, le=1, description="share of labels that change in smaller, mixed batches")
+    state_changed: bool = Field(description="buffers or weights changed while the model was evaluated")
+
 
 SQUARE = 4
 """Square's place among AutoAttack's attacks."""
@@ -74,10 +97,10 @@ def flags(
         classes: C.
     """
     accuracy = {name: float(bits[name].mean()) for name in COMPARED if name in bits}
-    return _flags(accuracy, 0.0 if broken_by is None else float((broken_by == SQUARE).mean()), measured, classes)
+    return signs(accuracy, 0.0 if broken_by is None else float((broken_by == SQUARE).mean()), measured, classes)
 
 
-def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliability | None, classes: int) -> list[Flag]:
+def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability | None, classes: int) -> list[Flag]:
     """:func:`flags` from the shares of images that are correct, and that Square broke first."""
     found: dict[str, str] = {}
     if measured is not None:
@@ -111,13 +134,6 @@ def _flags(accuracy: Mapping[str, float], by_square: float, measured: Reliabilit
     if {"pgd-20", "pgd-100"} <= accuracy.keys() and (gap := accuracy["pgd-20"] - accuracy["pgd-100"]) > STEPS_GAP:
         found["PGD not converged"] = f"PGD-100 is {100 * gap:.1f} points below PGD-20"
     return [Flag(name, found[name], meaning) for name, meaning in MEANINGS.items() if name in found]
-
-
-def flags_of(record: Record) -> list[Flag]:
-    """The signs in a record."""
-    images = sum(record.run.test_counts)
-    accuracy = {name: record.correct[name] / images for name in COMPARED if name in record.correct}
-    return _flags(accuracy, record.broken_by_square / images, record.reliability, len(record.run.train_counts))
 
 
 def _largest_rise(accuracy_by_radius: Mapping[str, float]) -> float:

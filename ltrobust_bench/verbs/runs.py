@@ -8,19 +8,21 @@ from typing import Any
 import torch
 
 from ltrobust_bench._version import __version__
-from ltrobust_bench.bench.evaluations import attack_model
-from ltrobust_bench.bench.loading import LoadedModel, load_model, own_record
+from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.files import make_folder
-from ltrobust_bench.plan import Plan, Task, make_plan
+from ltrobust_bench.plan.make import Plan, make_plan
+from ltrobust_bench.plan.run import Crafting
+from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.protocol.spec import canonical_digest
-from ltrobust_bench.records.bits import pack
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import device_name, environment
-from ltrobust_bench.records.schema import Cost, Crafting, Record, Result, Status, Work
-from ltrobust_bench.training.build import choose_device
+from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
+from ltrobust_bench.scores.bits import pack
+from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
+from ltrobust_bench.verbs.evaluations import attack_model
+from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
 
 RUNS, RESULTS = Path("runs"), Path("results")
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from ltrobust_bench.compute import winograd
+from ltrobust_bench.compute.memory import out_of_memory
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.memory import out_of_memory
-from ltrobust_bench.models import winograd
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Kind = Literal["folded", "winograd", "bf16"]

@@ -8,14 +8,16 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import nn
 
+from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError
-from ltrobust_bench.plan import Task, make_task
-from ltrobust_bench.protocol.load import first_problem
+from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.plan.task import Task, make_task
 from ltrobust_bench.records.io import read_record
-from ltrobust_bench.records.schema import Record, RunSection
+from ltrobust_bench.records.schema import Record
+from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.build import choose_device, load_deployed
+from ltrobust_bench.training.build import load_deployed
 from ltrobust_bench.training.trainer import TrainingCost
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench._version import __version__
-from ltrobust_bench.bench.loading import load_model, own_record, task_of
+from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.split import first_of_each_class
 from ltrobust_bench.errors import CheckpointError, UnknownNameError, UsageError
@@ -21,24 +22,23 @@ from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.examine import first_places
 from ltrobust_bench.evaluation.foreign import check_input
-from ltrobust_bench.evaluation.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
-from ltrobust_bench.models.stand_in import StandIn
-from ltrobust_bench.plan import Task, make_task
+from ltrobust_bench.plan.task import Task, make_task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Protocol
-from ltrobust_bench.protocol.spec import canonical_digest
+from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
+from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.build import choose_device
 from ltrobust_bench.training.estimate import evaluation_cost
+from ltrobust_bench.verbs.loading import load_model, own_record, task_of
 
 Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
 """What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
 Search = Literal["network", "folded", "winograd", "bf16"]
-"""What attacks climb: the network itself, or a faster copy of it (:mod:`ltrobust_bench.models.stand_in`)."""
+"""What attacks climb: the network itself, or a faster copy of it (:mod:`ltrobust_bench.compute.stand_in`)."""
 EXAMINED = 200
 """Test images on which a model's reliability is measured."""
 
@@ -198,7 +198,8 @@ def analyse(
         progress=progress or Silent(),
     )
     tested = np.bincount(labels[index], minlength=task.classes).tolist()
-    return analysis_of(loaded.run, Classes(loaded.class_names, loaded.run.train_counts, tested), seen, record)
+    worst_case = None if record is None else (record.bits("clean"), record.bits("union"))
+    return analysis_of(loaded.run, Classes(loaded.class_names, loaded.run.train_counts, tested), seen, worst_case)
 
 
 def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[EvalAttack] | None:

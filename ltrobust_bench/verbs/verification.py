@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ltrobust_bench import bench
+from ltrobust_bench import verbs
+from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import BALL_TOLERANCE, evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.plan import make_plan
+from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Environment, Record
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
-from ltrobust_bench.training.build import choose_device
 
 BATCH = 500
 LARGEST = 4_000_000_000
@@ -56,7 +56,7 @@ def re_evaluate(
     if images is not None and images < min(FEWEST, total):
         raise UsageError(f"a sample of {images} images confirms nothing; take at least {min(FEWEST, total)}.")
     loaded = _weights_of(record, weights, device)
-    task = bench.task_of(loaded.run, data_dir)
+    task = verbs.task_of(loaded.run, data_dir)
     places = None
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
@@ -112,7 +112,7 @@ def retrain(
             f"record {record.id} cannot be trained again: the installed protocol, card or data give another run."
         )
     with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
-        made = bench.run_plan(
+        made = verbs.run_plan(
             plan,
             runs_dir=Path(folder),
             results_dir=None,
@@ -145,7 +145,7 @@ def try_examples(
         UsageError: if the file is damaged, or an image is no test image moved by at most epsilon.
     """
     loaded = _weights_of(record, weights, device)
-    task = bench.task_of(loaded.run, data_dir)
+    task = verbs.task_of(loaded.run, data_dir)
     index, found = _read_examples(examples)
     place_of = {int(i): place for place, i in enumerate(task.split.test)}
     unknown = [int(i) for i in index if int(i) not in place_of]
@@ -189,8 +189,8 @@ def try_examples(
     )
 
 
-def _weights_of(record: Record, weights: Path, device: str) -> bench.LoadedModel:
-    loaded = bench.load_model(weights, device=device)
+def _weights_of(record: Record, weights: Path, device: str) -> verbs.LoadedModel:
+    loaded = verbs.load_model(weights, device=device)
     if loaded.weights_sha256 != record.result.weights_sha256:
         raise CheckpointError(
             f"{weights} does not hold the weights of record {record.id}: SHA-256 {loaded.weights_sha256[:12]}, "

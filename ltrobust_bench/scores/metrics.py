@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltrobust_bench.evaluation.groups import rank_groups
-from ltrobust_bench.records.bits import count_by_class
-from ltrobust_bench.records.schema import Record
+from ltrobust_bench.scores.bits import count_by_class
+from ltrobust_bench.scores.groups import rank_groups
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ def metrics_from_bits(bits: np.ndarray, labels: np.ndarray, counts_train: Sequen
         raise ValueError(f"labels {labels.min()} to {labels.max()} do not fit {classes} training counts")
     ordered = bits[..., np.argsort(labels, kind="stable")]
     counts_test = np.bincount(labels, minlength=classes)
-    shares = _shares(count_by_class(ordered, counts_test.tolist()), counts_test)
-    return metrics_from_classes(shares, counts_test, counts_train)
+    found = shares(count_by_class(ordered, counts_test.tolist()), counts_test)
+    return metrics_from_classes(found, counts_test, counts_train)
 
 
 def metrics_from_classes(
@@ -94,42 +93,7 @@ def metrics_from_classes(
     )
 
 
-def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.ndarray:
-    """Class accuracies of runs on one test set: rows 'clean', each of ``attacks``, and the worst case of all of them
-    and of what others broke.
-
-    Returns:
-        Fractions, float, shape [len(records), len(attacks) + 2, C].
-    """
-    first, joined = records[0], b"".join([record.correct_by_class for record in records])
-    correct = np.frombuffer(joined, dtype=np.uint32).reshape(len(records), len(first.rows), -1)
-    wanted = [first.rows.index(name) for name in ("clean", *attacks, "union")]
-    return _shares(correct[:, wanted], np.asarray(first.run.test_counts))
-
-
-def summary(record: Record, attack: str) -> Metrics:
-    """Metrics of one run under ``attack``: 'clean', an attack of the record, or 'union' (worst case of all).
-
-    Raises:
-        KeyError: if the record has no such attack.
-    """
-    return metrics_from_bits(record.bits(attack), record.labels(), record.run.train_counts)
-
-
-def natural_error(record: Record) -> np.ndarray:
-    """Share of each class that is misclassified without any attack, shape [C].
-
-    Natural and boundary error add up to the robust error (Zhang et al., ICML 2019, TRADES, eq. 1).
-    """
-    return 1 - summary(record, "clean").per_class
-
-
-def boundary_error(record: Record) -> np.ndarray:
-    """Share of each class that is correct when clean and broken by some attack of the suite, shape [C]."""
-    return summary(record, "clean").per_class - summary(record, "union").per_class
-
-
-def _shares(correct: np.ndarray, counts_test: np.ndarray) -> np.ndarray:
+def shares(correct: np.ndarray, counts_test: np.ndarray) -> np.ndarray:
     """Of how many images of each class are correct, the share; NaN for classes without images."""
     accuracy = np.full(correct.shape, np.nan)
     np.divide(correct, counts_test, out=accuracy, where=counts_test > 0)

@@ -1,0 +1,1 @@
+"""From a request to everything that a run fixes. Imports no torch."""

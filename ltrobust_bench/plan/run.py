@@ -1,0 +1,144 @@
+"""What a run is: everything that decides its result, and the key made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ltrobust_bench.protocol.spec import Profile, Recipe, Track
+from ltrobust_bench.terms import Strict, canonical_digest, canonical_json
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+Text = Annotated[str, Field(max_length=200)]
+
+
+Settings = Annotated[dict[Text, bool | int | float | Text | None], Field(max_length=100)]
+
+
+Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=2, max_length=100_000)]
+
+
+Crafting = Literal["network", "folded", "winograd"]
+"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
+such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
+
+
+class Augmentation(Strict):
+    """Training augmentation: zero padding for random crops (pixels) and horizontal flips."""
+
+    crop_padding: int = Field(ge=0)
+    flip: bool
+
+
+class Policy(Strict):
+    """How the arithmetic of training is carried out; the default is the reference path. Everything here is the same
+    mathematics, up to rounding: the precision is the recipe's."""
+
+    crafting: Crafting = Field(default="network", description="what is attacked while crafting in eval mode")
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        default="contiguous", description="of weights and activations"
+    )
+    compile: bool = Field(default=False, description="torch.compile")
+
+
+class RunSection(Strict):
+    """What was run. Its digest is the run key: same key, same run."""
+
+    protocol: Name
+    protocol_digest: Sha256
+    track: Track
+    dataset: Name
+    imbalance_ratio: float = Field(ge=1)
+    profile: Profile
+    train_counts: Counts = Field(description="training images per label")
+    test_counts: Counts = Field(description="test images per label")
+    train_index_sha256: Sha256
+    test_index_sha256: Sha256
+    method: Name
+    card_version: int = Field(ge=1)
+    options: Settings
+    plugins: list[Name] = Field(max_length=20)
+    model: Name
+    seed: int = Field(ge=0, lt=2**31)
+    epsilon: float = Field(gt=0, le=1, description="evaluation radius, [0,1] pixel scale")
+    recipe: Recipe
+    augmentation: Augmentation
+    limit_train: int | None = Field(default=None, ge=1)
+    limit_test: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, description="budget given by hand instead of the recipe's")
+    overrides: Settings = Field(default={}, description="recipe settings given by hand")
+    source_sha256: Sha256 | None = Field(
+        default=None, description="identity of a data set that no registry describes: digest of a folder's files"
+    )
+    base_key: Sha256 | None = Field(default=None, description="run key of the finished run it builds on")
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _resolved(self) -> RunSection:
+        if len(self.train_counts) != len(self.test_counts):
+            raise ValueError("test_counts: must have as many classes as train_counts")
+        if isinstance(self.recipe.attack.epsilon, str) or isinstance(self.recipe.attack.step_size, str):
+            raise ValueError("recipe.attack: must hold numbers, not text")
+        return self
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the run was cut short by hand; reduced runs never join a full board."""
+        return self.limit_train is not None or self.limit_test is not None or self.epochs is not None
+
+    @property
+    def asked_ratio(self) -> float | None:
+        """The imbalance ratio that the split was cut to; None: the data set kept its own."""
+        return None if self.profile == "own" else self.imbalance_ratio
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per epoch: ceil(N / batch_size), or floor with ``drop_last``. A last batch of a single image
+        is always dropped: batch norm has no statistics of one value, and one image must not decide the last step."""
+        whole, rest = divmod(sum(self.train_counts), self.recipe.batch_size)
+        return max(1, whole + (rest > 1 and not self.recipe.drop_last))
+
+    def key(self) -> str:
+        """The run key: SHA-256 (hex) of the section; fields at their default are left out, so that a field added
+        later does not change the key of a run that does not use it."""
+        return canonical_digest(self.model_dump(mode="json", exclude_defaults=True))
+
+    def digests(self) -> tuple[str, str]:
+        """The run key, and the same digest of what the seeds of an entry share: the run that one builds on has its
+        seed."""
+        before, after, shared = _around_seed(self.model_dump_json(exclude_defaults=True, exclude={"seed"}))
+        return hashlib.sha256(f'{before}"seed":{self.seed},{after}'.encode()).hexdigest(), shared
+
+    def folder_name(self) -> str:
+        """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
+        label = "+".join([self.method, *self.plugins])
+        return f"{label}-{self.dataset}-ir{self.imbalance_ratio:g}-{self.model}-s{self.seed}-{self.key()[:8]}"
+
+    def record_path(self) -> str:
+        """Place of the record below ``results/records``."""
+        label = "+".join([self.method, *self.plugins])
+        name = f"{self.model}-s{self.seed}-{self.key()[:8]}.json"
+        return f"{self.protocol}/{self.dataset}-ir{self.imbalance_ratio:g}/{label}/{name}"
+
+
+@lru_cache
+def _around_seed(run: str) -> tuple[str, str, str]:
+    """What stands before and after the seed in the canonical JSON of a run section, which is given without it, and the
+    digest of what seeds share: as a rule, many runs differ in nothing else."""
+    values = json.loads(run)
+    first = {name: value for name, value in values.items() if name < "seed"}
+    before = f"{canonical_json(first)[:-1]},"
+    after = canonical_json({name: value for name, value in values.items() if name > "seed"})[1:]
+    shared = before
+    if "base_key" in first:
+        shared = f"{canonical_json({name: value for name, value in first.items() if name != 'base_key'})[:-1]},"
+    return before, after, hashlib.sha256(f"{shared}{after}".encode()).hexdigest()

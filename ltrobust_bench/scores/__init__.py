@@ -1,0 +1,1 @@
+"""Numbers from bits: arrays in, arrays out. Nothing here knows a record or imports torch."""
