@@ -59,7 +59,8 @@ def look(model, epsilon=0.1, suite=SUITE, data=None):
 
 def analysed(seen, record=None):
     run = synthetic_record(train_counts=COUNTS, tests_per_class=4).run
-    return analysis_of(run, Classes(("cat", "dog", "eel"), COUNTS, (4, 4, 4)), seen, None if record is None else (record.bits("clean"), record.bits("union")))
+    worst_case = None if record is None else (record.bits("clean"), record.bits("union"))
+    return analysis_of(run, Classes(("cat", "dog", "eel"), COUNTS, (4, 4, 4)), seen, worst_case)
 
 
 @pytest.fixture(scope="module")
