@@ -17,8 +17,8 @@ PUBLISHED = {
 }
 
 
-def network(name, channels=3):
-    backbone = models.get(name)(channels)
+def network(name, shape=(3, 32, 32)):
+    backbone = models.get(name)(shape)
     return Network(backbone, linear(backbone.features, 10))
 
 
@@ -31,7 +31,7 @@ def test_parameters_are_those_of_the_published_architecture(name):
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 32)])
 @pytest.mark.parametrize("name", ["small", "resnet18", "preact-resnet18"])
 def test_logits_and_features_for_every_image_size(name, channels, size):
-    model = network(name, channels).eval()
+    model = network(name, (channels, size, size)).eval()
     x = torch.rand(2, channels, size, size)
     with torch.no_grad():
         logits, features = model.outputs(x)
