@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ltrobust_bench.api import Network, linear
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models import models
 
 # Parameters with a linear head for 10 classes and 3 channels.
@@ -37,6 +38,14 @@ def test_logits_and_features_for_every_image_size(name, channels, size):
         logits, features = model.outputs(x)
     assert logits.shape == (2, 10) and features.shape == (2, model.backbone.features)
     assert torch.equal(logits, model(x)) and torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(("name", "least"), [("small", 2), ("resnet18", 8), ("preact-resnet18", 8), ("wrn-28-10", 4)])
+def test_images_that_are_too_small_are_refused_and_no_others(name, least):
+    with torch.device("meta"):
+        network(name, (1, least, least + 1))
+        with pytest.raises(UsageError, match=f"model {name} needs images of {least}x{least} pixels or more"):
+            network(name, (1, least, least - 1))
 
 
 def test_wide_networks_shrink_space_twice_and_end_in_640_features():
