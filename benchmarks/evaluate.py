@@ -45,7 +45,7 @@ def stand_in_for_a_trained_network(model: str, steps: int, device: torch.device)
     task = make_task("digits-lt")
     source, split = task.source, task.split
     torch.manual_seed(0)
-    backbone = models.get(model)(3)
+    backbone = models.get(model)((3, 32, 32))
     network = Network(backbone, linear(backbone.features, 10)).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     counts = torch.tensor(split.train_counts, dtype=torch.float64, device=device)

@@ -33,6 +33,7 @@ from ltrobust_bench.training.step import Step, Trainee
 COUNTS = [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
 """CIFAR-10-LT, imbalance ratio 50."""
 EPSILON = 8 / 255
+IMAGE = (3, 32, 32)
 FAST = Policy(crafting="folded", memory_format="channels_last")
 VARIANTS: dict[str, tuple[Policy, str]] = {
     "default": (Policy(), "fp32"),
@@ -54,13 +55,12 @@ def steps_of(
     torch.manual_seed(0)
     options = card.resolve_options("fixed", {})
     method, _ = build_method(slug, options, COUNTS, "cifar10-lt", recipe.epochs, device)
-    start: Network = build_network(model, 3, len(COUNTS), method).to(device)
-    x, noise = (torch.rand(batch, 3, 32, 32, device=device) for _ in range(2))
+    start: Network = build_network(model, IMAGE, len(COUNTS), method).to(device)
+    x, noise = (torch.rand(batch, *IMAGE, device=device) for _ in range(2))
     y = torch.multinomial(torch.tensor(COUNTS, dtype=torch.float64), batch, replacement=True).to(device)
 
-    def sgd(network: Network) -> torch.optim.SGD:
-        settings = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
-        return torch.optim.SGD(network.parameters(), **settings)
+    def sgd(network: Network) -> torch.optim.Optimizer:
+        return recipe.optimizer.build(network.parameters(), recipe.lr, recipe.weight_decay)
 
     network = copy.deepcopy(start)
     attack = {"epsilon": EPSILON, "step_size": float(recipe.attack.step_size), "steps": attack_steps}
@@ -86,9 +86,9 @@ def steps_of(
 def operations(model: str, batch: int, attack_steps: int) -> int:
     """Products and sums of one step: every attack step passes the batch forward and its gradient back to the images;
     the outer loss passes it forward, and back to the images of each layer and to its weights."""
-    backbone = models.get(model)(3)
+    backbone = models.get(model)(IMAGE)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        backbone(torch.zeros(1, 3, 32, 32))
+        backbone(torch.zeros(1, *IMAGE))
     return counted.get_total_flops() * batch * (2 * attack_steps + 3)
 
 

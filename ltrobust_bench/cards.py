@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.resources.abc import Traversable
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.numbers import number
+from ltrobust_bench.protocol.resolve import lay_over, resolve, scaled, share_of, stated
 from ltrobust_bench.protocol.spec import Protocol, Recipe, Track
 from ltrobust_bench.registry import Entry, Registry, installed
 from ltrobust_bench.terms import Strict, first_problem
@@ -28,7 +28,6 @@ Value = bool | int | float | str | None
 Evidence = Literal["printed", "digitized", "second-hand"]
 """How a published number is known: printed by the authors, measured in their figure, or copied by someone else."""
 _TYPES: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
-PAPER_EPSILON = 8 / 255
 SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 METHODS_OF_OTHERS = "ltrobust_bench.methods"
 """Entry points of other packages; each names the package that holds a method's ``card.toml`` and ``method.py``."""
@@ -193,27 +192,16 @@ class Card(Strict):
         """The authors' recipe over the protocol's, with what is taken from another card."""
         if self.recipe_from is None:
             return self.recipe
-        return _merge(methods.get(self.recipe_from).card.paper_recipe(), self.recipe)
+        return lay_over(methods.get(self.recipe_from).card.paper_recipe(), self.recipe)
 
     def stated_recipe(self, protocol: Protocol, track: Track) -> dict[str, Any]:
         """The recipe of a track as it is written, ``"8/255"`` and ``"epsilon/4"`` included, by dotted name."""
-        stated = protocol.training.model_dump()
-        if track == "paper":
-            stated = _merge(stated, self.paper_recipe())
-        else:
-            stated["epochs"] = share_of(self.budget, stated["epochs"])
-        return dict(_items(stated))
+        return stated(self._recipe(protocol, track, self.paper_recipe()))
 
-    def _switched(self, name: str, word: Any, protocol: Protocol) -> dict[str, Any]:
-        """The parts of a recipe that a switch sets."""
-        words, parts = SWITCHES[name]
-        if word not in words:
-            raise UnknownNameError(f"value of {name}", str(word), words)
-        if word == "robal_compound":
-            return {"schedule": _ROBAL_SCHEDULE}
-        protocols = protocol.training.model_dump()
-        theirs = self.paper_recipe() if word == "official" else {}
-        return {part: theirs.get(part, protocols[part]) for part in parts}
+    def _recipe(self, protocol: Protocol, track: Track, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """The protocol's recipe with the card's share of its budget, or with the authors' over it."""
+        over = theirs if track == "paper" else {"epochs": share_of(self.budget, protocol.training.epochs)}
+        return lay_over(protocol.training.model_dump(), over)
 
     def resolve_recipe(
         self, protocol: Protocol, track: Track, epsilon: float, overrides: Mapping[str, Any] | None = None
@@ -230,75 +218,9 @@ class Card(Strict):
         Raises:
             UsageError: for a name or value that no recipe has.
         """
-        merged = protocol.training.model_dump()
-        if track == "paper":
-            merged = _merge(merged, _scaled(self.paper_recipe(), epsilon))
-        else:
-            merged["epochs"] = share_of(self.budget, merged["epochs"])
-        for name, value in (overrides or {}).items():
-            if name in SWITCHES:
-                merged |= self._switched(name, value, protocol)
-                continue
-            branch: Any = merged
-            *path, leaf = name.split(".")
-            for part in path:
-                branch = branch.get(part) if isinstance(branch, dict) else None
-            if not isinstance(branch, dict) or leaf not in branch:
-                raise UnknownNameError("recipe setting", name, [leaf for leaf, _ in _items(merged)])
-            branch[leaf] = value
-        attack = merged["attack"] = dict(merged["attack"])
-        attack["epsilon"] = number(attack["epsilon"], epsilon)
-        attack["step_size"] = number(attack["step_size"], attack["epsilon"])
-        try:
-            return Recipe.model_validate(merged)
-        except ValidationError as error:
-            raise UsageError(f"recipe: {first_problem(error)}") from None
-
-
-SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "bn_forwards": (("minimal", "official"), ("bn_forwards", "bn_forwards_after", "clean_forward_before")),
-    "lr_schedule": (("multistep", "robal_compound"), ("schedule",)),
-}
-"""Recipe settings that are given by a word: the words, and the parts of the recipe that each sets together.
-
-``bn_forwards``: the train-mode forwards that the loss needs, or those of the released code (they move the running
-statistics). ``lr_schedule``: the protocol's, or RoBal's, in which the decay compounds.
-"""
-_ROBAL_SCHEDULE = {"kind": "robal_compound", "milestones": [60, 75], "of": 80, "gamma": 0.1, "warmup_epochs": 0}
-
-
-def share_of(budget: float, epochs: int) -> int:
-    """``budget`` of ``epochs``, in whole epochs; at least one unless it is nothing."""
-    return max(1, round(budget * epochs)) if budget else 0
-
-
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _items(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _items(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _scaled(recipe: Mapping[str, Any], epsilon: float) -> dict[str, Any]:
-    """The card's recipe with its pixel-scale numbers multiplied by epsilon / (8/255)."""
-    scaled = dict(recipe)
-    attack = dict(scaled.get("attack", {}))
-    factor = epsilon / PAPER_EPSILON
-    for key in ("epsilon", "step_size"):
-        if key in attack and "epsilon" not in str(attack[key]):
-            attack[key] = number(attack[key]) * (factor if abs(factor - 1) > 1e-12 else 1.0)
-    if attack:
-        scaled["attack"] = attack
-    return scaled
+        theirs = scaled(self.paper_recipe(), epsilon)
+        recipe = self._recipe(protocol, track, theirs)
+        return resolve(recipe, protocol.training, theirs, epsilon, overrides or {})
 
 
 def read_card(path: Path | Traversable) -> Card:

@@ -11,10 +11,10 @@ import click
 @click.argument("method")
 def command(method: str) -> None:
     """A method's paper, options and recipe in both tracks, published numbers, deviations and quirks."""
-    from ltrobust_bench.cards import SWITCHES, card_of
-    from ltrobust_bench.plan.make import recipe_settings
+    from ltrobust_bench.cards import card_of
     from ltrobust_bench.protocol import load_protocol
     from ltrobust_bench.protocol.load import MAIN
+    from ltrobust_bench.protocol.resolve import SWITCHES, recipe_settings
 
     card = card_of(method)
     paper = card.paper

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.cards import card_of
+from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.interop.weights import load_strictly, read_weights
 from ltrobust_bench.training.build import build_method, build_network, deployed
@@ -56,7 +57,7 @@ def from_official(
     network_name = _network(weights, path)
     device = torch.device("cpu")
     parts, data = build_method(method, options, counts, dataset, 1, device)
-    network = build_network(network_name, weights["backbone.conv1.weight"].shape[1], len(counts), parts)
+    network = build_network(network_name, dataset_spec(dataset).shape, len(counts), parts)
     own = network.state_dict()
     load_strictly(network, {n: v for n, v in weights.items() if n in own or not _idle(n, v, weights)}, path)
     return deployed(parts, network, data)

@@ -1,11 +1,18 @@
-"""Which backbones there are: functions from input channels to a module with an attribute ``features`` (D)."""
+"""Which backbones there are: functions from the shape of an image, (channels, height, width), to a module with an
+attribute ``features`` (D), which maps images [B, channels, height, width] to features [B, D].
+
+A network that cannot take the size says so when it is asked for: :func:`require_size`, or a ``UsageError`` of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.registry import Entry, Registry
 
+Shape = tuple[int, int, int]
+"""Of one image: channels, height, width."""
 _HERE = "ltrobust_bench/models/registry.py"
 
 
@@ -18,6 +25,23 @@ def _built_in() -> list[Entry]:
         Entry("wrn-28-10", f"{base}.wide_resnet:wrn_28_10", "WideResNet-28-10, 640 features", _HERE),
         Entry("wrn-34-10", f"{base}.wide_resnet:wrn_34_10", "WideResNet-34-10, 640 features", _HERE),
     ]
+
+
+def require_size(name: str, shape: Shape, least: int) -> None:
+    """Refuse images that a network cannot take.
+
+    Args:
+        least: pixels of the shorter side.
+
+    Raises:
+        UsageError: for smaller ones.
+    """
+    _, height, width = shape
+    if min(height, width) < least:
+        raise UsageError(
+            f"model {name} needs images of {least}x{least} pixels or more, and these have {height}x{width}: choose "
+            f"another with --model."
+        )
 
 
 models: Registry[Callable] = Registry(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ltrobust_bench.models.registry import Shape, require_size
+
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
@@ -71,11 +73,17 @@ class ResNet(nn.Module):
         return self.final(x).mean(dim=(2, 3))
 
 
-def resnet18(channels: int) -> ResNet:
+SMALLEST = 8
+"""Pixels of the shorter side that leave one for the last group."""
+
+
+def resnet18(shape: Shape) -> ResNet:
     """ResNet-18, CIFAR stem."""
-    return ResNet(channels, BasicBlock)
+    require_size("resnet18", shape, SMALLEST)
+    return ResNet(shape[0], BasicBlock)
 
 
-def preact_resnet18(channels: int) -> ResNet:
+def preact_resnet18(shape: Shape) -> ResNet:
     """PreActResNet-18, CIFAR stem."""
-    return ResNet(channels, PreActBlock)
+    require_size("preact-resnet18", shape, SMALLEST)
+    return ResNet(shape[0], PreActBlock)

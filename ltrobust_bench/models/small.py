@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ltrobust_bench.models.registry import Shape, require_size
+
 
 class SmallNet(nn.Module):
     """Three 3x3 convolutions with batch norm and ReLU, the second of stride 2, averaged over space; images above
@@ -37,6 +39,7 @@ class SmallNet(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-def small(channels: int) -> SmallNet:
+def small(shape: Shape) -> SmallNet:
     """The small network."""
-    return SmallNet(channels)
+    require_size("small", shape, 2)
+    return SmallNet(shape[0])

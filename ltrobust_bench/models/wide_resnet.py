@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from ltrobust_bench.models.registry import Shape, require_size
 from ltrobust_bench.models.resnet import PreActBlock
 
 
@@ -40,11 +41,17 @@ class WideResNet(nn.Module):
         return self.bn1(self.blocks(self.conv1(x))).relu().mean(dim=(2, 3))
 
 
-def wrn_28_10(channels: int) -> WideResNet:
+SMALLEST = 4
+"""Pixels of the shorter side that leave one for the last group."""
+
+
+def wrn_28_10(shape: Shape) -> WideResNet:
     """WRN-28-10."""
-    return WideResNet(channels, 28, 10)
+    require_size("wrn-28-10", shape, SMALLEST)
+    return WideResNet(shape[0], 28, 10)
 
 
-def wrn_34_10(channels: int) -> WideResNet:
+def wrn_34_10(shape: Shape) -> WideResNet:
     """WRN-34-10."""
-    return WideResNet(channels, 34, 10)
+    require_size("wrn-34-10", shape, SMALLEST)
+    return WideResNet(shape[0], 34, 10)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
+from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.run import Augmentation, Policy, RunSection
 from ltrobust_bench.plan.task import Task, make_task
-from ltrobust_bench.protocol import AttackSpec, Recipe, Track
+from ltrobust_bench.protocol import Track
+from ltrobust_bench.protocol.resolve import effective_overrides, recipe_settings, share_of
 from ltrobust_bench.protocol.spec import Precision
 from ltrobust_bench.terms import first_problem
 
@@ -121,10 +123,8 @@ def make_plan(
         data_dir=data_dir,
     )
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
-    recipe = card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon, overrides)
-    overrides = effective_overrides(
-        overrides, recipe, card.resolve_recipe(task.protocol, cast(Track, track), task.epsilon)
-    )
+    recipe_with = partial(card.resolve_recipe, task.protocol, cast(Track, track), task.epsilon)
+    recipe, overrides = recipe_with(overrides), effective_overrides(overrides, recipe_with)
     if recipe.epochs == 0 and overrides:
         raise UsageError(f"{method} trains nothing, so {', '.join(overrides)} would change nothing; leave it out.")
     if epochs is not None and recipe.epochs:
@@ -226,26 +226,6 @@ def _sort_settings(
             hint = f"`ltbench show {card.slug}` lists them."
             raise UnknownNameError("setting", name, [*owners, *recipe_names], hint)
     return options, overrides
-
-
-def effective_overrides(overrides: Mapping[str, Any], recipe: Recipe, base: Recipe) -> dict[str, Any]:
-    """The overrides that change something, as the recipe's own values: writing out a default is no override."""
-
-    def value(of: Recipe, name: str) -> Any:
-        if name in SWITCHES:
-            return [getattr(of, part) for part in SWITCHES[name][1]]
-        branch, _, leaf = name.rpartition(".")
-        return getattr(getattr(of, branch) if branch else of, leaf)
-
-    changed = [n for n in overrides if value(recipe, n) != value(base, n)]
-    return {n: overrides[n] if n in SWITCHES else value(recipe, n) for n in changed}
-
-
-def recipe_settings() -> list[str]:
-    """Dotted names of the recipe's settings that can be given by hand."""
-    inner = [f"attack.{name}" for name in AttackSpec.model_fields]
-    fixed = {"attack", "epochs", "precision", "model", *(part for _, parts in SWITCHES.values() for part in parts)}
-    return [name for name in Recipe.model_fields if name not in fixed] + [*SWITCHES] + inner
 
 
 def _literal(value: Any) -> Any:

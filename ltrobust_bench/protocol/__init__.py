@@ -7,7 +7,6 @@ from ltrobust_bench.protocol.spec import (
     EvalAttack,
     Protocol,
     Recipe,
-    Schedule,
     Suite,
     Track,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "EvalAttack",
     "Protocol",
     "Recipe",
-    "Schedule",
     "Suite",
     "Track",
     "default_protocol",

@@ -6,11 +6,22 @@ by :func:`ltrobust_bench.numbers.number` with the data set's epsilon.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.protocol.optimiser import FLAT, Optimizer, Sgd, flattened, lifted
+from ltrobust_bench.protocol.schedule import Schedule
 from ltrobust_bench.terms import BNMode, Number, Start, Strict, canonical_digest
 
 FOLDER = "folder"
@@ -42,21 +53,6 @@ class AttackSpec(Strict):
         return value
 
 
-class Schedule(Strict):
-    """Learning rate by epoch; milestones are epochs of a run of ``of`` epochs and scale with the budget.
-
-    ``multistep``: times ``gamma`` after each milestone. ``robal_compound``: from the first milestone on the
-    *current* rate is multiplied by ``gamma`` per passed milestone in every epoch (RoBal's released code), and
-    in the ``warmup_epochs`` it is multiplied by (epoch + 1) / warmup_epochs.
-    """
-
-    kind: Literal["multistep", "robal_compound"]
-    milestones: list[int]
-    of: int = Field(ge=1)
-    gamma: float = 0.1
-    warmup_epochs: int = 0
-
-
 Precision = Literal["fp32", "bf16"]
 """Of training: float32 with TF32 off, or bfloat16 for what the network computes, float32 for its weights and losses."""
 
@@ -70,8 +66,7 @@ class Recipe(Strict):
     batch_size: int = Field(ge=2)
     drop_last: bool = Field(description="drop the last, incomplete batch of an epoch")
     lr: float = Field(gt=0)
-    momentum: float = Field(ge=0, lt=1)
-    nesterov: bool
+    optimizer: Optimizer
     weight_decay: float = Field(ge=0)
     schedule: Schedule
     precision: Precision
@@ -91,11 +86,32 @@ class Recipe(Strict):
     )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
 
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Recipe:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _lift(cls, stated: Any) -> Any:
+        if not isinstance(stated, dict):
+            return stated
+        terms = stated.get("optimizer")
+        if isinstance(terms, dict) and terms.get("kind") == "sgd":
+            raise ValueError(f"optimizer: the terms of sgd, {' and '.join(FLAT)}, stand in the recipe itself")
+        return lifted(stated)
+
+    @model_serializer(mode="wrap")
+    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return flattened(handler(self))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # What files hold: the terms of sgd in the recipe itself, or another optimiser's under `optimizer`.
+        schema = handler.resolve_ref_schema(handler(core))
+        others = schema["properties"]["optimizer"]
+        others["oneOf"] = [k for k in others["oneOf"] if handler.resolve_ref_schema(k)["title"] != Sgd.__name__]
+        del others["discriminator"]
+        sgd = Sgd.model_json_schema()["properties"]
+        schema["properties"] |= {name: sgd[name] for name in FLAT}
+        schema["required"].remove("optimizer")
+        schema["oneOf"] = [{"required": list(FLAT)}, {"required": ["optimizer"]}]
+        return schema
 
 
 class DatasetTerms(Strict):

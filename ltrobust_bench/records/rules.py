@@ -12,19 +12,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from ltrobust_bench.cards import SWITCHES, Card, methods, plugins, share_of
+from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.data.known import known_split
 from ltrobust_bench.data.registry import dataset_spec, protocol_for
 from ltrobust_bench.data.split import long_tailed_counts
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.numbers import number
-from ltrobust_bench.plan.make import effective_overrides, plugin_cards, recipe_settings
+from ltrobust_bench.plan.make import plugin_cards
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import DatasetTerms, Protocol, load_protocol, protocols
+from ltrobust_bench.protocol.resolve import SWITCHES, effective_overrides, recipe_settings, share_of, stated
 from ltrobust_bench.protocol.spec import FOLDER, terms_key
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import Finding, finding
@@ -170,13 +171,13 @@ def recipe(case: Case) -> Findings:
     words_of_a_card = run.track == "paper" or run.overrides.keys() & SWITCHES.keys()
     if misstated or (case.current_card is None and words_of_a_card):
         return
+    recipe_with = partial(card.resolve_recipe, protocol, run.track, run.epsilon)
     try:
-        stated = card.resolve_recipe(protocol, run.track, run.epsilon)
-        wanted = card.resolve_recipe(protocol, run.track, run.epsilon, run.overrides)
+        wanted, effective = recipe_with(run.overrides), effective_overrides(run.overrides, recipe_with)
     except UsageError as error:
         yield finding("run.overrides", str(error), ", ".join(run.overrides))
         return
-    for name in sorted(run.overrides.keys() - effective_overrides(run.overrides, wanted, stated).keys()):
+    for name in sorted(run.overrides.keys() - effective.keys()):
         yield finding(f"run.overrides.{name}", "changes nothing and is left out", run.overrides[name])
     epochs = wanted.epochs if run.epochs is None or not wanted.epochs else share_of(card.budget, run.epochs)
     if case.current_card is None:  # an older card's share of the budget is not known
@@ -187,14 +188,12 @@ def recipe(case: Case) -> Findings:
 
 
 def _misstated_overrides(run: RunSection) -> Findings:
-    settings = set(recipe_settings())
+    used = stated(run.recipe.model_dump())
     for name, value in run.overrides.items():
-        if name not in settings:
+        if name not in recipe_settings():
             yield finding(f"run.overrides.{name}", "is no recipe setting", value)
         elif name not in SWITCHES:
-            branch, _, leaf = name.rpartition(".")
-            used = getattr(getattr(run.recipe, branch) if branch else run.recipe, leaf)
-            yield from _equal(f"run.overrides.{name}", value, used, "as the recipe holds it")
+            yield from _equal(f"run.overrides.{name}", value, used.get(name), "as the recipe holds it")
 
 
 def terms(case: Case) -> Findings:

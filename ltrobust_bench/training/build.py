@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ltrobust_bench.api import Method, Network, Plugin, TrainInfo
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.errors import UsageError
-from ltrobust_bench.models.registry import models
+from ltrobust_bench.errors import LTBenchError, UsageError
+from ltrobust_bench.models.registry import Shape, models
 from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.terms import printable
 
 
 def build_method(
@@ -33,13 +34,26 @@ def build_plugins(slugs: list[str], options: Mapping[str, Any], data: TrainInfo)
     )
 
 
-def build_network(model: str, channels: int, classes: int, method: Method) -> Network:
+def build_network(model: str, shape: Shape, classes: int, method: Method) -> Network:
     """A freshly initialised network (torch's global generator) with the method's head.
 
+    Args:
+        shape: of one image: channels, height, width.
+
     Raises:
-        UsageError: if the backbone does not say how many features it gives.
+        UsageError: if the network cannot take images of this shape, or does not say how many features it gives.
     """
-    backbone = models.get(model)(channels)
+    factory = models.get(model)
+    try:
+        backbone = factory(shape)
+    except LTBenchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - somebody else's factory may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(
+            f"model {model} cannot be built for images of shape {shape} ({printable(reason, 120)}); a factory of "
+            f"networks takes this shape, (channels, height, width)."
+        ) from error
     if not isinstance(getattr(backbone, "features", None), int):
         raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
     return Network(backbone, method.head(backbone.features, classes))
@@ -74,14 +88,17 @@ def trained_parameters(network: Network, method: Method) -> list[nn.Parameter]:
     return chosen
 
 
-def load_deployed(run: RunSection, channels: int, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
+def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
     """The deployed model of a finished run.
+
+    Args:
+        shape: of one image: channels, height, width.
 
     Raises:
         RuntimeError: if the weights are not those of its network.
     """
     method, data = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, channels, len(run.train_counts), method).to(device)
+    network = build_network(run.model, shape, len(run.train_counts), method).to(device)
     network.load_state_dict(weights)
     return deployed(method, network, data)
 

@@ -38,7 +38,6 @@ from ltrobust_bench.training.build import (
     load_deployed,
     trained_parameters,
 )
-from ltrobust_bench.training.schedule import learning_rate
 from ltrobust_bench.training.step import Step, Trainee
 
 MONITOR_IMAGES = 128
@@ -131,9 +130,10 @@ def train_plan(
         if plan.base is not None:
             beside = folder.parent / plan.base.run.folder_name()
             base = train_plan(plan.base, beside, device, progress, wait=True)
-        write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return Session(plan, folder, device, progress, base).run()
+            session = Session(plan, folder, device, progress, base)
+            write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+            return session.run()
 
 
 def _finished(plan: Plan, path: Path) -> TrainingResult:
@@ -162,21 +162,14 @@ class Session:
         problem = compile_problem(device) if run.policy.compile else None
         if problem:
             raise UsageError(f"this run uses torch.compile, which does not work here: {problem}")
-        channels = task.spec.shape[0]
-        teacher = self._teacher(channels)
+        teacher = self._teacher()
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, channels, task.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         recipe = run.recipe
-        optimizer = torch.optim.SGD(
-            trained_parameters(network, method),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
+        optimizer = recipe.optimizer.build(trained_parameters(network, method), recipe.lr, recipe.weight_decay)
         self.trainee = Trainee(
             network,
             method,
@@ -203,13 +196,13 @@ class Session:
         self.history: list[dict[str, Any]] = []
         self.monitored = ""
 
-    def _teacher(self, channels: int) -> nn.Module | None:
+    def _teacher(self) -> nn.Module | None:
         """The deployed network of the run it builds on, if that is its teacher."""
         card = self.plan.card
         if self.plan.base is None or self.base is None or card.base is None or card.base.role != "teacher":
             return None
         weights, _ = ckpt.read_model(self.base.model_path, self.device)
-        return load_deployed(self.plan.base.run, channels, weights, self.device).requires_grad_(False)
+        return load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device).requires_grad_(False)
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
@@ -227,14 +220,14 @@ class Session:
     def _epoch(self, epoch: int, epochs: int) -> None:
         trainee, run = self.trainee, self.plan.run
         before, began = (trainee.counter.forwards, trainee.counter.backwards), time.monotonic()
-        rate = learning_rate(trainee.recipe.lr, trainee.recipe.schedule, epoch, epochs)
-        for group in trainee.optimizer.param_groups:
-            group["lr"] = rate
+        first_rate = self._set_rate(epoch - 1, epochs)
         # Parts that draw from torch's global generator are as reproducible as the rest.
         torch.manual_seed(derive_seed(run.seed, "torch", epoch))
         noise = seeded(run.seed, "attack", epoch, self.device)
         total, images = torch.zeros((), device=self.device), 0
-        for x, y in self.loader.epoch(epoch):
+        for index, (x, y) in enumerate(self.loader.epoch(epoch)):
+            if index and trainee.recipe.schedule.each == "step":
+                self._set_rate(epoch - 1 + index / self.plan.steps_per_epoch, epochs)
             step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
             step.craft(generator=noise)
             total += step.update() * len(y)
@@ -248,7 +241,7 @@ class Session:
             )
         for memory in trainee.method.memory.values():
             memory.on_epoch_end(epoch, trainee.network)
-        row: dict[str, Any] = {"epoch": epoch, "lr": rate, "loss": loss}
+        row: dict[str, Any] = {"epoch": epoch, "lr": first_rate, "loss": loss}
         self.cost.forwards += trainee.counter.forwards - before[0]
         self.cost.backwards += trainee.counter.backwards - before[1]
         self.cost.steps += self.plan.steps_per_epoch
@@ -257,6 +250,15 @@ class Session:
             row["train_clean"], row["train_robust"] = self._monitor()
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
+
+    def _set_rate(self, progress: float, epochs: int) -> float:
+        """Have the optimiser use the schedule's rate after ``progress`` epochs from now on; the rate."""
+        recipe = self.trainee.recipe
+        lasting = 1 / self.plan.steps_per_epoch if recipe.schedule.each == "step" else 1
+        rate = recipe.schedule.rate(recipe.lr, progress, epochs, lasting)
+        for group in self.trainee.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     def _monitor(self) -> tuple[float, float]:
         """Clean and PGD accuracy on a fixed slice of *training* images, spread evenly over the set."""

@@ -59,8 +59,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
         spent = description.get("base_cost")
         base_cost = TrainingCost(**spent) if spent else None
-        channels = dataset_spec(section.dataset).shape[0]
-        model = load_deployed(section, channels, weights, where)
+        model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
     except RuntimeError as error:

@@ -45,7 +45,7 @@ def test_show_sets_the_two_recipes_side_by_side(capsys):
     assert settings["attack.start"] == ["uniform", "one_sided", "*"]
     assert settings["momentum"] == ["0.9", "0.9"]
     assert settings["bn_forwards"] == ["-", "adv", "nat", "nat", "adv", "*"]
-    assert "  switch lr_schedule: multistep or robal_compound" in lines
+    assert "  switch optimizer: sgd or adam or adamw" in lines
 
 
 def test_check_passes_and_fails_with_its_exit_code(capsys, monkeypatch):

@@ -98,6 +98,19 @@ def test_settings_reach_the_run_and_its_key(capsys, here):
     assert len({r.run.key() for r in records}) == 2
 
 
+def test_another_optimiser_trains_and_its_record_is_valid_and_off_recipe(capsys, here):
+    settings = [a for s in ("optimizer=adamw", "lr=0.001", "lr_schedule=cosine") for a in ("--set", s)]
+    code, _, _ = call(capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST, *settings)
+    assert code == 0
+    (path,) = here.glob("runs/at-digits-lt-*/record.json")
+    record = read_record(path)
+    assert record.run.overrides == {"optimizer": "adamw", "lr": 0.001, "lr_schedule": "cosine"}
+    assert record.status.off_recipe
+    assert call(capsys, "record", "validate", path)[0] == 0
+    reproduced = record.run.recipe.model_dump(mode="json")
+    assert reproduced["optimizer"]["kind"] == "adamw" and reproduced["schedule"]["kind"] == "cosine"
+
+
 def test_policies_of_computing_reach_the_run_and_its_key(capsys, here):
     small = [*SMALL, "--limit-train", 50, "--epochs", 1]
     for options in ([], ["--no-compile", "--precision", "fp32"], ["--crafting", "folded"], ["--precision", "bf16"]):

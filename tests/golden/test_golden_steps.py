@@ -13,7 +13,8 @@ from tiny import cases, close, dtype_of, network, ours, tensor
 from ltrobust_bench.api import linear
 from ltrobust_bench.cards import methods
 from ltrobust_bench.compute.counting import Counter
-from ltrobust_bench.protocol import AttackSpec, Recipe, Schedule
+from ltrobust_bench.protocol import AttackSpec, Recipe
+from ltrobust_bench.protocol.schedule import Multistep
 from ltrobust_bench.training.build import build_method
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -37,7 +38,7 @@ def recipe(case, forwards, after=(), before=False):
         momentum=o["optimizer"]["momentum"],
         nesterov=o["optimizer"]["nesterov"],
         weight_decay=o["optimizer"]["weight_decay"],
-        schedule=Schedule(kind="multistep", milestones=[], of=1),
+        schedule=Multistep(kind="multistep", milestones=[], of=1),
         precision="fp32",
         attack=AttackSpec(
             epsilon=o["epsilon"],
@@ -80,9 +81,8 @@ def run(
     ``looked_at``: the official attack forwards its last iterate once more in train mode, to choose among restarts.
     """
     model = network(case)
-    o = case["options"]["optimizer"]
     settings = recipe(case, [] if minimal else forwards, [] if minimal else after, before)
-    optimizer = torch.optim.SGD(model.parameters(), **o)
+    optimizer = settings.optimizer.build(model.parameters(), settings.lr, settings.weight_decay)
     trainee = Trainee(model, method, settings, optimizer, Counter(), plugins)
     if "predicted" in method.memory and "predicted_counts_last_epoch" in case["inputs"]:
         last = torch.tensor(case["inputs"]["predicted_counts_last_epoch"], dtype=torch.float64)

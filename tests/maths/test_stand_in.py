@@ -24,7 +24,7 @@ def drawn(*shape, dtype=DOUBLE, seed=0):
 def network(name="small", size=8, dtype=DOUBLE, seed=0):
     """A network whose running statistics and batch-norm weights are not those it started with."""
     torch.manual_seed(seed)
-    backbone = models.get(name)(1)
+    backbone = models.get(name)((1, 8, 8))
     net = Network(backbone, linear(backbone.features, 10)).to(dtype)
     with torch.no_grad():
         for module in net.modules():

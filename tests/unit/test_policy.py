@@ -54,7 +54,7 @@ def one_step(slug, policy, precision="fp32", dtype=torch.float64, model="small")
     recipe = plan(slug).run.recipe.model_copy(update={"precision": precision})
     options = methods.get(slug).card.resolve_options("fixed", {})
     method, _ = build_method(slug, options, [30, 20, 10, 5], "digits-lt", 1, CPU)
-    backbone = models.get(model)(1)
+    backbone = models.get(model)((1, 8, 8))
     network = Network(backbone, method.head(backbone.features, 4)).to(dtype)
     x, y = torch.rand(12, 1, 8, 8, dtype=dtype), torch.arange(12) % 4
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_float32_and_bfloat16_are_within_their_stated_distance(policy, precision
 
 def test_batch_statistics_are_never_folded():
     """In the crafting modes batch and train, batch norm is no fixed map: the network itself is attacked."""
-    made = Forwards(Network(models.get("small")(1), linear(64, 4)), FOLDED)
+    made = Forwards(Network(models.get("small")((1, 8, 8)), linear(64, 4)), FOLDED)
     x = torch.rand(2, 1, 8, 8)
     assert made.attacked(x, "batch").model == made.attacked(x, "train").model == made.logits
     made.network.eval()

@@ -184,6 +184,25 @@ def test_a_network_that_does_not_say_its_features_is_refused(broken):
         run("at", "digits-lt", model="bare", protocol="smoke", device="cpu", results_dir=None)
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (
+            "return torch.nn.Conv2d(c, 8, 3)",
+            r"cannot be built for images of shape \(1, 8, 8\) \(TypeError.*takes this shape",
+        ),
+        ("raise UsageError('model int needs more pixels.')", "^model int needs more pixels.$"),
+    ],
+)
+def test_a_network_for_another_shape_is_one_line_before_anything_is_computed(broken, tmp_path, body, says):
+    """A factory of the old contract takes the number of channels."""
+    net = f"import torch\nfrom ltrobust_bench.errors import UsageError\ndef old(c):\n    {body}\n"
+    broken("models", "old", "broken.net:old", net__py=net)
+    with pytest.raises(UsageError, match=says) as refusal:
+        run("at", "digits-lt", model="old", protocol="smoke", device="cpu", runs_dir=tmp_path, results_dir=None)
+    assert "\n" not in str(refusal.value) and not list(tmp_path.glob("*/*.json"))
+
+
 def test_a_taken_name_is_refused_with_both_sides(broken):
     broken("models", "small", "broken.net:small")
     with pytest.raises(DuplicateNameError, match=r"in ltrobust_bench/models/registry.py and in broken 2.0 \(broken.ne"):

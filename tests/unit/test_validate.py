@@ -172,7 +172,9 @@ def test_overrides_are_owned_up_to_in_full():
     assert "must be 0.1" in with_overrides({"lr": 0.05}, {"momentum": 0.9})["run.recipe.lr"]
     assert "changes nothing" in with_overrides({}, {"momentum": 0.9})["run.overrides.momentum"]
     assert "is no recipe setting" in with_overrides({"epochs": 600}, {"epochs": 600})["run.overrides.epochs"]
-    assert "unknown value of lr_schedule" in with_overrides({}, {"lr_schedule": "cosine"})["run.overrides"]
+    assert "unknown value of lr_schedule" in with_overrides({}, {"lr_schedule": "cosin"})["run.overrides"]
+    assert "must be" in with_overrides({}, {"lr_schedule": "cosine"})["run.recipe.schedule"]
+    assert "as the recipe holds it" in with_overrides({}, {"optimizer.beta2": 0.9})["run.overrides.optimizer.beta2"]
 
 
 def test_the_suite_is_the_protocols():

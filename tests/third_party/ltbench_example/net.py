@@ -18,6 +18,6 @@ class ThirdNet(nn.Module):
         return self.layers(x).amax(3).mean(2)
 
 
-def third_net(channels: int) -> ThirdNet:
-    """The network for images with so many channels."""
-    return ThirdNet(channels)
+def third_net(shape: tuple[int, int, int]) -> ThirdNet:
+    """The network for images of this shape: channels, height, width."""
+    return ThirdNet(shape[0])
