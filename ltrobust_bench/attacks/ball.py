@@ -161,7 +161,8 @@ class L2(Ball):
     def steepest(self, gradient: Tensor) -> Tensor:
         """g / |g|; divided by its largest entry first, so that squares of tiny gradients do not vanish."""
         largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
-        scaled = gradient / largest.where(largest != 0, largest.new_ones(()))
+        # An image without a gradient (0 or NaN) stays where it is, as it does in Linf.
+        scaled = (gradient / largest).where(largest > 0, gradient.new_zeros(()))
         return scaled / _length(scaled).clamp_min(1)
 
     def projection(self, x: Tensor, epsilon: float | Tensor) -> Callable[[Tensor], Tensor]:

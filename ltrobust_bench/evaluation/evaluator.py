@@ -228,12 +228,13 @@ class _Evaluation:
         self.searched = self.model if searched is None else Splitting(CountingModel(searched, self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
-        self.ball, self.attacks = ball, attacks
+        self.ball = ball
         other = None if surrogate is None else Splitting(surrogate)
         self.on_searched, self.on_model = (
             Target(climbed, classes, epsilon, ball, suite.seed, data.images.device, other)
             for climbed in (self.searched, self.model)
         )
+        self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
         self.state = _State.load(state_path, identity)
 
     def run(self) -> Verdict:
@@ -242,14 +243,14 @@ class _Evaluation:
             before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
-            while state.attack < len(self.attacks):
-                self._attack(self.attacks[state.attack])
+            for name in list(self.attacks)[state.attack :]:
+                self._attack(name, *self.attacks[name])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
                 state.save(self.state_path)
             reliability = self._examine(before) if self.examined else None
         assert state.clean is not None
         bits = {"clean": state.clean}
-        bits |= {name: state.clean & (broken == 0) for name, broken in self._broken().items()}
+        bits |= {name: state.clean & (state.broken[name] == 0) for name in self.attacks}
         auto = [name for name in bits if name in NAMES]
         return Verdict(
             bits,
@@ -260,11 +261,6 @@ class _Evaluation:
             self.counter.forwards,
             reliability,
         )
-
-    def _broken(self) -> dict[str, np.ndarray]:
-        """By attack, in the suite's order."""
-        names = [attack.named(self.classes) for attack in self.attacks]
-        return {name: self.state.broken[name] for name in names}
 
     def _examine(self, before: dict[str, Tensor]) -> Reliability:
         """Measure what the attacks' verdict rests on; each measurement is kept as soon as it is made."""
@@ -314,18 +310,18 @@ class _Evaluation:
             self.state.clean = correct
         self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} test images")
 
-    def _attack(self, attack: Attack) -> None:
-        state, attack_name = self.state, attack.named(self.classes)
+    def _attack(self, attack: str, on_searched: dict[str, Stage], on_model: dict[str, Stage]) -> None:
+        state = self.state
         assert state.clean is not None
-        broken = state.broken.setdefault(attack_name, np.zeros(len(self.data), dtype=np.uint8))
-        stages, on_model = list(attack.stages(self.on_searched).items()), attack.stages(self.on_model)
+        broken = state.broken.setdefault(attack, np.zeros(len(self.data), dtype=np.uint8))
+        stages = list(on_searched.items())
         while state.stage < len(stages):
             name, function = stages[state.stage]
             code = state.stage + 1
             # As it was when the stage began: what this stage already broke was standing then.
             standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
             batches = self._batches(standing)
-            label = attack_name if len(stages) == 1 else f"{attack_name}/{name}"
+            label = attack if len(stages) == 1 else f"{attack}/{name}"
             self.progress.start(label, len(standing), sum(len(b) for b in batches[: state.batch]))
             while state.batch < len(batches):
                 index = batches[state.batch]
@@ -334,7 +330,7 @@ class _Evaluation:
                     state.batch += 1
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
             state.stage, state.batch = state.stage + 1, 0
-        self.progress.note(f"{attack_name} accuracy {self._robust(broken):.1%}")
+        self.progress.note(f"{attack} accuracy {self._robust(broken):.1%}")
 
     def _fooled(self, index: np.ndarray, label: str, function: Stage, on_model: Stage) -> np.ndarray:
         """Which images of a batch a stage breaks. An attack stops at an image that fools what it climbs; where that is
