@@ -82,7 +82,7 @@ CASES = [
         "known-protocol",
         "run protocol",
         "digits-v1",
-        "must be an installed protocol: digits-l2-v0, digits-v0, ltr-l2-v1, ltr-linf-v1",
+        "must be an installed protocol: digits-l2-v0, digits-v0, ltr-",
     ),
     ("known-protocol", "run protocol_digest", "0" * 64, "the digest of digits-v0 for digits-lt"),
     ("known-protocol", "run dataset", "cifar10-lt", "must be a data set of protocol digits-v0: digits-lt"),
