@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.attacks.auto import STAGES
+from ltrobust_bench.attacks.autoattack import BROKEN_BY
 from ltrobust_bench.cli.shared import (
     FOLDER,
     console,
@@ -46,6 +46,7 @@ from ltrobust_bench.protocol import Suite, load_protocol
 from ltrobust_bench.records.provenance import device_name
 
 SHIPPED = Path(str(find_spec("pyautoattack").origin)).parent / "examples" / "model_test.pt"  # type: ignore[union-attr]
+STAGES = BROKEN_BY[1:]
 STANDING, MISCLASSIFIED = "standing", "misclassified"
 VERDICTS = (STANDING, *STAGES, MISCLASSIFIED)
 """What can become of an image: it stands, falls first to one of the attacks, or was misclassified from the start."""

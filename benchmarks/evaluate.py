@@ -19,6 +19,7 @@ from reference import AdversarialTraining
 from torch import Tensor, nn
 
 from ltrobust_bench.api import Network, linear
+from ltrobust_bench.attacks.autoattack import AutoAttack
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.compute.stand_in import StandIn
@@ -26,7 +27,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.task import make_task
-from ltrobust_bench.protocol import EvalAttack, Suite
+from ltrobust_bench.protocol import Suite
 from ltrobust_bench.verbs import load_model, task_of
 
 STANDARD = {"steps": 100, "queries": 5000}
@@ -85,7 +86,7 @@ def our_call(
     model: nn.Module, data: DeviceData, search: str, epsilon: float, batch: int, steps: int, queries: int
 ) -> Callable[[], np.ndarray]:
     """The same by this package, with one of its searches."""
-    attack = EvalAttack(
+    attack = AutoAttack(
         name="autoattack", kind="autoattack", steps=steps, restarts=1, targets=9, queries=queries, p_init=0.8, rho=0.75
     )
     suite = Suite(seed=0, batch_size=batch, attacks=[attack])

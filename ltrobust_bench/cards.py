@@ -209,7 +209,8 @@ class Card(Strict):
         """The recipe a run follows, every number a float.
 
         Track ``fixed`` is the protocol's, with the card's share of its budget. Track ``paper`` lays the card's recipe
-        over it; its pixel-scale numbers are meant for epsilon 8/255 and are scaled to the data set's.
+        over it; its pixel-scale numbers are meant for epsilon 8/255 in Linf and are multiplied by the data set's
+        epsilon over 8/255, in L2, too: step and radius keep their ratio.
 
         Args:
             epsilon: the data set's radius, [0,1] pixel scale.

@@ -1,4 +1,4 @@
-"""Attacks: pure functions from (model, x, y) to adversarial examples. Importing this does not import torch."""
+"""Attacks: a file for each kind, a threat model for each ball. Importing this does not import torch."""
 
 from ltrobust_bench.attacks.registry import attacks
 

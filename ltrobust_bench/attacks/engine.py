@@ -1,18 +1,20 @@
 """The one projected-gradient engine. Training crafts with it, and every simple attack is a few lines on top.
 
-For an iterate x^t: x^{t+1} = clamp_[0,1]( clip_[x-eps, x+eps]( x^t + eta * sign(g) ) ) with g the gradient of the
-objective; the ball first, the pixel range second, sign(0) = 0; the last iterate is returned, detached. Only the
-gradient with respect to the image is computed.
+For an iterate x^t: x^{t+1} = P(x^t + eta * s(g)) with g the gradient of the objective, s(g) its direction of steepest
+ascent and P the projection into the ball and [0, 1], both of the threat model (:mod:`ltrobust_bench.attacks.ball`). The
+last iterate is returned, detached. Only the gradient with respect to the image is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ltrobust_bench.attacks.ball import LINF, Ball, per_image
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.terms import BNMode, Start
 
@@ -44,17 +46,23 @@ def crafting_mode(model: nn.Module, mode: BNMode) -> Iterator[None]:
 
 
 def start_point(
-    x: Tensor, epsilon: float | Tensor, start: Start | Tensor, clamp: bool, generator: torch.Generator | None
+    x: Tensor,
+    epsilon: float | Tensor,
+    start: Start | Tensor,
+    clamp: bool,
+    generator: torch.Generator | None,
+    ball: Ball = LINF,
 ) -> Tensor:
     """The first iterate.
 
     Args:
         x: images in [0, 1].
         epsilon: radius, one value or one per image [B].
-        start: ``none`` x; ``uniform`` x + U[-eps, eps]; ``one_sided`` x + eps U[0, 1); ``gauss`` x + 0.001 N(0, 1);
-            or the iterate itself.
+        start: ``none`` x; ``uniform`` a random point of the ball; ``one_sided`` one with no pixel below x's;
+            ``gauss`` x + 0.001 N(0, 1); or the iterate itself.
         clamp: clamp the start to [0, 1] (the literature mostly does not).
         generator: on the device of ``x``.
+        ball: the threat model.
     """
     if isinstance(start, Tensor):
         point = start.clone()
@@ -64,10 +72,8 @@ def start_point(
         noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         point = noise.mul_(0.001).add_(x)
     else:
-        noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        if start == "uniform":
-            noise.mul_(2).sub_(1)
-        point = noise.mul_(_per_image(epsilon, x)).add_(x)
+        draw = ball.inside if start == "uniform" else ball.one_sided
+        point = draw(x, epsilon, generator).add_(x)
     return point.clamp_(0, 1) if clamp else point
 
 
@@ -84,6 +90,7 @@ def ascend(
     clamp_start: bool = False,
     decay: float | None = None,
     generator: torch.Generator | None = None,
+    ball: Ball = LINF,
 ) -> Tensor:
     """Projected gradient ascent on ``objective``; no input check and no device synchronisation.
 
@@ -97,13 +104,13 @@ def ascend(
         start, clamp_start, generator: see :func:`start_point`.
         decay: with a number, the momentum iterative method: each gradient is divided by its mean absolute value
             and added to ``decay`` times the sum so far.
+        ball: the threat model.
 
     Returns:
         Adversarial images, detached, shape of ``x``, within epsilon of ``x`` and in [0, 1] if ``steps`` > 0.
     """
-    epsilon, step_size = _per_image(epsilon, x), _per_image(step_size, x)
-    low, high = (x - epsilon).clamp_(0, 1), (x + epsilon).clamp_(0, 1)
-    adversarial = start_point(x, epsilon, start, clamp_start, generator)
+    step_size, projected = per_image(step_size, x), ball.projection(x, epsilon)
+    adversarial = start_point(x, epsilon, start, clamp_start, generator, ball)
     momentum = torch.zeros_like(x) if decay is not None else None
     for _ in range(steps):
         adversarial.requires_grad_(True)
@@ -116,16 +123,42 @@ def ascend(
             momentum.mul_(decay).add_(torch.where(size > 0, gradient / size, 0.0))
             gradient = momentum
         with torch.no_grad():
-            moved = adversarial.detach() + step_size * gradient.sign()
-            # x is in [0, 1], so clamping into the ball cut by [0, 1] is clamping into the ball, then into [0, 1].
-            adversarial = torch.clamp(moved, min=low, max=high)
+            adversarial = projected(adversarial.detach() + step_size * ball.steepest(gradient))
     return adversarial.detach()
 
 
-def _per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
-    if isinstance(value, Tensor) and value.dim() == 1:
-        return value.to(x.dtype).view(-1, *([1] * (x.dim() - 1)))
-    return value
+def climb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    objectives: list[PerImage],
+    *,
+    restarts: int = 1,
+    judge: nn.Module | None = None,
+    **settings: Any,
+) -> Tensor:
+    """Ascend each objective ``restarts`` times; an image keeps its first success, else the last iterate.
+
+    Args:
+        model, x, y, settings: see :func:`ascend`; the model is attacked in eval mode.
+        objectives: one or more.
+        judge: whose answer is a success; default: the model's.
+
+    Raises:
+        UsageError: for wrong input.
+    """
+    check_input(x, y, settings["epsilon"])
+    found, broken = None, torch.zeros_like(y, dtype=torch.bool)
+    attempts = [o for o in objectives for _ in range(restarts)]
+    with crafting_mode(model, "eval"), nullcontext() if judge is None else crafting_mode(judge, "eval"):
+        for objective in attempts:
+            candidate = ascend(model, x, y, objective=objective, **settings)
+            found = candidate if found is None else torch.where(broken[:, None, None, None], found, candidate)
+            if len(attempts) > 1:
+                with torch.no_grad():
+                    broken = broken | ((judge or model)(found).argmax(dim=1) != y)
+    assert found is not None
+    return found
 
 
 def check_input(x: Tensor, y: Tensor, epsilon: float | Tensor) -> None:

@@ -1,52 +1,88 @@
-"""Which attacks there are; a protocol's ``kind`` is a name here."""
+"""Which kinds of attacks there are: the files of this folder, each the subclass of ``Attack`` that it defines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+
+from ltrobust_bench import attacks as package
+from ltrobust_bench.attacks.terms import Attack
+from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.terms import first_problem, printable
 
-_HERE = "ltrobust_bench/attacks/registry.py"
-
-
-def _built_in() -> list[Entry]:
-    simple, official = "ltrobust_bench.attacks.pgd", "ltrobust_bench.attacks.auto"
-    return [
-        Entry("fgsm", f"{simple}:fgsm", "one signed gradient step (Goodfellow et al., ICLR 2015)", _HERE),
-        Entry(
-            "pgd",
-            f"{simple}:pgd",
-            "projected gradient ascent on cross-entropy (Madry et al., ICLR 2018)",
-            _HERE,
-        ),
-        Entry(
-            "cw",
-            f"{simple}:cw",
-            "projected gradient ascent on the margin loss (Carlini & Wagner, S&P 2017)",
-            _HERE,
-        ),
-        Entry("mim", f"{simple}:mim", "momentum iterative method (Dong et al., CVPR 2018)", _HERE),
-        Entry(
-            "scaled-pgd",
-            f"{simple}:scaled_pgd",
-            "PGD on scaled logits, worst over the scales per image (after Hitaj et al. 2021)",
-            _HERE,
-        ),
-        Entry(
-            "autoattack",
-            "ltrobust_bench.attacks.auto:autoattack",
-            "AutoAttack standard by its authors' code (Croce & Hein, ICML 2020); aa-small-c below 4 classes",
-            _HERE,
-        ),
-        Entry(
-            "apgd-ce", f"{official}:apgd_ce", "auto-PGD on cross-entropy, one of AutoAttack's (official code)", _HERE
-        ),
-        Entry("apgd-dlr", f"{official}:apgd_dlr", "auto-PGD on the difference-of-logits ratio (official code)", _HERE),
-        Entry("apgd-t", f"{official}:apgd_t", "targeted auto-PGD, one of AutoAttack's (official code)", _HERE),
-        Entry("fab-t", f"{official}:fab_t", "targeted FAB, one of AutoAttack's (official code)", _HERE),
-        Entry("square", f"{official}:square", "Square, black-box, one of AutoAttack's (official code)", _HERE),
-        Entry("transfer", f"{simple}:transfer", "PGD on another model (Papernot et al. 2016)", _HERE),
-    ]
+SHARED = {"__init__", "ball", "engine", "official", "registry", "terms"}
+"""Files of the folder that are no kind of attack."""
 
 
-attacks: Registry[Callable] = Registry("attack", discover=_built_in)
+def _scan() -> list[Entry]:
+    files = sorted(file for folder in package.__path__ for file in Path(folder).glob("*.py"))
+    return [_entry(file) for file in files if file.stem not in SHARED]
+
+
+def _entry(file: Path) -> Entry:
+    module, origin = import_module(f"{package.__name__}.{file.stem}"), f"attacks/{file.name}"
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    kinds = [v for v in own if issubclass(v, Attack)]
+    if len(kinds) != 1:
+        raise UsageError(f"{origin} must define one subclass of Attack, it defines {len(kinds)}.")
+    name = get_args(kinds[0].model_fields["kind"].annotation)
+    if name != (file.stem.replace("_", "-"),):
+        raise UsageError(f'{origin}: {kinds[0].__name__} must state kind: Literal["{file.stem.replace("_", "-")}"].')
+    return Entry(name[0], kinds[0], kinds[0].help, origin)
+
+
+attacks: Registry[type[Attack]] = Registry("attack", discover=_scan, base=type)
+
+
+def read_attack(stated: Any) -> Attack:
+    """The attack that a protocol states.
+
+    Args:
+        stated: a mapping with ``name``, ``kind`` and the kind's arguments; an attack is given back as it is.
+
+    Raises:
+        UsageError: naming attack, argument and what is wanted.
+    """
+    if isinstance(stated, Attack):
+        return stated
+    if not isinstance(stated, dict) or not isinstance(stated.get("kind"), str):
+        raise UsageError(f"an attack states name, kind (known: {', '.join(attacks.names())}) and its arguments.")
+    kind = attacks.get(stated["kind"])
+    who = f"attack {printable(repr(stated.get('name')))} of kind {kind_name(kind)!r}"
+    wanted = kind.model_fields.keys() - {"name", "kind"}
+    given = stated.keys() - {"name", "kind"}
+    if wanted != given:
+        wrong = [*(f"without {n}" for n in sorted(wanted - given)), *(f"with {n}" for n in sorted(given - wanted))]
+        raise UsageError(
+            f"{who} states its arguments {printable(', '.join(wrong))}, needs exactly {', '.join(sorted(wanted))}"
+        )
+    try:
+        return kind.model_validate(stated)
+    except ValidationError as error:
+        raise UsageError(f"{who}: {first_problem(error)}") from None
+
+
+def kind_name(kind: type[Attack]) -> str:
+    """What protocols call a kind."""
+    return str(get_args(kind.model_fields["kind"].annotation)[0])
+
+
+def _stated(value: Any) -> Attack:
+    try:
+        return read_attack(value)
+    except (UnknownNameError, UsageError) as error:
+        raise ValueError(str(error)) from None
+
+
+AnyAttack = Annotated[SerializeAsAny[Attack], BeforeValidator(_stated)]
+"""A field of a protocol: an attack of any registered kind, chosen by ``kind``."""
+
+
+def standard_attacks() -> dict[str, Attack]:
+    """Attacks that users may ask for beside a protocol's, by name."""
+    found = [kind.standard() for kind in (attacks.get(name) for name in attacks.names()) if not kind.needs_surrogate]
+    return {attack.name: attack for attack in found if attack is not None}

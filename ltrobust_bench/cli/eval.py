@@ -59,7 +59,7 @@ foreign_options = options(
     "-a",
     "attacks",
     multiple=True,
-    help="Only this attack: of the suite, or apgd-ce, apgd-dlr, apgd-t, fab-t, square; repeatable.",
+    help="Only this attack: of the suite, or autoattack, apgd-ce, apgd-dlr, apgd-t, fab-t, square; repeatable.",
 )
 @click.option(
     "--transfer-from", type=FOLDER, metavar="CHECKPOINT", help="Attack with PGD-20 crafted on another network."

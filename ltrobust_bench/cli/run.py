@@ -135,7 +135,7 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     out.print(
         f"  {plan.train_size} training images (IR {run.imbalance_ratio:g}: {max(run.train_counts)} to "
         f"{min(run.train_counts)} a class), {sum(run.test_counts)} test images, {run.model}, seed {run.seed}, "
-        f"epsilon {run.epsilon:.4g}"
+        f"{run.threat_model} radius {run.epsilon:.4g}"
     )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:

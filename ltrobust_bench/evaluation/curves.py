@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ltrobust_bench.protocol import EvalAttack
+from ltrobust_bench.attacks.ball import LINF, Ball, ThreatModel
+from ltrobust_bench.attacks.pgd import PGD
+from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.scores.metrics import Metrics
+from ltrobust_bench.terms import Start
 
 CurveKind = Literal["eps", "steps"]
 CURVES: tuple[CurveKind, ...] = get_args(CurveKind)
@@ -31,6 +34,7 @@ class Curve:
         points: metrics at each x.
         epsilon: the protocol's radius.
         images: test images.
+        threat_model: the norm of the radius.
     """
 
     kind: CurveKind
@@ -38,6 +42,7 @@ class Curve:
     points: tuple[Metrics, ...]
     epsilon: float
     images: int
+    threat_model: ThreatModel
 
     def csv(self) -> str:
         """One row per point: x, accuracy in per cent balanced and by group."""
@@ -49,17 +54,22 @@ class Curve:
         return text.getvalue()
 
 
-def attack_at(kind: CurveKind, x: float) -> EvalAttack:
+def attack_at(kind: CurveKind, x: float) -> Attack:
     """The attack of one point; its radius is the point's for ``eps``, the protocol's for ``steps``."""
     steps = 20 if kind == "eps" else int(x)
     # Few steps must be able to cross the ball.
     size = "epsilon" if steps <= 2 else "epsilon/2" if steps <= 5 else "epsilon/4"
-    start = "none" if steps == 1 else "uniform"
-    return EvalAttack(name=f"pgd-{steps}", kind="pgd", steps=steps, step_size=size, start=start, restarts=1)  # type: ignore[arg-type]
+    start: Start = "none" if steps == 1 else "uniform"
+    return PGD(name=f"pgd-{steps}", kind="pgd", steps=steps, step_size=size, start=start, restarts=1)
 
 
 def trace(
-    kind: CurveKind, epsilon: float, images: int, measure: Callable[[EvalAttack, float], Metrics], clean: Metrics
+    kind: CurveKind,
+    epsilon: float,
+    images: int,
+    measure: Callable[[Attack, float], Metrics],
+    clean: Metrics,
+    ball: Ball = LINF,
 ) -> Curve:
     """Measure every point of a curve.
 
@@ -68,7 +78,8 @@ def trace(
         images: how many are attacked.
         measure: metrics under an attack at a radius.
         clean: metrics without one, the point at radius 0.
+        ball: the threat model.
     """
     values: Sequence[float] = [factor * epsilon for factor in RADII] if kind == "eps" else STEPS
     points = [clean if x == 0 else measure(attack_at(kind, x), x if kind == "eps" else epsilon) for x in values]
-    return Curve(kind, tuple(values), tuple(points), epsilon, images)
+    return Curve(kind, tuple(values), tuple(points), epsilon, images, ball.name)

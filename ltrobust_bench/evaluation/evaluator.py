@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ltrobust_bench.attacks.autoattack import NAMES
+from ltrobust_bench.attacks.ball import LINF, Ball
+from ltrobust_bench.attacks.terms import Attack, Stage, Target
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
@@ -24,14 +27,10 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.evaluation.suite import StageFunction, SuiteAttack, build_attack
 from ltrobust_bench.files import atomic_path
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.protocol import EvalAttack, Suite
-from ltrobust_bench.scores.bits import AUTOATTACK
+from ltrobust_bench.protocol import Suite
 from ltrobust_bench.scores.reliability import Reliability
-
-BALL_TOLERANCE = 2.0**-24
 
 
 @dataclass
@@ -119,7 +118,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def craft(name: str, function: StageFunction, x: Tensor, y: Tensor, position: int, epsilon: float) -> Tensor:
+def craft(name: str, function: Stage, x: Tensor, y: Tensor, position: int, epsilon: float, ball: Ball) -> Tensor:
     """What an attack's stage makes of one batch.
 
     Raises:
@@ -134,17 +133,17 @@ def craft(name: str, function: StageFunction, x: Tensor, y: Tensor, position: in
                 f"attack {name} got no gradient: the model's logits do not depend differentiably on the image."
             ) from None
         raise
-    check_ball(name, x, adversarial, epsilon)
+    check_ball(name, x, adversarial, epsilon, ball)
     return adversarial
 
 
-def check_ball(name: str, x: Tensor, adversarial: Tensor, epsilon: float) -> None:
+def check_ball(name: str, x: Tensor, adversarial: Tensor, epsilon: float, ball: Ball) -> None:
     """Refuse images farther than ``epsilon`` from ``x``, or outside [0, 1]."""
-    worst = (adversarial.double() - x.double()).abs().max().item()
-    low, high = adversarial.min().item(), adversarial.max().item()
-    if not (worst <= epsilon + BALL_TOLERANCE and low >= 0 and high <= 1):
+    if ball.left(adversarial, x, epsilon).any():
+        worst = ball.distance(adversarial, x).max().item()
+        low, high = adversarial.min().item(), adversarial.max().item()
         raise LTBenchError(
-            f"attack {name} left its ball: distance {worst:.6g} for epsilon {epsilon:.6g}, "
+            f"attack {name} left its ball: {ball.name} distance {worst:.6g} for epsilon {epsilon:.6g}, "
             f"pixels from {low:.6g} to {high:.6g}; its result would not count."
         )
 
@@ -156,7 +155,8 @@ def evaluate_images(
     classes: int,
     epsilon: float,
     suite: Suite,
-    attacks: list[EvalAttack] | None = None,
+    ball: Ball = LINF,
+    attacks: list[Attack] | None = None,
     identity: str = "",
     state_path: Path | None = None,
     progress: Progress | None = None,
@@ -173,8 +173,9 @@ def evaluate_images(
         model: pixels in [0, 1] to logits [B, C], on the device of ``data``.
         data: test images, ordered by (label, index), uint8.
         classes: C.
-        epsilon: Linf radius, [0, 1] pixel scale.
+        epsilon: radius, [0, 1] pixel scale.
         suite: seed, batch size and attacks.
+        ball: the threat model.
         attacks: some of the suite's attacks instead of all.
         identity: digest of what is evaluated; a stored state of something else is ignored.
         state_path: where to keep the state between batches; None: nowhere.
@@ -193,6 +194,7 @@ def evaluate_images(
         classes,
         epsilon,
         suite,
+        ball,
         suite.attacks if attacks is None else attacks,
         identity,
         state_path,
@@ -211,7 +213,8 @@ class _Evaluation:
         classes: int,
         epsilon: float,
         suite: Suite,
-        attacks: list[EvalAttack],
+        ball: Ball,
+        attacks: list[Attack],
         identity: str,
         state_path: Path | None,
         progress: Progress,
@@ -219,17 +222,19 @@ class _Evaluation:
         surrogate: nn.Module | None,
         searched: nn.Module | None,
     ) -> None:
-        self.examined, self.seed = examined, suite.seed
+        self.examined = examined
         self.counter = Counter()
         self.model = Splitting(CountingModel(model, self.counter))
         self.searched = self.model if searched is None else Splitting(CountingModel(searched, self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
-        terms: Any = {"classes": classes, "epsilon": epsilon, "seed": suite.seed, "device": data.images.device}
-        self.attacks, self.on_model = (
-            [build_attack(a, climbed, surrogate=surrogate, **terms) for a in attacks]
+        self.ball = ball
+        other = None if surrogate is None else Splitting(surrogate)
+        self.on_searched, self.on_model = (
+            Target(climbed, classes, epsilon, ball, suite.seed, data.images.device, other)
             for climbed in (self.searched, self.model)
         )
+        self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
         self.state = _State.load(state_path, identity)
 
     def run(self) -> Verdict:
@@ -238,15 +243,15 @@ class _Evaluation:
             before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
-            while state.attack < len(self.attacks):
-                self._attack(self.attacks[state.attack], self.on_model[state.attack])
+            for name in list(self.attacks)[state.attack :]:
+                self._attack(name, *self.attacks[name])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
                 state.save(self.state_path)
             reliability = self._examine(before) if self.examined else None
         assert state.clean is not None
         bits = {"clean": state.clean}
-        bits |= {a.name: state.clean & (state.broken[a.name] == 0) for a in self.attacks}
-        auto = [a.name for a in self.attacks if a.name in AUTOATTACK]
+        bits |= {name: state.clean & (state.broken[name] == 0) for name in self.attacks}
+        auto = [name for name in bits if name in NAMES]
         return Verdict(
             bits,
             state.broken[auto[0]] if auto else None,
@@ -266,7 +271,7 @@ class _Evaluation:
         for name, measure in MEASUREMENTS.items():
             if name not in measured:
                 with self._accounted():
-                    measuring = partial(measure, self.model, x, y, self.epsilon, self.batch_size, self.seed)
+                    measuring = partial(measure, self.on_model, x, y, self.batch_size)
                     measured[name] = self.model.fit(measuring, len(x))
         after = self.model.state_dict()
         changed = any(not torch.equal(value, after[name]) for name, value in before.items())
@@ -305,29 +310,29 @@ class _Evaluation:
             self.state.clean = correct
         self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} test images")
 
-    def _attack(self, attack: SuiteAttack, on_model: SuiteAttack) -> None:
+    def _attack(self, attack: str, on_searched: dict[str, Stage], on_model: dict[str, Stage]) -> None:
         state = self.state
         assert state.clean is not None
-        broken = state.broken.setdefault(attack.name, np.zeros(len(self.data), dtype=np.uint8))
-        stages = list(attack.stages.items())
+        broken = state.broken.setdefault(attack, np.zeros(len(self.data), dtype=np.uint8))
+        stages = list(on_searched.items())
         while state.stage < len(stages):
             name, function = stages[state.stage]
             code = state.stage + 1
             # As it was when the stage began: what this stage already broke was standing then.
             standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
             batches = self._batches(standing)
-            label = attack.name if len(stages) == 1 else f"{attack.name}/{name}"
+            label = attack if len(stages) == 1 else f"{attack}/{name}"
             self.progress.start(label, len(standing), sum(len(b) for b in batches[: state.batch]))
             while state.batch < len(batches):
                 index = batches[state.batch]
                 with self._accounted():
-                    broken[self._fooled(index, label, function, on_model.stages[name])] = code
+                    broken[self._fooled(index, label, function, on_model[name])] = code
                     state.batch += 1
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
             state.stage, state.batch = state.stage + 1, 0
-        self.progress.note(f"{attack.name} accuracy {self._robust(broken):.1%}")
+        self.progress.note(f"{attack} accuracy {self._robust(broken):.1%}")
 
-    def _fooled(self, index: np.ndarray, label: str, function: StageFunction, on_model: StageFunction) -> np.ndarray:
+    def _fooled(self, index: np.ndarray, label: str, function: Stage, on_model: Stage) -> np.ndarray:
         """Which images of a batch a stage breaks. An attack stops at an image that fools what it climbs; where that is
         a copy and the model itself is not fooled, the image is attacked once more, on the model."""
         x, y = self._images(index)
@@ -340,9 +345,9 @@ class _Evaluation:
                 wrong[stopped] = self._wrong(self.model, self._craft(self.model, label, on_model, x, y), y)
         return index[wrong]
 
-    def _craft(self, climbed: Splitting, label: str, function: StageFunction, x: Tensor, y: Tensor) -> Tensor:
+    def _craft(self, climbed: Splitting, label: str, function: Stage, x: Tensor, y: Tensor) -> Tensor:
         # Every attack seeds itself by the batch's position, so it may be begun again with smaller parts.
-        return climbed.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon), len(x))
+        return climbed.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon, self.ball), len(x))
 
     def _robust(self, broken: np.ndarray) -> float:
         assert self.state.clean is not None

@@ -1,11 +1,12 @@
 """Measurements of a model beside the attacks: what their verdict rests on. See ``reliability.py`` for what is flagged.
 
-Each takes (model in eval mode, images x [B, ...] in [0, 1], labels y [B], epsilon, batch size, seed).
+Each takes (what is attacked, images x [B, ...] in [0, 1], labels y [B], batch size).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.api import cross_entropy
-from ltrobust_bench.attacks import pgd
+from ltrobust_bench.attacks.pgd import pgd
+from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.randomness import seeded
 
 RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -38,31 +40,31 @@ def _logits(model: nn.Module, x: Tensor, size: int) -> Tensor:
         return torch.cat([model(x[part]) for part in _parts(len(x), size)])
 
 
-def randomness(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int) -> float:
+def randomness(on: Target, x: Tensor, y: Tensor, size: int) -> float:
     """Largest difference between the logits of two forwards of the same batches, as a share of the logits' range."""
-    first, second = _logits(model, x, size), _logits(model, x, size)
+    first, second = _logits(on.model, x, size), _logits(on.model, x, size)
     spread = (first.max() - first.min()).clamp_min(1e-12)
     return float((first - second).abs().max() / spread)
 
 
-def probabilities(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int) -> bool:
+def probabilities(on: Target, x: Tensor, y: Tensor, size: int) -> bool:
     """Whether all outputs lie in [0, 1] and every row adds up to 1."""
-    z = _logits(model, x, size)
+    z = _logits(on.model, x, size)
     return bool((z >= 0).all() and (z <= 1).all() and ((z.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
-def confidence(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int) -> float:
+def confidence(on: Target, x: Tensor, y: Tensor, size: int) -> float:
     """Median over the images of the largest softmax probability; 1/C for logits that are all but equal."""
-    return float(_logits(model, x, size).softmax(dim=1).amax(dim=1).median())
+    return float(_logits(on.model, x, size).softmax(dim=1).amax(dim=1).median())
 
 
-def zero_gradients(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int) -> float:
+def zero_gradients(on: Target, x: Tensor, y: Tensor, size: int) -> float:
     """Share of the correctly classified images whose cross-entropy gradient is exactly 0 in every pixel."""
     none, right = 0, 0
     for part in _parts(len(x), size):
         images = x[part].clone().requires_grad_(True)
         with torch.enable_grad():
-            logits = model(images)
+            logits = on.model(images)
             loss = cross_entropy(logits, y[part]).sum()
         gradient = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
         flat = torch.zeros_like(images) if gradient is None else gradient
@@ -73,50 +75,38 @@ def zero_gradients(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size:
 
 
 def _accuracy(
-    model: nn.Module, x: Tensor, y: Tensor, size: int, attack: Callable[[Tensor, Tensor, int], Tensor]
+    on: Target, x: Tensor, y: Tensor, size: int, stream: str, *, radius: float, steps: int, step_size: float
 ) -> float:
+    """Accuracy under PGD at a radius."""
+    attack = replace(on, epsilon=radius).stage(stream, pgd, step_size=step_size, steps=steps, start="uniform")
     right = 0
     for position, part in enumerate(_parts(len(x), size)):
+        adversarial = attack(x[part], y[part], position)
         with torch.no_grad():
-            right += int((model(attack(x[part], y[part], position)).argmax(dim=1) == y[part]).sum())
+            right += int((on.model(adversarial).argmax(dim=1) == y[part]).sum())
     return right / len(x)
 
 
-def accuracy_at_half(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int) -> float:
-    """Accuracy under PGD at epsilon 0.5, where any image can be turned into any other half-way, grey included."""
-
-    def attack(images: Tensor, labels: Tensor, position: int) -> Tensor:
-        noise = seeded(seed, "reliability/half", position, images.device)
-        return pgd.pgd(
-            model, images, labels, epsilon=0.5, step_size=0.5 / 8, steps=STEPS_AT_HALF, start="uniform", generator=noise
-        )
-
-    return _accuracy(model, x, y, size, attack)
+def accuracy_at_half(on: Target, x: Tensor, y: Tensor, size: int) -> float:
+    """Accuracy under PGD at the radius where any image can be turned into any other half-way, grey included; 0.5 in
+    Linf."""
+    radius = on.ball.grey(x[0].numel())
+    step_size, stream = radius / 8, "reliability/half"
+    return _accuracy(on, x, y, size, stream, radius=radius, steps=STEPS_AT_HALF, step_size=step_size)
 
 
-def accuracy_by_radius(
-    model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int
-) -> dict[str, float]:
+def accuracy_by_radius(on: Target, x: Tensor, y: Tensor, size: int) -> dict[str, float]:
     """Accuracy under PGD-20 at multiples of the evaluation radius."""
-    found = {}
-    for factor in RADII:
-        radius = factor * epsilon
-
-        def attack(images: Tensor, labels: Tensor, position: int, radius: float = radius) -> Tensor:
-            noise = seeded(seed, "reliability/radius", position, images.device)
-            return pgd.pgd(
-                model, images, labels, epsilon=radius, step_size=radius / 4, steps=20, start="uniform", generator=noise
-            )
-
-        found[f"{factor:g}"] = _accuracy(model, x, y, size, attack)
-    return found
+    radii = {f"{factor:g}": factor * on.epsilon for factor in RADII}
+    stream = "reliability/radius"
+    return {k: _accuracy(on, x, y, size, stream, radius=r, steps=20, step_size=r / 4) for k, r in radii.items()}
 
 
-def batch_dependence(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, size: int, seed: int) -> float:
+def batch_dependence(on: Target, x: Tensor, y: Tensor, size: int) -> float:
     """Share of the images that get another label in small batches of images in another order."""
-    order = torch.randperm(len(x), generator=seeded(seed, "reliability/batch")).to(x.device)
-    usual, mixed = _logits(model, x, size), torch.empty_like(_logits(model, x[:1], 1)).repeat(len(x), 1)
-    mixed[order] = _logits(model, x[order], SMALL_BATCH)
+    order = torch.randperm(len(x), generator=seeded(on.seed, "reliability/batch")).to(x.device)
+    usual, mixed = _logits(on.model, x, size), torch.empty_like(_logits(on.model, x[:1], 1)).repeat(len(x), 1)
+    mixed[order] = _logits(on.model, x[order], SMALL_BATCH)
     return float((usual.argmax(dim=1) != mixed.argmax(dim=1)).float().mean())
 
 

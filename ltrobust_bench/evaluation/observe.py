@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltrobust_bench.api import Network
+from ltrobust_bench.attacks.ball import LINF, Ball
+from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.analysis import Answers, Head, HeadKind, Observations
 from ltrobust_bench.evaluation.evaluator import craft, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.evaluation.suite import build_attack
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.protocol import Suite
 
@@ -26,7 +27,14 @@ TOLERANCE = 1e-3
 
 
 def observe(
-    model: nn.Module, data: DeviceData, *, classes: int, epsilon: float, suite: Suite, progress: Progress
+    model: nn.Module,
+    data: DeviceData,
+    *,
+    classes: int,
+    epsilon: float,
+    suite: Suite,
+    progress: Progress,
+    ball: Ball = LINF,
 ) -> Observations:
     """Run a network over images, clean and under the suite's first PGD attack (PGD-20 in the full protocols).
 
@@ -37,9 +45,10 @@ def observe(
         model: deployed: pixels in [0, 1] to logits [B, C], on the device of ``data``.
         data: test images, ordered by (label, index), uint8.
         classes: C.
-        epsilon: Linf radius, [0, 1] pixel scale.
+        epsilon: radius, [0, 1] pixel scale.
         suite: seed, batch size and attacks.
         progress: what to report to.
+        ball: the threat model.
 
     Raises:
         UsageError: if the suite has no PGD attack.
@@ -50,8 +59,7 @@ def observe(
         raise UsageError("the protocol has no PGD attack, under which a network could be analysed.")
     device, total, network = data.images.device, len(data), _network(model)
     climbed = Splitting(model)
-    built = build_attack(attack, climbed, classes=classes, epsilon=epsilon, seed=suite.seed, device=device)
-    (function,) = built.stages.values()
+    (function,) = attack.stages(Target(climbed, classes, epsilon, ball, suite.seed, device)).values()
     # Row 0: clean, row 1: attacked.
     predicted, margins = torch.empty(2, total, dtype=torch.int64, device=device), torch.empty(2, total, device=device)
     norms, head = torch.empty(total, device=device), None
@@ -71,7 +79,7 @@ def observe(
         order = [i for part in (right, ~right) for i in _batches(part.nonzero().squeeze(1), suite.batch_size)]
         for position, index in enumerate(order):
             x, y = to_unit(data.images[index]), data.labels[index]
-            adversarial = climbed.fit(partial(craft, attack.name, function, x, y, position, epsilon), len(x))
+            adversarial = climbed.fit(partial(craft, attack.name, function, x, y, position, epsilon, ball), len(x))
             predicted[1, index], margins[1, index] = _answers(checked_logits(model, adversarial, classes), y)
             progress.advance(len(index))
     robust = right & (predicted[1] == data.labels)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.cards import methods
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.records.schema import Record
@@ -17,7 +18,8 @@ ARCHITECTURES = {
     "wrn-28-10": "WideResNet-28-10",
     "wrn-34-10": "WideResNet-34-10",
 }
-RADIUS = 8 / 255
+RADII: dict[ThreatModel, tuple[float, str]] = {"Linf": (8 / 255, "8/255"), "L2": (0.5, "0.5")}
+"""RobustBench's radii, and how it writes them."""
 
 
 def model_info(record: Record) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def model_info(record: Record) -> dict[str, Any]:
         "dataset": THEIRS.get(run.dataset, run.dataset),
         "venue": f"{paper.venue} {paper.year}",
         "architecture": ARCHITECTURES.get(run.model, run.model),
-        "eps": f"{round(run.epsilon * 255, 4):g}/255",
+        "eps": _radius(run.threat_model, run.epsilon),
         "clean_acc": _percent(record, "clean"),
         "reported": None,
         "autoattack_acc": _percent(record, "autoattack"),
@@ -59,9 +61,15 @@ def obstacles(record: Record) -> list[str]:
         found.append(f"RobustBench has no data set {run.dataset}")
     elif sum(run.test_counts) != 10_000:
         found.append(f"RobustBench evaluates on 10,000 test images, not on {sum(run.test_counts)}")
-    if not np.isclose(run.epsilon, RADIUS):
-        found.append(f"RobustBench's Linf radius is 8/255, not {run.epsilon:.4g}")
+    radius, written = RADII[run.threat_model]
+    if not np.isclose(run.epsilon, radius):
+        found.append(f"RobustBench's {run.threat_model} radius is {written}, not {run.epsilon:.4g}")
     return found
+
+
+def _radius(threat_model: ThreatModel, epsilon: float) -> str:
+    """A radius as RobustBench writes it: of Linf as a fraction of 255, of L2 as it is."""
+    return f"{round(epsilon * 255, 4):g}/255" if threat_model == "Linf" else f"{epsilon:.4g}"
 
 
 def _percent(record: Record, attack: str) -> str:

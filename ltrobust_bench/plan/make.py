@@ -174,6 +174,7 @@ def make_plan(
             plugins=[wrapper.slug for wrapper in wrapped],
             model=model,
             seed=seed,
+            threat_model=task.protocol.threat_model,
             epsilon=task.epsilon,
             recipe=recipe,
             augmentation=Augmentation(crop_padding=task.terms.crop_padding, flip=task.terms.flip),

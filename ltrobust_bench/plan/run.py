@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.protocol.spec import Profile, Recipe, Track
 from ltrobust_bench.terms import Strict, canonical_digest, canonical_json
 
@@ -69,7 +70,7 @@ class RunSection(Strict):
     plugins: list[Name] = Field(max_length=20)
     model: Name
     seed: int = Field(ge=0, lt=2**31)
-    epsilon: float = Field(gt=0, le=1, description="evaluation radius, [0,1] pixel scale")
+    epsilon: float = Field(gt=0, description="evaluation radius, [0,1] pixel scale")
     recipe: Recipe
     augmentation: Augmentation
     limit_train: int | None = Field(default=None, ge=1)
@@ -81,11 +82,14 @@ class RunSection(Strict):
     )
     base_key: Sha256 | None = Field(default=None, description="run key of the finished run it builds on")
     policy: Policy = Policy()
+    threat_model: ThreatModel = Field(default="Linf", description="norm of the perturbations, in training and attacks")
 
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
         if len(self.train_counts) != len(self.test_counts):
             raise ValueError("test_counts: must have as many classes as train_counts")
+        if self.threat_model == "Linf" and self.epsilon > 1:
+            raise ValueError("epsilon: must be at most 1 in Linf, [0,1] pixel scale")
         if isinstance(self.recipe.attack.epsilon, str) or isinstance(self.recipe.attack.step_size, str):
             raise ValueError("recipe.attack: must hold numbers, not text")
         return self

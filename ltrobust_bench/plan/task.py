@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltrobust_bench.attacks.ball import BALLS, Ball
 from ltrobust_bench.data.registry import DatasetSpec, locate, protocol_for
 from ltrobust_bench.data.sources import Source, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
@@ -26,6 +27,11 @@ class Task:
     epsilon: float
     limit_train: int | None
     limit_test: int | None
+
+    @property
+    def ball(self) -> Ball:
+        """The protocol's threat model."""
+        return BALLS[self.protocol.threat_model]
 
     @property
     def classes(self) -> int:

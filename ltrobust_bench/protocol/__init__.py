@@ -4,7 +4,6 @@ from ltrobust_bench.protocol.load import default_protocol, load_protocol, protoc
 from ltrobust_bench.protocol.spec import (
     AttackSpec,
     DatasetTerms,
-    EvalAttack,
     Protocol,
     Recipe,
     Suite,
@@ -14,7 +13,6 @@ from ltrobust_bench.protocol.spec import (
 __all__ = [
     "AttackSpec",
     "DatasetTerms",
-    "EvalAttack",
     "Protocol",
     "Recipe",
     "Suite",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.protocol.spec import Protocol, terms_key
+from ltrobust_bench.protocol.spec import Protocol, Status, terms_key
 from ltrobust_bench.registry import Entry, Registry
 from ltrobust_bench.terms import first_problem
 
@@ -48,10 +49,10 @@ def read_protocol(path: Path) -> Protocol:
 
 
 def default_protocol(dataset: str) -> str:
-    """The protocol a data set is run under when none is named: a frozen one that has it, else a disposable one,
-    else a smoke test."""
-    order = ("frozen", "disposable", "smoke")
+    """The protocol a data set is run under when none is named, of those that have it: Linf before other threat models,
+    then a frozen one, a candidate, a disposable one, a smoke test."""
+    order = get_args(Status)
     having = [p for p in map(load_protocol, protocols.names()) if terms_key(dataset) in p.datasets]
     if not having:
         raise UsageError(f"no protocol covers {dataset}.")
-    return min(having, key=lambda p: (order.index(p.status), p.name)).name
+    return min(having, key=lambda p: (p.threat_model != "Linf", order.index(p.status), p.name)).name

@@ -19,6 +19,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from ltrobust_bench.attacks.ball import ThreatModel
+from ltrobust_bench.attacks.registry import AnyAttack
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.optimiser import FLAT, Optimizer, Sgd, flattened, lifted
 from ltrobust_bench.protocol.schedule import Schedule
@@ -29,14 +31,17 @@ FOLDER = "folder"
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
 Augment = Literal["none", "randaugment", "autoaugment"]
+Status = Literal["frozen", "candidate", "disposable", "smoke"]
+"""Frozen: its terms stay. Candidate: they may change until its first board is published. Disposable and smoke: its
+numbers are not for papers."""
 Profile = Literal["exp", "step", "balanced", "own"]
 
 
 class AttackSpec(Strict):
     """The inner maximisation of adversarial training."""
 
-    epsilon: Number = Field(description="radius of the Linf ball, [0,1] pixel scale")
-    step_size: Number = Field(description="length of one signed step, [0,1] pixel scale")
+    epsilon: Number = Field(description="radius of the ball, [0,1] pixel scale")
+    step_size: Number = Field(description="length of one step, [0,1] pixel scale")
     steps: int = Field(ge=0, le=100_000)
     start: Start
     clamp_start: bool = Field(description="clamp the noisy start to [0,1] before the first gradient")
@@ -136,70 +141,12 @@ class DatasetTerms(Strict):
         return self
 
 
-_ARGUMENTS: dict[str, set[str]] = {
-    "fgsm": {"step_size", "start"},
-    "pgd": {"steps", "step_size", "start", "restarts"},
-    "mim": {"steps", "step_size", "start", "restarts", "decay"},
-    "cw": {"steps", "step_size", "start", "restarts", "kappa"},
-    "scaled-pgd": {"steps", "step_size", "start", "restarts", "alphas"},
-    "autoattack": {"steps", "restarts", "targets", "queries", "p_init", "rho"},
-    "apgd-ce": {"steps", "restarts", "rho"},
-    "apgd-dlr": {"steps", "restarts", "rho"},
-    "apgd-t": {"steps", "restarts", "rho", "targets"},
-    "fab-t": {"steps", "restarts", "targets"},
-    "square": {"restarts", "queries", "p_init"},
-    "transfer": {"steps", "step_size", "start", "restarts"},
-}
-Kind = Literal[
-    "fgsm",
-    "pgd",
-    "mim",
-    "cw",
-    "scaled-pgd",
-    "autoattack",
-    "apgd-ce",
-    "apgd-dlr",
-    "apgd-t",
-    "fab-t",
-    "square",
-    "transfer",
-]
-
-
-class EvalAttack(Strict):
-    """One attack of the evaluation suite, every argument stated."""
-
-    name: str
-    kind: Kind
-    steps: int | None = None
-    step_size: Number | None = None
-    start: Start | None = None
-    restarts: int | None = None
-    decay: float | None = None
-    kappa: float | None = None
-    alphas: list[float] | None = None
-    targets: int | None = None
-    queries: int | None = None
-    p_init: float | None = None
-    rho: float | None = None
-
-    @model_validator(mode="after")
-    def _exactly_its_arguments(self) -> EvalAttack:
-        given = {k for k, v in self.model_dump(exclude={"name", "kind"}).items() if v is not None}
-        wanted = _ARGUMENTS[self.kind]
-        if given != wanted:
-            raise ValueError(
-                f"attack {self.name!r} of kind {self.kind!r} states {sorted(given)}, needs exactly {sorted(wanted)}"
-            )
-        return self
-
-
 class Suite(Strict):
     """The suite: which attacks, in which order, in which batches, from which seed."""
 
     seed: int
     batch_size: int = Field(ge=1)
-    attacks: list[EvalAttack]
+    attacks: list[AnyAttack]
 
 
 class Protocol(Strict):
@@ -207,8 +154,8 @@ class Protocol(Strict):
 
     name: str
     title: str
-    status: Literal["frozen", "disposable", "smoke"]
-    threat_model: Literal["Linf"]
+    status: Status
+    threat_model: ThreatModel
     tail_thirds: Literal["rank"] = Field(description="head, medium, tail: thirds of the classes by training count")
     subset: Literal["ldam-0"] = Field(
         default="ldam-0", description="which images are kept: the literature's draw, see ltrobust_bench.data.split"

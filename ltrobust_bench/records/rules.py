@@ -29,11 +29,9 @@ from ltrobust_bench.protocol.resolve import SWITCHES, effective_overrides, recip
 from ltrobust_bench.protocol.spec import FOLDER, terms_key
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import Finding, finding
-from ltrobust_bench.scores.bits import AUTOATTACK
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(days=1)
-FEWEST_FOR_AUTOATTACK = 4
 ROUNDING = 1e-6
 Findings = Iterator[Finding]
 
@@ -201,12 +199,11 @@ def terms(case: Case) -> Findings:
     if case.protocol is None or case.terms is None:
         return
     run, why = case.run, f"as protocol {case.run.protocol} says for {case.run.dataset}"
+    yield from _equal("run.threat_model", run.threat_model, case.protocol.threat_model, why)
     yield from _equal("run.epsilon", run.epsilon, number(case.terms.epsilon), why)
     augmentation = {"crop_padding": case.terms.crop_padding, "flip": case.terms.flip}
     yield from _equal("run.augmentation", run.augmentation.model_dump(), augmentation, why)
-    enough = len(run.test_counts) >= FEWEST_FOR_AUTOATTACK
-    standing_in = {AUTOATTACK[0]: AUTOATTACK[0] if enough else AUTOATTACK[1]}
-    suite = {standing_in.get(attack.name, attack.name) for attack in case.protocol.evaluation.attacks}
+    suite = {attack.named(len(run.test_counts)) for attack in case.protocol.evaluation.attacks}
     if set(case.record.attacks) != suite:
         seen = ", ".join(case.record.attacks)
         yield finding("result.bits", f"must be clean and exactly the attacks {', '.join(sorted(suite))}", seen)

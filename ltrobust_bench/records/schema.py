@@ -17,9 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.plan.run import Crafting, Name, RunSection, Sha256, Text
-from ltrobust_bench.scores.bits import AUTOATTACK, broken_by_fourth, count_by_class, packed_bytes, unpack
+from ltrobust_bench.scores.bits import broken_by_fourth, count_by_class, packed_bytes, unpack
 from ltrobust_bench.scores.reliability import Reliability
 from ltrobust_bench.terms import Strict
 
@@ -211,7 +212,7 @@ class Record(Strict):
             ValueError: if ``result.broken_by`` does not fit AutoAttack's bits.
         """
         packed = self.result.broken_by
-        auto = [name for name in AUTOATTACK if name in self.result.bits]
+        auto = [name for name in NAMES if name in self.result.bits]
         if len(auto) != (packed is not None):
             raise ValueError("result.broken_by: belongs to autoattack: both or neither")
         if packed is None:

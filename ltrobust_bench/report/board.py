@@ -8,16 +8,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ltrobust_bench.attacks.autoattack import NAMES
+from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.protocol.spec import Status
 from ltrobust_bench.records.schema import Level, Record
-from ltrobust_bench.scores.bits import AUTOATTACK
 from ltrobust_bench.scores.groups import by_size
 from ltrobust_bench.scores.intervals import Spread
 from ltrobust_bench.scores.metrics import Metrics
 
-ProtocolStatus = Literal["frozen", "disposable", "smoke", "unknown"]
+ProtocolStatus = Status | Literal["unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
 METRICS = tuple(f.name for f in fields(Metrics) if f.name != "per_class")
 
@@ -32,6 +34,7 @@ class BoardKey(NamedTuple):
     profile: str
     model: str
     track: str
+    threat_model: ThreatModel
     epsilon: float
     suite: tuple[str, ...]
     train_counts: tuple[int, ...]
@@ -55,6 +58,7 @@ class BoardKey(NamedTuple):
             run.profile,
             run.model,
             run.track,
+            run.threat_model,
             run.epsilon,
             tuple(sorted(attacks)),
             tuple(run.train_counts),
@@ -167,13 +171,14 @@ class Board:
         """Attacks of the protocol that the runs were not put through."""
         if self.status == "unknown":
             return []
-        wanted = [a.name for a in load_protocol(self.key.protocol).evaluation.attacks]
-        return [a for a in wanted if a not in self.key.suite and not (a in AUTOATTACK and self.autoattack)]
+        classes = len(self.key.test_counts)
+        wanted = [attack.named(classes) for attack in load_protocol(self.key.protocol).evaluation.attacks]
+        return [name for name in wanted if name not in self.key.suite]
 
     @property
     def autoattack(self) -> str | None:
         """Name of the AutoAttack ensemble among the attacks, if it is one of them."""
-        return next((name for name in AUTOATTACK if name in self.key.suite), None)
+        return next((name for name in NAMES if name in self.key.suite), None)
 
     @property
     def classes(self) -> np.ndarray:
@@ -184,6 +189,7 @@ class Board:
 def warnings_of(key: BoardKey, status: ProtocolStatus) -> list[str]:
     """Why numbers of runs under these terms are not for papers, whatever they were attacked with."""
     found = {
+        "candidate": "candidate protocol, its terms may still change",
         "disposable": "disposable protocol, not for papers",
         "smoke": "smoke test, the numbers mean nothing",
         "unknown": "unknown protocol",

@@ -6,7 +6,8 @@ _BOARD = {
     "board": "name of the board; on one board are runs with the same terms, images, network and attacks",
     "protocol": "protocol the runs were made under",
     "protocol_digest": "first 12 hex digits of the digest of what the protocol states for the data set",
-    "protocol_status": "frozen: for papers; disposable or smoke: not for papers; unknown: not installed here",
+    "protocol_status": "frozen: for papers; candidate: may still change; "
+    "disposable or smoke: not for papers; unknown: not installed here",
     "dataset": "data set that the training images were cut from",
     "imbalance_ratio": "training images of the largest class over those of the smallest",
     "profile": "how class sizes fall: exp, step, balanced (the same total in equal classes), own (as found)",

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.cards import card_of, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
@@ -212,7 +213,7 @@ def as_json(table: PaperTable) -> str:
         }
 
     terms = {name: getattr(key, name) for name in ("protocol", "protocol_digest", "dataset", "imbalance_ratio")}
-    terms |= {name: getattr(key, name) for name in ("profile", "model", "track", "epsilon")}
+    terms |= {name: getattr(key, name) for name in ("profile", "model", "track", "threat_model", "epsilon")}
     entries = [
         {
             "rank": entry.rank,
@@ -239,7 +240,8 @@ def caption(table: PaperTable, marks: str) -> str:
     terms = f"{key.dataset}, imbalance ratio {key.imbalance_ratio:g}{profile}, {key.model}"
     parts = [
         f"Accuracy in per cent on {terms}, {_over_seeds(table.entries)}",
-        f"Protocol {key.protocol} ({key.protocol_digest[:12]}), track {key.track}, Linf radius {_radius(board)}",
+        f"Protocol {key.protocol} ({key.protocol_digest[:12]}), track {key.track}, {key.threat_model} radius "
+        f"{_radius(board)}",
     ]
     if "union" in table.columns:
         parts.append(f"Worst case: an image counts if it withstands every attack ({', '.join(key.suite)})")
@@ -312,8 +314,10 @@ _SPECIAL = str.maketrans(
 
 def escaped(text: str) -> str:
     """``text`` for LaTeX: what is special to it is written out, and the names of norms become mathematics."""
-    plain = _plain(text).translate(_SPECIAL)
-    return plain.replace("--", "-{}-").replace("Linf", r"$\ell_\infty$")
+    plain = _plain(text).translate(_SPECIAL).replace("--", "-{}-")
+    for name, ball in BALLS.items():
+        plain = re.sub(rf"\b{name}\b", lambda _, tex=ball.tex: tex, plain)  # type: ignore[misc]
+    return plain
 
 
 def _plain(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pydantic import ValidationError
 
+from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.report.aggregate import method_label, protocol_status, slug_of
@@ -50,6 +51,7 @@ class SeriesGroup:
     Attributes:
         slug: the folder name of their board.
         warnings: why the numbers are not for papers.
+        threat_model: the norm of the radius.
         epsilon: evaluation radius, [0, 1] pixel scale.
         test_images: images of the test set.
         series: by label.
@@ -57,6 +59,7 @@ class SeriesGroup:
 
     slug: str
     warnings: list[str]
+    threat_model: ThreatModel
     epsilon: float
     test_images: int
     series: list[Series]
@@ -102,6 +105,7 @@ def read_series(kind: SeriesKind, runs_dir: Path, **wanted: Any) -> tuple[list[S
         SeriesGroup(
             slug,
             warnings_of(keys[slug], protocol_status(keys[slug])[0]),
+            keys[slug].threat_model,
             keys[slug].epsilon,
             sum(keys[slug].test_counts),
             [_series(label, tables, columns) for label, tables in sorted(by_label.items())],

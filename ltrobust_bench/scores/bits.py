@@ -110,10 +110,3 @@ _BROKEN = "".join(_above_0(_PLACES.get(byte, (7, 7))) for byte in range(256)).en
 them is above 4, or it is no character of base64."""
 _FOURTH = [(character, places.count(4)) for character, places in _PLACES.items() if max(places) == 4]
 """Characters that hold a place of 4, and how many."""
-
-
-AUTOATTACK = ("autoattack", "aa-small-c")
-"""AutoAttack standard, and what stands in for it with 2 or 3 classes (the targeted DLR loss needs 4)."""
-
-
-BROKEN_BY = ("not broken", "apgd-ce", "apgd-t", "fab-t", "square")

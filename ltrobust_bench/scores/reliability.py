@@ -14,6 +14,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from ltrobust_bench.attacks.autoattack import BROKEN_BY
 from ltrobust_bench.terms import Strict
 
 Factor = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=20)]
@@ -29,7 +30,11 @@ class Reliability(Strict):
     zero_gradients: float = Field(
         ge=0, le=1, description="share of correctly classified images whose cross-entropy gradient is exactly 0"
     )
-    accuracy_at_half: float = Field(ge=0, le=1, description="under PGD at epsilon 0.5")
+    accuracy_at_half: float = Field(
+        ge=0,
+        le=1,
+        description="under PGD at the radius where any image can become grey: 0.5 in Linf, 0.5 sqrt(pixels) in L2",
+    )
     accuracy_by_radius: dict[Factor, Annotated[float, Field(ge=0, le=1)]] = Field(
         max_length=100, description="under PGD-20, by multiples of the evaluation radius"
     )
@@ -37,7 +42,7 @@ class Reliability(Strict):
     state_changed: bool = Field(description="buffers or weights changed while the model was evaluated")
 
 
-SQUARE = 4
+SQUARE = BROKEN_BY.index("square")
 """Square's place among AutoAttack's attacks."""
 
 
@@ -64,7 +69,7 @@ MEANINGS = {
     "square": "a black-box attack breaks what the gradient attacks left: their gradients mislead",
     "scaled logits": "attacks on re-scaled logits are far stronger: robustness to plain PGD is owed to the scale",
     "PGD not converged": "more and smaller steps break many more images: 20 steps are too few for this model",
-    "robust to anything": "at epsilon 0.5 any image can become grey and lose its class: gradients are masked",
+    "robust to anything": "at this radius any image can become grey and lose its class: gradients are masked",
     "not monotone": "a larger radius breaks fewer images: the attack does not work",
     "batch": "an image's label depends on the other images of its batch",
     "state": "evaluating the model changed it: buffers are not frozen",
@@ -116,7 +121,7 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
             found["zero gradients"] = f"{measured.zero_gradients:.0%} of the gradients are exactly 0"
         if measured.accuracy_at_half > limit:
             found["robust to anything"] = (
-                f"PGD at epsilon 0.5 leaves {measured.accuracy_at_half:.1%}, chance allows {limit:.1%}"
+                f"PGD at the radius of grey images leaves {measured.accuracy_at_half:.1%}, chance allows {limit:.1%}"
             )
         worst = _largest_rise(measured.accuracy_by_radius)
         if worst > ERRORS * math.sqrt(0.25 / measured.images):

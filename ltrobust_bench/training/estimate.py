@@ -9,20 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.progress import duration
-from ltrobust_bench.protocol import EvalAttack
 from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
 
 ASSUMED_ROBUST = 0.4
 """Share of test images assumed to survive; an attack spends its full budget on survivors only."""
-FORWARD_SHARE = 1 / 3
-"""A forward alone, of a forward and a backward."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,7 @@ class Estimate:
         return self.training_seconds + self.evaluation_seconds
 
 
-def attack_passes(attack: EvalAttack, classes: int) -> float:
-    """Forward-and-backward passes that an attack spends on an image it does not break."""
-    targets, queries = min(attack.targets or 0, classes - 1), attack.queries or 0
-    steps = attack.steps or (0 if queries else 1)
-    ascents = {"autoattack": 1 + 2 * targets, "apgd-t": targets, "fab-t": targets}
-    each = steps * ascents.get(attack.kind, len(attack.alphas or [1])) + queries * FORWARD_SHARE
-    return (attack.restarts or 1) * each
-
-
-def evaluation_cost(
-    model: nn.Module, data: DeviceData, classes: int, attacks: list[EvalAttack], batch_size: int
-) -> str:
+def evaluation_cost(model: nn.Module, data: DeviceData, classes: int, attacks: list[Attack], batch_size: int) -> str:
     """What attacks cost on ``data``: images forward and backward, and time on this machine.
 
     Args:
@@ -69,7 +56,7 @@ def evaluation_cost(
         attacks: what the images are attacked with.
         batch_size: of the evaluation; no more images are passed at once.
     """
-    images = int(len(data) * ASSUMED_ROBUST * sum(attack_passes(attack, classes) for attack in attacks))
+    images = int(len(data) * ASSUMED_ROBUST * sum(attack.passes(classes) for attack in attacks))
     time_here = duration(images * _attack_pass(model, data.images[:batch_size]))
     return f"{images:,} images forward and backward, {time_here} here (if {ASSUMED_ROBUST:.0%} survive)"
 
@@ -137,6 +124,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         build_plugins(run.plugins, run.options, info),
         _stand_in(plan.base, device) if plan.base and plan.card.base and plan.card.base.role == "teacher" else None,
         run.policy.model_copy(update={"compile": False}),  # compiling would take longer than the estimate
+        task.ball,
     )
     batch = min(run.recipe.batch_size, plan.train_size)
 
@@ -157,7 +145,7 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
     per_pass = taken / images / (attack_steps + 1)
     passes = run.recipe.attack.steps * len(crafting) / max(1, len(epochs)) + 1
     training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
-    spent = sum(attack_passes(a, task.classes) for a in task.protocol.evaluation.attacks)
+    spent = sum(a.passes(task.classes) for a in task.protocol.evaluation.attacks)
     evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
     return Estimate(
         steps=plan.budget,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
+from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.engine import ascend, crafting_mode, start_point
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import Forwards
@@ -33,6 +34,7 @@ class Trainee:
     plugins: tuple[Plugin, ...] = ()
     teacher: nn.Module | None = None
     policy: Policy = Policy()
+    ball: Ball = LINF
     forwards: Forwards = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,8 @@ class Step:
         budget = self.trainee.method.attack_budget(budget, self.y, self)
         for plugin in self.trainee.plugins:
             budget = plugin.attack_budget(budget, self.y, self)
-        first = start_point(self.x, budget.start, spec.start if start is None else start, spec.clamp_start, generator)
+        kind, ball = spec.start if start is None else start, self.trainee.ball
+        first = start_point(self.x, budget.start, kind, spec.clamp_start, generator, ball)
         with crafting_mode(network, spec.bn_mode):
             attacked = self.trainee.forwards.attacked(self.x, spec.bn_mode)
 
@@ -120,6 +123,7 @@ class Step:
                     step_size=budget.step_size,
                     steps=spec.steps,
                     start=first,
+                    ball=ball,
                 )
 
             # Split, a batch would have other statistics than the whole: only in eval mode it may be.

@@ -179,6 +179,7 @@ class Session:
             build_plugins(run.plugins, run.options, info),
             teacher,
             run.policy,
+            task.ball,
         )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
@@ -274,6 +275,7 @@ class Session:
                 epsilon=float(spec.epsilon),
                 step_size=float(spec.step_size),
                 steps=max(spec.steps, 1),
+                ball=self.trainee.ball,
                 generator=seeded(self.plan.run.seed, "monitor", 0, self.device),
             )
 

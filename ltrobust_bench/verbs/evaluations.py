@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench._version import __version__
+from ltrobust_bench.attacks.registry import standard_attacks
+from ltrobust_bench.attacks.terms import Attack
+from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
@@ -24,11 +27,10 @@ from ltrobust_bench.evaluation.examine import first_places
 from ltrobust_bench.evaluation.foreign import check_input
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
-from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan.task import Task, make_task
 from ltrobust_bench.progress import Named, Progress, Silent
-from ltrobust_bench.protocol import EvalAttack, Protocol
+from ltrobust_bench.protocol import Protocol
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training import checkpoint as ckpt
@@ -67,8 +69,8 @@ def evaluate(
         dataset: its data set; for a network of ours its own.
         protocol: whose suite and epsilon; default: the data set's.
         imbalance_ratio, profile: of the training set, which define head, medium and tail.
-        attacks: names of some of the suite's attacks, or of ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t`` and
-            ``square``; default: the suite.
+        attacks: names of some of the suite's attacks, or of AutoAttack and its parts (``apgd-ce``, ``apgd-dlr``,
+            ``apgd-t``, ``fab-t``, ``square``); default: the suite.
         transfer_from: a second model (as ``model``), on which PGD-20 is crafted as the attack ``transfer``.
         limit_test: first limit // C test images of each class.
         data_dir: folder or archive of the data set.
@@ -100,7 +102,7 @@ def evaluate(
     if transfer_from is not None:
         other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
         surrogate = other.to(where).eval()
-        chosen = [*(chosen or []), TRANSFER]
+        chosen = [*(chosen or []), Transfer.standard()]
     identity = ""
     if state is not None and module.state_dict():
         make_folder(state.parent)
@@ -147,13 +149,13 @@ def curve(
     module, task, where = _subject(model, dataset, device, **terms)
     labels, counts = task.source.test_labels[task.split.test], task.split.train_counts
 
-    def measure(attack: EvalAttack, epsilon: float) -> Metrics:
+    def measure(attack: Attack, epsilon: float) -> Metrics:
         at, name = replace(task, epsilon=epsilon), f"{attack.name} at {epsilon:.3g}"
         bits = attack_model(module, at, where, "", None, Named(progress or Silent(), name), [attack]).bits[attack.name]
         return metrics_from_bits(bits, labels, counts)
 
     clean = metrics_from_bits(attack_model(module, task, where, "", None, progress, []).bits["clean"], labels, counts)
-    return trace(kind, task.epsilon, len(labels), measure, clean)
+    return trace(kind, task.epsilon, len(labels), measure, clean, task.ball)
 
 
 def analyse(
@@ -196,21 +198,23 @@ def analyse(
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
         progress=progress or Silent(),
+        ball=task.ball,
     )
     tested = np.bincount(labels[index], minlength=task.classes).tolist()
     worst_case = None if record is None else (record.bits("clean"), record.bits("union"))
     return analysis_of(loaded.run, Classes(loaded.class_names, loaded.run.train_counts, tested), seen, worst_case)
 
 
-def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[EvalAttack] | None:
-    """Some of a protocol's attacks by name, or AutoAttack's own ones alone; None for the whole suite.
+def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[Attack] | None:
+    """Some of a protocol's attacks by name, or of those that need no protocol; None for the whole suite.
 
     Raises:
         UnknownNameError: for a name that is neither.
     """
     if not names:
         return None
-    known = {a.name: a for a in (*protocol.evaluation.attacks, *SINGLE)}
+    stated = {attack.name: attack for attack in protocol.evaluation.attacks}
+    known = stated | {name: attack for name, attack in standard_attacks().items() if name not in stated}
     for name in names:
         if name not in known:
             raise UnknownNameError(f"attack of protocol {protocol.name}", name, known)
@@ -275,7 +279,7 @@ def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
         check_input(module, to_unit(data.images), data.labels, task.classes)
 
 
-def _identity_of(module: nn.Module, task: Task, attacks: list[EvalAttack] | None, surrogate: nn.Module | None) -> str:
+def _identity_of(module: nn.Module, task: Task, attacks: list[Attack] | None, surrogate: nn.Module | None) -> str:
     """Digest of what an evaluation's verdict depends on, as far as it can be told: code is known by its name only."""
     return canonical_digest(
         [
@@ -299,7 +303,7 @@ def attack_model(
     identity: str,
     state_path: Path | None,
     progress: Progress | None,
-    attacks: list[EvalAttack] | None = None,
+    attacks: list[Attack] | None = None,
     surrogate: nn.Module | None = None,
     search: Search = "network",
 ) -> Verdict:
@@ -318,6 +322,7 @@ def attack_model(
         classes=task.classes,
         epsilon=task.epsilon,
         suite=suite,
+        ball=task.ball,
         attacks=attacks,
         identity=identity,
         state_path=state_path,

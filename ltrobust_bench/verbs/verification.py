@@ -13,7 +13,7 @@ from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
-from ltrobust_bench.evaluation.evaluator import BALL_TOLERANCE, evaluate_images, frozen
+from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Progress, Silent
@@ -69,6 +69,7 @@ def re_evaluate(
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
+        ball=task.ball,
         progress=progress,
     )
     robust = np.logical_and.reduce(list(verdict.bits.values()))
@@ -165,14 +166,13 @@ def try_examples(
     x, moved = to_unit(data.images), torch.from_numpy(found).to(where)
     if moved.shape != x.shape:
         raise UsageError(f"{examples}: images of shape {tuple(moved.shape)}, {tuple(x.shape)} is needed.")
-    distance = (moved.double() - x.double()).abs().flatten(1).amax(dim=1)
-    outside = (distance > task.epsilon + BALL_TOLERANCE) | (moved < 0).flatten(1).any(1) | (moved > 1).flatten(1).any(1)
-    if bool(outside.any()) or not bool(torch.isfinite(moved).all()):
+    distance, outside = task.ball.distance(moved, x), task.ball.left(moved, x, task.epsilon)
+    if bool(outside.any()):
         worst = int(distance.argmax())
         raise UsageError(
-            f"{examples}: {max(1, int(outside.sum()))} of {len(x)} images leave the ball or the box, the farthest is "
-            f"that of index {int(task.split.test[places[worst]])} at {float(distance[worst]):.6g} (epsilon "
-            f"{task.epsilon:.6g})."
+            f"{examples}: {int(outside.sum())} of {len(x)} images leave the ball or the box, the farthest is "
+            f"that of index {int(task.split.test[places[worst]])} at {task.ball.name} distance "
+            f"{float(distance[worst]):.6g} (epsilon {task.epsilon:.6g})."
         )
     with frozen(loaded.model):
         clean, robust = (

@@ -8,7 +8,11 @@ import pytest
 import torch
 from tiny import cases, close, network, tensor
 
-from ltrobust_bench.attacks import pgd
+from ltrobust_bench.attacks.cw import cw, margin
+from ltrobust_bench.attacks.fgsm import fgsm
+from ltrobust_bench.attacks.mim import mim
+from ltrobust_bench.attacks.pgd import pgd
+from ltrobust_bench.attacks.scaled_pgd import scaled_pgd
 
 
 def attack(case, function, **settings):
@@ -38,31 +42,31 @@ def steps(case):
 
 @pytest.mark.parametrize("case", cases("pgd"))
 def test_pgd(case):
-    attack(case, pgd.pgd, **steps(case))
+    attack(case, pgd, **steps(case))
 
 
 @pytest.mark.parametrize("case", cases("fgsm"))
 def test_fgsm(case):
-    attack(case, pgd.fgsm, step_size=case["options"].get("step_size"))
+    attack(case, fgsm, step_size=case["options"].get("step_size"))
 
 
 @pytest.mark.parametrize("case", cases("mim"))
 def test_mim(case):
-    attack(case, pgd.mim, decay=case["options"]["decay"], **steps(case))
+    attack(case, mim, decay=case["options"]["decay"], **steps(case))
 
 
 @pytest.mark.parametrize("case", cases("lsa"))
 def test_scaled_pgd(case):
-    attack(case, pgd.scaled_pgd, alphas=[case["options"]["alpha"]], **steps(case))
+    attack(case, scaled_pgd, alphas=[case["options"]["alpha"]], **steps(case))
 
 
 @pytest.mark.parametrize("case", cases("cw_loss"))
 def test_cw(case):
     if "network" in case["inputs"]:
-        attack(case, pgd.cw, kappa=case["options"]["kappa"], **steps(case))
+        attack(case, cw, kappa=case["options"]["kappa"], **steps(case))
         return
     logits = tensor(case, case["inputs"]["logits"], grad=True)
-    value = pgd.margin(logits, torch.tensor(case["inputs"]["labels"]), kappa=case["options"]["kappa"])
+    value = margin(logits, torch.tensor(case["inputs"]["labels"]), kappa=case["options"]["kappa"])
     reduce = {"robal.CWLoss": torch.mean, "at_bsl.cwloss": torch.sum, "robustlt.cw_loss": torch.sum}
     loss = reduce[case["options"]["function"]](value)
     close(case, "loss", loss)
@@ -72,4 +76,4 @@ def test_cw(case):
 def test_a_wrong_alpha_is_noticed():
     (case,) = cases("lsa", alpha=0.1)[0].values
     with pytest.raises(AssertionError):
-        attack(case, partial(pgd.scaled_pgd, alphas=[10.0]), **steps(case))
+        attack(case, partial(scaled_pgd, alphas=[10.0]), **steps(case))

@@ -7,8 +7,13 @@ import torch
 from torch import nn
 
 from ltrobust_bench.api import cross_entropy
-from ltrobust_bench.attacks import auto, pgd
+from ltrobust_bench.attacks.autoattack import AutoAttack, autoattack
+from ltrobust_bench.attacks.cw import cw
 from ltrobust_bench.attacks.engine import ascend, crafting_mode
+from ltrobust_bench.attacks.fgsm import fgsm
+from ltrobust_bench.attacks.mim import mim
+from ltrobust_bench.attacks.pgd import pgd
+from ltrobust_bench.attacks.scaled_pgd import scaled_pgd
 from ltrobust_bench.errors import UsageError
 
 EPSILON = 0.1
@@ -33,11 +38,11 @@ def images(n=6, seed=1, low=0.2, high=0.8, dtype=torch.float64):
 
 
 ATTACKS = {
-    "fgsm": lambda m, x, y, **k: pgd.fgsm(m, x, y, epsilon=EPSILON, **k),
-    "pgd": lambda m, x, y, **k: pgd.pgd(m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, **k),
-    "mim": lambda m, x, y, **k: pgd.mim(m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, **k),
-    "cw": lambda m, x, y, **k: pgd.cw(m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, kappa=50.0, **k),
-    "scaled-pgd": lambda m, x, y, **k: pgd.scaled_pgd(
+    "fgsm": lambda m, x, y, **k: fgsm(m, x, y, epsilon=EPSILON, **k),
+    "pgd": lambda m, x, y, **k: pgd(m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, **k),
+    "mim": lambda m, x, y, **k: mim(m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, **k),
+    "cw": lambda m, x, y, **k: cw(m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, kappa=50.0, **k),
+    "scaled-pgd": lambda m, x, y, **k: scaled_pgd(
         m, x, y, epsilon=EPSILON, step_size=EPSILON / 4, steps=10, alphas=[0.1, 0.5], **k
     ),
 }
@@ -82,7 +87,7 @@ def test_loss_rises_with_epsilon_and_steps(steps):
     model, (x, y) = net(), images(n=32)
 
     def loss(epsilon, steps):
-        found = pgd.pgd(model, x, y, epsilon=epsilon, step_size=epsilon / 4, steps=steps, start="none")
+        found = pgd(model, x, y, epsilon=epsilon, step_size=epsilon / 4, steps=steps, start="none")
         return cross_entropy(model(found), y).mean()
 
     assert loss(0.0, steps) <= loss(0.02, steps) <= loss(0.05, steps)
@@ -91,7 +96,7 @@ def test_loss_rises_with_epsilon_and_steps(steps):
 
 def test_epsilon_zero_changes_nothing():
     x, y = images()
-    assert torch.equal(pgd.pgd(net(), x, y, epsilon=0.0, step_size=0.1, steps=3), x)
+    assert torch.equal(pgd(net(), x, y, epsilon=0.0, step_size=0.1, steps=3), x)
 
 
 def test_positive_factor_per_image_is_inert_in_eval_mode():
@@ -109,7 +114,7 @@ def test_positive_factor_per_image_is_inert_in_eval_mode():
 def test_per_image_budget():
     x, y = images(n=4)
     epsilon = torch.tensor([0.0, 0.01, 0.05, 0.1], dtype=torch.float64)
-    found = pgd.pgd(net(), x, y, epsilon=epsilon, step_size=epsilon / 4, steps=20)
+    found = pgd(net(), x, y, epsilon=epsilon, step_size=epsilon / 4, steps=20)
     assert torch.allclose((found - x).abs().amax(dim=(1, 2, 3)), epsilon, atol=1e-9)
 
 
@@ -119,14 +124,14 @@ def test_mim_survives_a_zero_gradient():
             return torch.zeros(len(x), 2, dtype=x.dtype) + 0 * x.sum()
 
     x, y = images()
-    assert torch.equal(pgd.mim(Constant(), x, y, epsilon=0.1, step_size=0.1, steps=3, start="none"), x)
+    assert torch.equal(mim(Constant(), x, y, epsilon=0.1, step_size=0.1, steps=3, start="none"), x)
 
 
 def test_cw_keeps_a_success():
     """kappa = 0: once misclassified, the gradient is zero and the iterate stays."""
     model, (x, y) = Linear(), images()
     y = 1 - model(x).argmax(1)  # misclassified from the start
-    assert torch.equal(pgd.cw(model, x, y, epsilon=0.1, step_size=0.05, steps=5, kappa=0.0, start="none"), x)
+    assert torch.equal(cw(model, x, y, epsilon=0.1, step_size=0.05, steps=5, kappa=0.0, start="none"), x)
 
 
 def test_scaled_pgd_undoes_saturated_logits():
@@ -146,16 +151,16 @@ def test_scaled_pgd_undoes_saturated_logits():
     def robust(found):
         return (base(found).argmax(1) == y).float().mean()
 
-    plain = robust(pgd.pgd(Scaled(), x, y, **settings))
-    worst = robust(pgd.scaled_pgd(Scaled(), x, y, alphas=[0.001, 1.0], **settings))
-    honest = robust(pgd.pgd(base, x, y, **settings))
+    plain = robust(pgd(Scaled(), x, y, **settings))
+    worst = robust(scaled_pgd(Scaled(), x, y, alphas=[0.001, 1.0], **settings))
+    honest = robust(pgd(base, x, y, **settings))
     assert worst <= honest < plain
 
 
 def test_restarts_keep_the_first_success():
     model, (x, y) = net(), images(n=32)
     one, many = (
-        pgd.pgd(
+        pgd(
             model, x, y, epsilon=0.05, step_size=0.05, steps=1, restarts=r,
             generator=torch.Generator().manual_seed(0),
         )
@@ -196,7 +201,7 @@ def test_crafting_modes_treat_batch_norm_as_they_say(mode):
 def test_wrong_input_is_refused(change, says):
     arguments = {"x": torch.zeros(2, 3, 4, 4), "y": torch.zeros(2, dtype=torch.int64), "epsilon": 0.1, **change}
     with pytest.raises(UsageError, match=says):
-        pgd.pgd(net().float(), **arguments, step_size=0.1, steps=1)
+        pgd(net().float(), **arguments, step_size=0.1, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +209,7 @@ def test_wrong_input_is_refused(change, says):
 )
 def test_autoattack_with_few_classes(classes, name):
     """C - 1 targets from 4 classes on; below, no targeted DLR loss, and another name."""
-    assert auto.suite_name(classes) == name
+    assert AutoAttack.standard().named(classes) == name
     model, (x, y) = Linear(classes).float(), images(n=12, dtype=torch.float32)
     y = model(x).argmax(1)
     # A linear model: an image is robust exactly if every margin exceeds eps |w_y - w_k|_1 (away from the box).
@@ -215,7 +220,7 @@ def test_autoattack_with_few_classes(classes, name):
     epsilon = critical.median().item() + 1e-4
     assert epsilon < 0.2
     before = torch.get_rng_state()
-    found = auto.autoattack(model, x, y, epsilon=epsilon, steps=10, queries=20)
+    found = autoattack(model, x, y, epsilon=epsilon, steps=10, queries=20)
     assert torch.equal(before, torch.get_rng_state())
     assert (found - x).abs().max() <= epsilon + 2**-24
     robust = model(found).argmax(1) == y

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ltrobust_bench.api import Network, linear
-from ltrobust_bench.attacks import pgd
+from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.compute import winograd
 from ltrobust_bench.compute.stand_in import StandIn, norms_after
 from ltrobust_bench.errors import UsageError
@@ -94,8 +94,8 @@ def test_attacks_on_the_copy_are_attacks_on_the_network(name, kind):
     for got, expected in zip(seen(StandIn(net, x, kind)), seen(net), strict=True):
         assert (got - expected).abs().max() < 1e-12 * expected.abs().max()
     settings = {"epsilon": 0.1, "step_size": 0.025, "steps": 10, "start": "none"}
-    wanted = pgd.pgd(net, x, y, **settings)
-    assert torch.allclose(pgd.pgd(StandIn(net, x, kind), x, y, **settings), wanted, rtol=0, atol=1e-9)
+    wanted = pgd(net, x, y, **settings)
+    assert torch.allclose(pgd(StandIn(net, x, kind), x, y, **settings), wanted, rtol=0, atol=1e-9)
     assert not torch.allclose(wanted, x)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.numbers import number
 from ltrobust_bench.plan.run import Augmentation, RunSection
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.schema import Cost, Environment, Record, Result, Status, Work
-from ltrobust_bench.scores.bits import AUTOATTACK, pack
+from ltrobust_bench.scores.bits import pack
 
 TRAIN_COUNTS = [200, 143, 103, 74, 53, 38, 27, 19, 14, 10]
 
@@ -69,7 +70,7 @@ def synthetic_record(
     )
     packed = {name: pack(np.asarray(values, dtype=np.uint8), 1) for name, values in bits.items()}
     broken_by = None
-    auto = next((name for name in AUTOATTACK if name in bits), None)
+    auto = next((name for name in NAMES if name in bits), None)
     if auto is not None:
         broken = np.asarray(bits["clean"], dtype=bool) & ~np.asarray(bits[auto], dtype=bool)
         broken_by = pack(broken.astype(np.uint8), 3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ltrobust_bench.protocol import EvalAttack
+from ltrobust_bench.attacks.autoattack import AutoAttack
 
-SHORT = EvalAttack(
+SHORT = AutoAttack(
     name="autoattack", kind="autoattack", steps=6, restarts=1, targets=9, queries=30, p_init=0.8, rho=0.75
 )
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ltrobust_bench import verbs
 from ltrobust_bench.api import Network, TrainInfo
+from ltrobust_bench.attacks.pgd import PGD
 from ltrobust_bench.cards import methods
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
@@ -20,7 +21,7 @@ from ltrobust_bench.evaluation.analysis import QUANTILES, Answers, Classes, Conf
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.longtail import AffineLogits, CosineHead
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.protocol import EvalAttack, Suite
+from ltrobust_bench.protocol import Suite
 from ltrobust_bench.records.numbers import boundary_error, natural_error
 from ltrobust_bench.report.analysis_figures import (
     confusion_figure,
@@ -32,8 +33,8 @@ from ltrobust_bench.report.analysis_figures import (
 from ltrobust_bench.report.figures import WIDTHS, save
 
 CPU = torch.device("cpu")
-PGD = EvalAttack(name="pgd-20", kind="pgd", steps=20, step_size="epsilon/4", start="uniform", restarts=1)
-SUITE = Suite(seed=0, batch_size=4, attacks=[PGD])
+PGD20 = PGD(name="pgd-20", kind="pgd", steps=20, step_size="epsilon/4", start="uniform", restarts=1)
+SUITE = Suite(seed=0, batch_size=4, attacks=[PGD20])
 COUNTS = (50, 20, 5)
 WEIGHT = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 2.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.5]])
 BIAS = torch.tensor([0.0, 0.5, -50.0])
@@ -77,7 +78,7 @@ def rows(text):
 
 
 def test_margins_of_a_linear_model(known):
-    """Clean: the formula. Attacked: two classes are left, and PGD reaches the corner, epsilon |w_0 - w_1|_1 below."""
+    """Clean: the formula. Attacked: two classes are left, and PGD20 reaches the corner, epsilon |w_0 - w_1|_1 below."""
     z = logits()
     clean = np.stack([z[:4, 0] - z[:4, 1], z[4:8, 1] - z[4:8, 0], z[8:, 2] - z[8:, :2].max(axis=1)])
     assert known.margins.clean == pytest.approx(np.quantile(clean, QUANTILES, axis=1).T, abs=1e-4)
@@ -129,7 +130,7 @@ def test_each_image_is_passed_once_clean_once_per_step_and_once_attacked():
 
 
 def test_a_suite_without_pgd_is_refused():
-    with pytest.raises(UsageError, match="no PGD"):
+    with pytest.raises(UsageError, match="no PGD20"):
         look(Network(nn.Flatten(), linear()), suite=SUITE.model_copy(update={"attacks": []}))
 
 

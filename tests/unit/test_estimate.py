@@ -7,26 +7,25 @@ import pytest
 import torch
 from torch import nn
 
+from ltrobust_bench.attacks.apgd_ce import APGDCE
+from ltrobust_bench.attacks.autoattack import AutoAttack
+from ltrobust_bench.attacks.registry import standard_attacks
 from ltrobust_bench.data.loader import DeviceData
-from ltrobust_bench.evaluation.suite import SINGLE
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.protocol import EvalAttack
-from ltrobust_bench.training.estimate import attack_passes, estimate, evaluation_cost
+from ltrobust_bench.training.estimate import estimate, evaluation_cost
 from ltrobust_bench.training.trainer import train_plan
 
 CPU = torch.device("cpu")
-STANDARD = EvalAttack(
-    name="autoattack", kind="autoattack", steps=100, restarts=1, targets=9, queries=5000, p_init=0.8, rho=0.75
-)
+STANDARD = AutoAttack.standard()
 
 
 def test_autoattack_costs_what_its_four_attacks_cost_alone():
-    alone = {attack.kind: attack_passes(attack, 10) for attack in SINGLE}
+    alone = {name: attack.passes(10) for name, attack in standard_attacks().items()}
     assert alone["apgd-ce"] == alone["apgd-dlr"] == 100 and alone["apgd-t"] == alone["fab-t"] == 900
     assert alone["square"] == pytest.approx(5000 / 3)
-    del alone["apgd-dlr"]
-    assert attack_passes(STANDARD, 10) == pytest.approx(sum(alone.values()))
-    assert attack_passes(STANDARD, 3) == pytest.approx(100 * (1 + 2 * 2) + 5000 / 3)
+    del alone["apgd-dlr"], alone["autoattack"]
+    assert STANDARD.passes(10) == pytest.approx(sum(alone.values()))
+    assert STANDARD.passes(3) == pytest.approx(100 * (1 + 2 * 2) + 5000 / 3)
 
 
 class Sized(nn.Module):
@@ -48,7 +47,7 @@ def test_measuring_an_attack_passes_no_larger_batch_than_the_attack(fits):
     """A fast network would be given the whole test set at once, which no GPU can hold."""
     data = DeviceData.of(np.zeros((1000, 1, 8, 8), np.uint8), np.zeros(1000, np.int64), CPU)
     model = Sized(fits)
-    said = evaluation_cost(model, data, 10, [SINGLE[0]], batch_size=100)
+    said = evaluation_cost(model, data, 10, [APGDCE.standard()], batch_size=100)
     assert said.startswith("40,000 images forward and backward") and max(model.seen) == min(100, fits)
 
 

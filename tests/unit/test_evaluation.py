@@ -15,6 +15,10 @@ from torch import nn
 
 import ltrobust_bench as lt
 from ltrobust_bench import verbs
+from ltrobust_bench.attacks.apgd_ce import APGDCE
+from ltrobust_bench.attacks.fgsm import FGSM
+from ltrobust_bench.attacks.registry import read_attack
+from ltrobust_bench.attacks.scaled_pgd import ScaledPGD
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckFailed, CheckpointError, LTBenchError, UnknownNameError
@@ -23,7 +27,7 @@ from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.protocol import EvalAttack, Suite, load_protocol
+from ltrobust_bench.protocol import Suite, load_protocol
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import runs
@@ -33,8 +37,8 @@ SUITE = Suite(
     seed=0,
     batch_size=32,
     attacks=[
-        EvalAttack(name="fgsm", kind="fgsm", step_size="epsilon", start="none"),
-        EvalAttack(
+        FGSM(name="fgsm", kind="fgsm", step_size="epsilon", start="none"),
+        ScaledPGD(
             name="scaled", kind="scaled-pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1,
             alphas=[0.1, 10.0],
         ),
@@ -294,9 +298,9 @@ def test_impossible_models_are_one_line(trained, f, says):
 
 
 def test_an_attack_that_leaves_its_ball_is_refused(trained, monkeypatch):
-    from ltrobust_bench.attacks import pgd
+    from ltrobust_bench.attacks import fgsm
 
-    monkeypatch.setattr(pgd, "fgsm", lambda model, x, y, **_: (x + 0.11).clamp(0, 1))
+    monkeypatch.setattr(fgsm, "fgsm", lambda model, x, y, **_: (x + 0.11).clamp(0, 1))
     with pytest.raises(LTBenchError, match="left its ball"):
         attack(trained[0].model, trained[1])
 
@@ -355,7 +359,7 @@ def test_single_attacks_are_autoattacks_own(trained):
     """APGD-CE alone breaks what AutoAttack's first stage breaks; each stays in its ball and is named as asked."""
     loaded, task, _ = trained
     arguments = {"steps": 6, "restarts": 1, "rho": 0.75}
-    alone = [EvalAttack(name="apgd-ce", kind="apgd-ce", **arguments)]
+    alone = [APGDCE(name="apgd-ce", kind="apgd-ce", **arguments)]
     first = attack(loaded.model, task)
     only = attack(loaded.model, task, attacks=alone)
     assert np.array_equal(first.bits["clean"] & ~only.bits["apgd-ce"], first.broken_by == 1)
@@ -363,7 +367,8 @@ def test_single_attacks_are_autoattacks_own(trained):
         small = {"apgd-t": {"targets": 2}, "fab-t": {"targets": 2, "rho": None}}.get(name, {})
         if name == "square":
             small = {"steps": None, "rho": None, "queries": 20, "p_init": 0.8}
-        spec = EvalAttack(name=name, kind=name, **{**arguments, **small})
+        stated = {k: v for k, v in {**arguments, **small}.items() if v is not None}
+        spec = read_attack({"name": name, "kind": name, **stated})
         bits = attack(loaded.model, task, attacks=[spec]).bits
         assert not (bits[name] & ~bits["clean"]).any() and bits[name].sum() < bits["clean"].sum()
 

@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import nn
 
+from ltrobust_bench.attacks.autoattack import AutoAttack
+from ltrobust_bench.attacks.pgd import PGD
+from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute import forwards
 from ltrobust_bench.compute.memory import Splitting, out_of_memory
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.evaluation.observe import observe
-from ltrobust_bench.evaluation.suite import TRANSFER
 from ltrobust_bench.models.small import SmallNet
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.protocol import EvalAttack, Suite
+from ltrobust_bench.protocol import Suite
 from ltrobust_bench.training.trainer import Session
 from ltrobust_bench.verbs import load_model
 
@@ -100,8 +102,8 @@ def test_an_evaluation_that_is_split_has_the_same_verdict(graph):
         seed=0,
         batch_size=16,
         attacks=[
-            EvalAttack(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=2),
-            EvalAttack(
+            PGD(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=2),
+            AutoAttack(
                 name="autoattack", kind="autoattack", steps=5, restarts=1, targets=2, queries=10, p_init=0.8, rho=0.75
             ),
         ],
@@ -177,7 +179,7 @@ def test_a_second_model_that_attacks_are_crafted_on_is_split():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     model, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval() for _ in range(2))
     data = DeviceData.of(pixels, np.repeat(np.arange(10), 4), CPU)
-    terms = {"classes": 10, "epsilon": 0.1, "suite": Suite(seed=0, batch_size=40, attacks=[TRANSFER])}
+    terms = {"classes": 10, "epsilon": 0.1, "suite": Suite(seed=0, batch_size=40, attacks=[Transfer.standard()])}
     with torch.no_grad():
         data.labels = model(data.images / 255.0).argmax(1)
     whole, split = (evaluate_images(model, data, surrogate=m, **terms) for m in (other, Narrow(other, 5, graph=True)))
@@ -199,7 +201,7 @@ def test_what_is_observed_of_a_network_is_split():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    attack = EvalAttack(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1)
+    attack = PGD(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1)
     terms = {"classes": 10, "epsilon": 0.01, "suite": Suite(seed=0, batch_size=40, attacks=[attack])}
     data = DeviceData.of(pixels, np.repeat(np.arange(10), 4), CPU)
     whole, split = (observe(m, data, progress=Silent(), **terms) for m in (model, Narrow(model, 5, graph=True)))

@@ -78,7 +78,12 @@ def test_a_real_record_with_everything_is_sound_where_it_belongs():
 
 
 CASES = [
-    ("known-protocol", "run protocol", "digits-v1", "must be an installed protocol: digits-v0, ltr-linf-v1, smoke"),
+    (
+        "known-protocol",
+        "run protocol",
+        "digits-v1",
+        "must be an installed protocol: digits-l2-v0, digits-v0, ltr-",
+    ),
     ("known-protocol", "run protocol_digest", "0" * 64, "the digest of digits-v0 for digits-lt"),
     ("known-protocol", "run dataset", "cifar10-lt", "must be a data set of protocol digits-v0: digits-lt"),
     ("known-protocol", "run model", "resnet-18", "must be a registered network: preact-resnet18, resnet18, small"),
@@ -96,6 +101,7 @@ CASES = [
     ("recipe", "run recipe lr", 0.2, "must be 0.1, as protocol digits-v0 and card reat say in track fixed (got 0.2)"),
     ("recipe", "run recipe epochs", 120, "must be 60"),
     ("recipe", "run recipe attack steps", 20, "must be 10"),
+    ("terms", "run threat_model", "L2", "must be 'Linf'"),
     ("terms", "run epsilon", 0.1, "must be 0.15"),
     ("terms", "run augmentation flip", True, "must be False"),
     ("split", "run imbalance_ratio", 50.0, "must be [124, 80, 51, "),

@@ -28,7 +28,7 @@ from ltrobust_bench.report.figures.style import (
 )
 from ltrobust_bench.report.series import Series, SeriesGroup
 
-ABSCISSA = {"eps": "radius (pixel scale 0 to 1), PGD-20", "steps": "PGD steps"}
+ABSCISSA = {"eps": "{} radius (pixel scale 0 to 1), PGD-20", "steps": "PGD steps"}
 LETTERS = 28
 """Letters of a label in the legend."""
 
@@ -43,7 +43,7 @@ def curve_figure(curve: Curve, column: Column = "single") -> Figure:
         label = "all classes" if group == "balanced" else group
         if not np.isnan(values).any():
             axes.plot(curve.x, values, color=colour, marker=marker, markersize=3, linewidth=1.0, label=label)
-    _curve_axes(axes, curve.kind, np.asarray(curve.x), curve.epsilon)
+    _curve_axes(axes, curve.kind, np.asarray(curve.x), curve)
     axes.set_ylabel("accuracy (%)")
     axes.legend()
     return figure
@@ -61,7 +61,7 @@ def curves_figure(group: SeriesGroup, kind: Literal["eps", "steps"], column: Col
     for panel, (name, title) in zip(panels, columns.items(), strict=True):
         for i, series in enumerate(shown):
             _line(panel, series, series.values[name], i, marked=True)
-        _curve_axes(panel, kind, np.unique(np.concatenate([series.x for series in shown])), group.epsilon)
+        _curve_axes(panel, kind, np.unique(np.concatenate([series.x for series in shown])), group)
         panel.set_title(title, loc="left")
     panels[0].set_ylabel("accuracy (%)")
     return figure
@@ -126,14 +126,14 @@ def _line(panel: Axes, series: Series, values: np.ndarray, i: int, linestyle: st
         panel.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _curve_axes(axes: Axes, kind: str, x: np.ndarray, epsilon: float) -> None:
+def _curve_axes(axes: Axes, kind: str, x: np.ndarray, of: Curve | SeriesGroup) -> None:
     if kind == "steps":
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
     else:
-        axes.axvline(epsilon, color="0.5", linewidth=0.6, linestyle=":")
-        axes.annotate("protocol", (epsilon, 100), color="0.4", fontsize=6, xytext=(2, 0), textcoords="offset points")
-    axes.set_xlabel(ABSCISSA[kind])
+        axes.axvline(of.epsilon, color="0.5", linewidth=0.6, linestyle=":")
+        axes.annotate("protocol", (of.epsilon, 100), color="0.4", fontsize=6, xytext=(2, 0), textcoords="offset points")
+    axes.set_xlabel(ABSCISSA[kind].format(of.threat_model))
     axes.set_ylim(-2, 104)
     axes.grid(linewidth=0.3, alpha=0.5)

@@ -11,6 +11,8 @@ from typing import Any, get_args
 
 import numpy as np
 
+from ltrobust_bench.attacks.autoattack import BROKEN_BY
+from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.cards import Card, card_of, methods, plugins
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import Track, load_protocol
@@ -22,7 +24,6 @@ from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
 from ltrobust_bench.report.tables import METRICS, entries_cells
-from ltrobust_bench.scores.bits import BROKEN_BY
 from ltrobust_bench.scores.metrics import metrics_from_classes
 from ltrobust_bench.scores.reliability import Flag
 
@@ -174,6 +175,11 @@ class BoardView:
     board: Board
     lines: list[Line]
     switches: dict[str, str]
+
+    @property
+    def norm(self) -> str:
+        """The threat model as pages write it."""
+        return BALLS[self.board.key.threat_model].symbol
 
     @property
     def heading(self) -> str:
