@@ -43,6 +43,7 @@ from ltrobust_bench.training.step import Step, Trainee
 
 MONITOR_IMAGES = 128
 MONITOR_TIMES = 20
+"""At most, in a run."""
 HELD_OUT_IMAGES, HELD_OUT_STEPS = 500, 20
 """Held-out images that a run with a holdout is attacked on as it trains, at most, and PGD steps."""
 
@@ -258,7 +259,7 @@ class Session:
         self.cost.backwards += trainee.counter.backwards - before[1]
         self.cost.steps += self.plan.steps_per_epoch
         self.cost.seconds += time.monotonic() - began
-        if epoch == epochs or epoch % max(1, epochs // MONITOR_TIMES) == 0:
+        if epoch == epochs or epoch % -(-epochs // MONITOR_TIMES) == 0:
             row |= self._monitor()
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
