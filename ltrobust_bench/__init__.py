@@ -20,19 +20,23 @@ from ltrobust_bench._version import __version__
 from ltrobust_bench.errors import LTBenchError, UsageError
 
 if TYPE_CHECKING:
+    from ltrobust_bench.plan.request import Request
     from ltrobust_bench.records.schema import Record
     from ltrobust_bench.report import leaderboard
-    from ltrobust_bench.verbs import Evaluation, LoadedModel, evaluate, load_model, run, train
+    from ltrobust_bench.verbs import Evaluation, LoadedModel, Trials, evaluate, load_model, run, train, tune
 
 _WHERE = {
     "run": "ltrobust_bench.verbs",
     "train": "ltrobust_bench.verbs",
+    "tune": "ltrobust_bench.verbs",
     "evaluate": "ltrobust_bench.verbs",
     "load_model": "ltrobust_bench.verbs",
     "Evaluation": "ltrobust_bench.verbs",
     "LoadedModel": "ltrobust_bench.verbs",
+    "Trials": "ltrobust_bench.verbs",
     "leaderboard": "ltrobust_bench.report",
     "Record": "ltrobust_bench.records.schema",
+    "Request": "ltrobust_bench.plan.request",
 }
 
 __all__ = [
@@ -40,6 +44,8 @@ __all__ = [
     "LTBenchError",
     "LoadedModel",
     "Record",
+    "Request",
+    "Trials",
     "UsageError",
     "__version__",
     "evaluate",
@@ -47,6 +53,7 @@ __all__ = [
     "load_model",
     "run",
     "train",
+    "tune",
 ]
 
 

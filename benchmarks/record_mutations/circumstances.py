@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 
+from ltrobust_bench.plan.run import CUTS
 from ltrobust_bench.protocol import load_protocol
 from record_mutations.tools import Sample, another_seed, clear_a_bit, hexadecimal, more, mutation, sets
 
@@ -39,7 +40,8 @@ sets("reliability", "half an image", "reliability/accuracy_at_half", 0.0025, 1 /
 
 @mutation("status", "full")
 def a_reduced_run_among_full_ones(sample: Sample, rng: random.Random) -> None:
-    sample.raw["run"][rng.choice(["limit_train", "limit_test", "epochs"])] = rng.randint(10, 10**6)
+    cut = rng.choice(CUTS)
+    sample.raw["run"][cut] = "val" if cut == "holdout" else rng.randint(10, 10**6)
     sample.raw["status"]["reduced"] = True
 
 

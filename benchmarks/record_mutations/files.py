@@ -71,8 +71,8 @@ def a_field_is_missing(sample: Sample, rng: random.Random) -> None:
 
 
 OPTIONAL = {
-    "limit_train", "limit_test", "epochs", "overrides", "source_sha256", "base_key", "reliability", "base", "broken_by",
-    "clean_forward_before", "augment", "model", "gamma", "warmup_epochs",
+    "limit_train", "limit_test", "epochs", "holdout", "overrides", "source_sha256", "base_key", "reliability", "base",
+    "broken_by", "clean_forward_before", "augment", "model", "gamma", "warmup_epochs",
     *(f"{factor:g}" for factor in (0.25, 0.5, 1, 2, 4)),
 }  # fmt: skip
 """Keys that may be left out somewhere."""

@@ -12,6 +12,7 @@ from ltrobust_bench._version import __version__
 VERBS = {
     "run": "train a defense, attack it, write its record",
     "train": "train a defense only",
+    "tune": "try settings on held-out training images",
     "eval": "attack a finished network",
     "list": "methods, datasets, models, attacks, protocols",
     "show": "one method: paper, recipe, options, deviations",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltrobust_bench.cli.shared import (
+    FOLDER,
     console,
     metrics_table,
-    parse_settings,
     plan_options,
     progress_on,
+    requests,
     results_dir_option,
     set_threads,
 )
@@ -29,42 +30,45 @@ LONG = 12 * 3600
 
 
 @click.command(
-    epilog="Example: ltbench run --method reat --dataset digits-lt. Running the same command again goes on where an "
-    "interrupted run stopped, and reuses a finished one."
+    epilog="""\b
+    Example: ltbench run --method reat --dataset digits-lt
+             ltbench run --method at-bsl --dataset digits-lt --holdout val
+             ltbench run --method at-bsl --dataset digits-lt --tuned trials.json
+
+    Running the same command again goes on where an interrupted run stopped, and reuses a finished one."""
 )
 @plan_options
 @results_dir_option
 @click.option(
-    "--trials",
-    type=click.IntRange(0),
-    default=0,
-    help="Configurations tried before this one, for the record.",
+    "--tuned",
+    type=FOLDER,
+    metavar="FILE",
+    help="Take the settings that `ltbench tune` chose; the record says how many were tried.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
 def command(
-    method_names: tuple[str, ...],
-    seeds: tuple[int, ...],
-    settings: tuple[str, ...],
+    data_dir: Path | None,
     device: str,
     threads: int | None,
     runs_dir: Path,
     results_dir: Path,
-    trials: int,
+    tuned: Path | None,
     dry_run: bool,
-    **request: Any,
+    **asked: Any,
 ) -> None:
     """Train a defense, attack it with the protocol's suite, and write its record."""
     from ltrobust_bench.compute.device import choose_device
     from ltrobust_bench.files import make_folder
-    from ltrobust_bench.verbs import run_plan
+    from ltrobust_bench.verbs import run_plan, tuned_plan
 
     set_threads(threads)
     out, where = console(), choose_device(device)
-    plans = make_plans(out, where, method_names, seeds, settings, request)
+    # All are planned before the first is run, so that mistakes show at once.
+    plans = [tuned_plan(request, tuned, data_dir) for request in requests(out, where, **asked)]
     if not dry_run:
         make_folder(runs_dir)
         make_folder(results_dir)
-    for plan in plans:
+    for plan, trials in plans:
         print_plan(out, plan, where, runs_dir)
         if dry_run:
             continue
@@ -80,26 +84,6 @@ def command(
         print_record(out, record, runs_dir / plan.run.folder_name())
 
 
-def make_plans(
-    out: Console,
-    device: torch.device,
-    method_names: tuple[str, ...],
-    seeds: tuple[int, ...],
-    settings: tuple[str, ...],
-    request: dict[str, Any],
-) -> list[Plan]:
-    """One plan per method and seed; all are made before the first is run, so that mistakes show at once."""
-    from ltrobust_bench.compute.forwards import usable_policy
-    from ltrobust_bench.plan.make import make_plan
-
-    dataset, given = request.pop("dataset"), parse_settings(settings)
-    asked = {name: request.pop(name) for name in ("crafting", "compiled")}
-    request["policy"], notes = usable_policy(device, request["precision"], **asked)
-    for note in notes:
-        out.print(note, style="yellow", soft_wrap=True)
-    return [make_plan(m, dataset, seed=s, settings=given, **request) for m in method_names for s in seeds]
-
-
 def print_record(out: Console, record: Record, folder: Path | None) -> None:
     """A run's result, and where its record is."""
     from ltrobust_bench.records.numbers import flags_of, summary
@@ -107,7 +91,7 @@ def print_record(out: Console, record: Record, folder: Path | None) -> None:
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
     label = "+".join([run.method, *run.plugins])
-    title = f"{label} on {run.dataset} (IR {run.imbalance_ratio:g}, {run.model}, seed {run.seed}{reduced})"
+    title = f"{label} on {run.dataset} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
     rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
     print_flags(out, flags_of(record))
@@ -132,9 +116,10 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     folder = runs_dir / run.folder_name()
     label = "+".join([run.method, *run.plugins])
     out.print(f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}", style="bold")
+    tested = "test" if run.holdout is None else "held-out training"
     out.print(
-        f"  {plan.train_size} training images (IR {run.imbalance_ratio:g}: {max(run.train_counts)} to "
-        f"{min(run.train_counts)} a class), {sum(run.test_counts)} test images, {run.model}, seed {run.seed}, "
+        f"  {plan.train_size} training images (IR {run.ratio}: {max(run.train_counts)} to "
+        f"{min(run.train_counts)} a class), {sum(run.test_counts)} {tested} images, {run.model}, seed {run.seed}, "
         f"{run.threat_model} radius {run.epsilon:.4g}"
     )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
     from rich.table import Table
 
+    from ltrobust_bench.plan.request import Request
+    from ltrobust_bench.plan.run import Crafting
     from ltrobust_bench.progress import Progress
     from ltrobust_bench.scores.metrics import Metrics
 
@@ -73,9 +76,8 @@ split_options = options(
     ),
 )
 
-plan_options = options(
-    click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
-    click.option("--plugin", "plugin_names", multiple=True, help="Plug-in, e.g. awp or robustlt; repeatable."),
+request_options = options(
+    click.option("--plugin", "plugins", multiple=True, help="Plug-in, e.g. awp or robustlt; repeatable."),
     click.option("--dataset", "-d", required=True, help="Data set, e.g. digits-lt or cifar10-lt."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
                  help="fixed: one budget for all; paper: the authors' recipe."),
@@ -86,7 +88,8 @@ plan_options = options(
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
                  help="A method option or recipe setting, e.g. tail=off or attack.steps=5; repeatable."),
     click.option("--epochs", type=int, help="Another budget than the recipe's (a reduced run)."),
-    click.option("--limit-train", type=int, metavar="N", help="First N/C training images of each class (reduced)."),
+    click.option("--limit-train", type=int, metavar="N", 
+                 help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]),
                  help="Of training (default: the protocol's, fp32); a run in bf16 is not ranked."),
@@ -101,8 +104,41 @@ plan_options = options(
     runs_dir_option,
 )  # fmt: skip
 
+plan_options = options(
+    click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
+    click.option("--holdout", type=click.Choice(["val"]),
+                 help="val: train without a tenth of each class and test on it instead of the test set (reduced)."),
+    request_options,
+)  # fmt: skip
 
-def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
+
+def requests(
+    out: Console,
+    device: torch.device,
+    *,
+    method_names: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    crafting: Crafting,
+    compiled: bool,
+    **fields: Any,
+) -> list[Request]:
+    """One request for each method and seed of ``plan_options``; says what is to be said about how it is computed.
+
+    Raises:
+        UsageError: see :class:`Request`.
+    """
+    from ltrobust_bench.compute.forwards import usable_policy
+    from ltrobust_bench.plan.request import Request
+
+    policy, notes = usable_policy(device, fields["precision"], crafting, compiled)
+    for note in notes:
+        out.print(note, style="yellow", soft_wrap=True)
+    fields |= {"policy": policy, "settings": parse_settings(settings)}
+    return [Request(method, seed=seed, **fields) for method in method_names for seed in seeds]
+
+
+def parse_settings(settings: tuple[str, ...], option: str = "--set", example: str = "attack.steps=5") -> dict[str, str]:
     """``("tail=off",)`` as a mapping.
 
     Raises:
@@ -114,7 +150,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name or not value:
-            raise UsageError(f"--set {setting!r} is not NAME=VALUE; write for example --set attack.steps=5.")
+            raise UsageError(f"{option} {setting!r} is not NAME=VALUE; write for example {option} {example}.")
         parsed[name.strip()] = value.strip()
     return parsed
 

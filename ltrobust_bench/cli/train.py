@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.run import make_plans, print_plan
-from ltrobust_bench.cli.shared import console, plan_options, progress_on, set_threads
+from ltrobust_bench.cli.run import print_plan
+from ltrobust_bench.cli.shared import console, plan_options, progress_on, requests, set_threads
 
 
 @click.command(
@@ -16,13 +16,11 @@ from ltrobust_bench.cli.shared import console, plan_options, progress_on, set_th
 )
 @plan_options
 def command(
-    method_names: tuple[str, ...],
-    seeds: tuple[int, ...],
-    settings: tuple[str, ...],
+    data_dir: Path | None,
     device: str,
     threads: int | None,
     runs_dir: Path,
-    **request: Any,
+    **asked: Any,
 ) -> None:
     """Train a defense, without attacking it."""
     from ltrobust_bench.compute.device import choose_device
@@ -30,7 +28,7 @@ def command(
 
     set_threads(threads)
     out, where = console(), choose_device(device)
-    for plan in make_plans(out, where, method_names, seeds, settings, request):
+    for plan in [request.to_plan(data_dir) for request in requests(out, where, **asked)]:
         print_plan(out, plan, where, runs_dir)
         with progress_on(out) as progress:
             result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress)

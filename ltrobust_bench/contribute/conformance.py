@@ -16,7 +16,8 @@ from ltrobust_bench.api import Method, Plugin, TrainInfo
 from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import LTBenchError
-from ltrobust_bench.plan.make import Plan, make_plan
+from ltrobust_bench.plan.make import Plan
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training.step import Step
 from ltrobust_bench.training.trainer import Session, TrainingResult, train_plan
@@ -51,8 +52,8 @@ class Subject:
     def plan(self) -> Plan:
         """Two epochs on the embedded data set; a plug-in around plain adversarial training."""
         if self.card.kind == "plugin":
-            return make_plan("at", DATASET, protocol=PROTOCOL, plugin_names=[self.slug])
-        return make_plan(self.slug, DATASET, protocol=PROTOCOL)
+            return Request("at", DATASET, plugins=(self.slug,), protocol=PROTOCOL).to_plan()
+        return Request(self.slug, DATASET, protocol=PROTOCOL).to_plan()
 
     def build(self, options: Mapping[str, Any]) -> Method | Plugin:
         """The method's parts, or the plug-in, for the embedded data set."""

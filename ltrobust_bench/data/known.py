@@ -41,6 +41,7 @@ def known_split(
     test_per_class: int | None = None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    holdout: str | None = None,
 ) -> KnownSplit | None:
     """The split that :func:`ltrobust_bench.data.split.make_split` makes of a data set; None if nothing is known of it.
 
@@ -54,6 +55,7 @@ def known_split(
         "test_per_class": test_per_class,
         "limit_train": limit_train,
         "limit_test": limit_test,
+        "holdout": holdout,
     }
     if dataset in datasets and not datasets.get(dataset).folder:
         train_labels, test_labels = _packaged_labels(dataset)
@@ -66,13 +68,13 @@ def known_split(
     # In another order than the real labels, so that only the counts are the real split's.
     train_labels, test_labels = classes.repeat(facts["train_per_class"]), classes.repeat(facts["test_per_class"])
     split = make_split(train_labels, test_labels, ratio, profile, **terms)
-    whole = class_order == _order(facts) and limit_train is None
+    whole = class_order == _order(facts) and limit_train is None and holdout is None
     listed = {float(key): digest for key, digest in facts.get(profile, {}).items()} if whole else {}
     return KnownSplit(
         split.train_counts,
         split.test_counts,
         None if ratio is None else listed.get(ratio),
-        facts.get("test_index_sha256") if test_per_class is None and limit_test is None else None,
+        facts.get("test_index_sha256") if (test_per_class, limit_test, holdout) == (None, None, None) else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +45,17 @@ class Source:
             DataError: if some are not held.
         """
         return self.train_images[self.places(indices)]
+
+    def tested_on(self, indices: np.ndarray) -> Source:
+        """The same training set with some of its images in place of the test set.
+
+        Args:
+            indices: of the full training set, ordered by label.
+
+        Raises:
+            DataError: if some are not held.
+        """
+        return replace(self, test_images=self.train_pixels(indices), test_labels=self.train_labels[indices])
 
     def places(self, indices: np.ndarray) -> np.ndarray:
         """Where in ``train_images`` the images with these indices of the full training set are.

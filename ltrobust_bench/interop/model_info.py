@@ -34,7 +34,7 @@ def model_info(record: Record) -> dict[str, Any]:
     if "autoattack" not in record.attacks:
         raise RecordError("the record has no AutoAttack standard, which RobustBench reports.")
     paper = methods.get(run.method).card.paper
-    tail = f"imbalance ratio {run.imbalance_ratio:g}" if run.imbalance_ratio > 1 else "balanced"
+    tail = f"imbalance ratio {run.ratio}" if run.imbalance_ratio > 1 else "balanced"
     label = "+".join([run.method, *run.plugins])
     return {
         "link": f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else paper.url,

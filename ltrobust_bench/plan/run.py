@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
 
@@ -31,6 +32,14 @@ Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length
 Crafting = Literal["network", "folded", "winograd"]
 """On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
 such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
+
+
+Holdout = Literal["val"]
+"""What a run is tested on instead of the test set: ``val``, a tenth of each class of its training images."""
+
+
+CUTS = ("limit_train", "limit_test", "epochs", "holdout")
+"""Fields of a run that make it a reduced one."""
 
 
 class Augmentation(Strict):
@@ -83,6 +92,9 @@ class RunSection(Strict):
     base_key: Sha256 | None = Field(default=None, description="run key of the finished run it builds on")
     policy: Policy = Policy()
     threat_model: ThreatModel = Field(default="Linf", description="norm of the perturbations, in training and attacks")
+    holdout: Holdout | None = Field(
+        default=None, description="tested on so much of each class's training images, which it was not trained on"
+    )
 
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
@@ -95,14 +107,25 @@ class RunSection(Strict):
         return self
 
     @property
+    def cuts(self) -> dict[str, int | str]:
+        """What was cut by hand, by name (``CUTS``)."""
+        found = {name: getattr(self, name) for name in CUTS}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
     def reduced(self) -> bool:
         """Whether the run was cut short by hand; reduced runs never join a full board."""
-        return self.limit_train is not None or self.limit_test is not None or self.epochs is not None
+        return bool(self.cuts)
 
     @property
     def asked_ratio(self) -> float | None:
         """The imbalance ratio that the split was cut to; None: the data set kept its own."""
         return None if self.profile == "own" else self.imbalance_ratio
+
+    @property
+    def ratio(self) -> str:
+        """The imbalance ratio for titles, see :func:`ratio_text`."""
+        return ratio_text(self.imbalance_ratio, self.profile, self.train_counts, self.cuts)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,6 +155,20 @@ class RunSection(Strict):
         label = "+".join([self.method, *self.plugins])
         name = f"{self.model}-s{self.seed}-{self.key()[:8]}.json"
         return f"{self.protocol}/{self.dataset}-ir{self.imbalance_ratio:g}/{label}/{name}"
+
+
+def ratio_text(asked: float, profile: str, train_counts: Sequence[int], cuts: Iterable[str]) -> str:
+    """An imbalance ratio for titles: ``50``, or ``50 asked, 43.2 left`` where training images were cut by hand.
+
+    Args:
+        asked: the ratio that the split was cut to.
+        profile: of the split.
+        train_counts: images per class that are left.
+        cuts: names of what was cut, see ``CUTS``.
+    """
+    left = round(max(train_counts) / min(train_counts), 1)
+    cut = profile in ("exp", "step") and not {"limit_train", "holdout"}.isdisjoint(cuts)
+    return f"{asked:g} asked, {left:g} left" if cut and left != asked else f"{asked:g}"
 
 
 @lru_cache

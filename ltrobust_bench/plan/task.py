@@ -25,8 +25,6 @@ class Task:
     imbalance_ratio: float
     profile: str
     epsilon: float
-    limit_train: int | None
-    limit_test: int | None
 
     @property
     def ball(self) -> Ball:
@@ -47,9 +45,13 @@ def make_task(
     profile: str | None = None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    holdout: str | None = None,
     data_dir: Path | None = None,
 ) -> Task:
     """Read a data set and cut its split; what is not given is the protocol's.
+
+    With a holdout the test images of the task's source *are* the held-out training images: nothing that is given the
+    task can reach the test set.
 
     Raises:
         UsageError: for unknown names, a data set the protocol has no terms for, impossible ratios.
@@ -73,7 +75,10 @@ def make_task(
         test_per_class=terms_of.test_images_per_class,
         limit_train=limit_train,
         limit_test=limit_test,
+        holdout=holdout,
     )
+    if split.held_out is not None:
+        source = source.tested_on(split.held_out)
     if imbalance_ratio is None:
         imbalance_ratio = round(max(split.train_counts) / min(split.train_counts), 2)
     return Task(
@@ -85,6 +90,4 @@ def make_task(
         imbalance_ratio=imbalance_ratio,
         profile=profile,
         epsilon=number(terms.epsilon),
-        limit_train=limit_train,
-        limit_test=limit_test,
     )

@@ -227,8 +227,9 @@ def split(case: Case) -> Findings:
             case.protocol.test_images_per_class,
             run.limit_train,
             run.limit_test,
+            run.holdout,
         )
-        if known is None and run.profile in ("exp", "step") and run.limit_train is None:
+        if known is None and run.profile in ("exp", "step") and not {"limit_train", "holdout"} & run.cuts.keys():
             # Whatever the images are, the largest class fixes the others.
             counts = long_tailed_counts(max(run.train_counts), len(run.train_counts), run.imbalance_ratio, run.profile)
             yield from _equal("run.train_counts", run.train_counts, counts, "what profile and imbalance ratio give")
@@ -358,8 +359,7 @@ def full(case: Case) -> Findings:
     if case.place is None:
         return
     if case.run.reduced:
-        limits = {name: getattr(case.run, name) for name in ("limit_train", "limit_test", "epochs")}
-        cut = ", ".join(f"{name} {value}" for name, value in limits.items() if value is not None)
+        cut = ", ".join(f"{name} {value}" for name, value in case.run.cuts.items())
         yield finding("status.reduced", "reduced runs join no board", cut)
     if case.protocol is not None and case.protocol.status == "smoke":
         yield finding("run.protocol", "smoke tests join no board", case.run.protocol)

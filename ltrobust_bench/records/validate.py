@@ -265,7 +265,7 @@ def one_split(documents: Sequence[Document]) -> CommonFindings:
     groups: dict[tuple[object, ...], list[Document]] = defaultdict(list)
     for document in documents:
         run = document.record.run
-        limits = (run.limit_train, run.limit_test)
+        limits = (run.limit_train, run.limit_test, run.holdout)
         groups[
             run.protocol, run.protocol_digest, run.dataset, run.source_sha256, run.profile, run.asked_ratio, *limits
         ].append(document)

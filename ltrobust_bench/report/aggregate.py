@@ -23,8 +23,7 @@ from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.verify import LEVELS
 from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, ProtocolStatus
 from ltrobust_bench.report.compare import resolved_pairs
-from ltrobust_bench.scores.groups import rank_groups
-from ltrobust_bench.scores.intervals import Spread, effective_images, spreads
+from ltrobust_bench.scores.intervals import Spread, images_behind, spreads
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_classes
 from ltrobust_bench.scores.reliability import MEANINGS
 from ltrobust_bench.terms import canonical_digest
@@ -209,9 +208,7 @@ def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
 
 def _images(key: BoardKey) -> np.ndarray:
     """Test images behind each of ``METRICS``; NaN for those that are no proportion."""
-    tests = np.asarray(key.test_counts)
-    groups = {name: effective_images(tests[members]) for name, members in rank_groups(key.train_counts).items()}
-    known = {"overall": float(tests.sum()), "balanced": effective_images(tests), **groups}
+    known = images_behind(key.train_counts, key.test_counts)
     return np.asarray([known.get(name, np.nan) for name in METRICS])
 
 
@@ -302,7 +299,7 @@ def slug_of(key: BoardKey, status: str) -> str:
     parts = [key.protocol, *([key.protocol_digest[:8]] if status == "unknown" else [])]
     parts += [key.dataset, f"ir{key.imbalance_ratio:g}", *([key.profile] if key.profile != "exp" else [])]
     parts += [key.model, key.track]
-    parts += [f"{what}{n}" for what, n in zip(("train", "test", "epochs"), key.limits, strict=True) if n is not None]
+    parts += [f"{name.removeprefix('limit_')}{value}" for name, value in key.cuts]
     slug = re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
     return slug if len(slug) <= LONGEST_SLUG else f"{slug[:LONGEST_SLUG]}-{canonical_digest(list(key))[:8]}"
 

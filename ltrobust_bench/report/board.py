@@ -11,7 +11,7 @@ import numpy as np
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.data.registry import protocol_for
-from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.plan.run import RunSection, ratio_text
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.protocol.spec import Status
 from ltrobust_bench.records.schema import Level, Record
@@ -42,7 +42,7 @@ class BoardKey(NamedTuple):
     train_index_sha256: str
     test_index_sha256: str
     source_sha256: str | None
-    limits: tuple[int | None, int | None, int | None]
+    cuts: tuple[tuple[str, int | str], ...]
 
     @classmethod
     def of(cls, record: Record) -> BoardKey:
@@ -66,12 +66,17 @@ class BoardKey(NamedTuple):
             run.train_index_sha256,
             run.test_index_sha256,
             run.source_sha256,
-            (run.limit_train, run.limit_test, run.epochs),
+            tuple(run.cuts.items()),
         )
 
     @property
     def reduced(self) -> bool:
-        return any(limit is not None for limit in self.limits)
+        return bool(self.cuts)
+
+    @property
+    def ratio(self) -> str:
+        """The imbalance ratio for titles, see :func:`~ltrobust_bench.plan.run.ratio_text`."""
+        return ratio_text(self.imbalance_ratio, self.profile, self.train_counts, dict(self.cuts))
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class Board:
     def title(self) -> str:
         """One line: data, network, terms, and any reason not to take the numbers at face value."""
         k = self.key
-        ratio = f"imbalance ratio {k.imbalance_ratio:g}" + ("" if k.profile == "exp" else f" ({k.profile})")
+        ratio = f"imbalance ratio {k.ratio}" + ("" if k.profile == "exp" else f" ({k.profile})")
         text = f"{k.dataset}, {ratio}, {k.model}: protocol {k.protocol}, track {k.track}"
         return f"{text} [{'; '.join(self.warnings)}]" if self.warnings else text
 
@@ -196,7 +201,14 @@ def warnings_of(key: BoardKey, status: ProtocolStatus) -> list[str]:
     }
     texts = [found[status]] if status in found else []
     if key.reduced:
-        names = ("training images", "test images", "epochs")
-        cuts = [f"{n} {what}" for n, what in zip(key.limits, names, strict=True) if n is not None]
-        texts.append("reduced runs: " + ", ".join(cuts))
+        texts.append("reduced runs: " + ", ".join(CUT[name].format(value) for name, value in key.cuts))
     return texts
+
+
+CUT = {
+    "limit_train": "{} training images",
+    "limit_test": "{} test images",
+    "epochs": "{} epochs",
+    "holdout": "tested on held-out training images",
+}
+"""How a board says what was cut."""

@@ -237,7 +237,7 @@ def caption(table: PaperTable, marks: str) -> str:
     """What a reader must know of the numbers, in sentences; ``marks`` says how the best are marked."""
     key, board = table.board.key, table.board
     profile = "" if key.profile == "exp" else f" (profile {key.profile})"
-    terms = f"{key.dataset}, imbalance ratio {key.imbalance_ratio:g}{profile}, {key.model}"
+    terms = f"{key.dataset}, imbalance ratio {key.ratio}{profile}, {key.model}"
     parts = [
         f"Accuracy in per cent on {terms}, {_over_seeds(table.entries)}",
         f"Protocol {key.protocol} ({key.protocol_digest[:12]}), track {key.track}, {key.threat_model} radius "

@@ -6,11 +6,13 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import LTBenchError
-from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.run import CUTS, RunSection
 from ltrobust_bench.protocol import default_protocol, load_protocol
 from ltrobust_bench.protocol.spec import FOLDER, DatasetTerms
 from ltrobust_bench.records.schema import Record
@@ -24,20 +26,16 @@ def command(records: Sequence[Record]) -> str:
     number of threads, so these are named.
     """
     run, where = records[0].run, records[0].environment
-    words = ["ltbench", "run", "--method", run.method]
-    words += [word for slug in run.plugins for word in ("--plugin", slug)]
-    words += ["--dataset", _dataset(run.dataset)]
-    words += [word for name, value in _terms(run).items() for word in (f"--{name}", value)]
+    asked = Request.of(run)
+    words = ["ltbench", "run", "--method", asked.method]
+    words += [word for slug in asked.plugins for word in ("--plugin", slug)]
+    words += ["--dataset", _dataset(asked.dataset)]
+    words += [word for name, value in _terms(asked).items() for word in (f"--{name.replace('_', '-')}", value)]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
-    words += _policy(run)
-    for name, value in changed_settings(run).items():
-        if name == "precision":
-            continue
+    words += ["--compile"] if asked.policy.compile else []
+    settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
+    for name, value in settings.items():
         words += ["--set", f"{name}={'none' if value is None else value}"]
-    limits = {"epochs": run.epochs, "limit-train": run.limit_train, "limit-test": run.limit_test}
-    words += [word for name, value in limits.items() if value is not None for word in (f"--{name}", str(value))]
-    if trials := max(record.status.trials for record in records):
-        words += ["--trials", str(trials)]
     if where.device.endswith("(CPU)"):
         words += ["--device", "cpu", "--threads", str(where.threads)]
     return shlex.join(words)
@@ -57,29 +55,27 @@ def obstacles(run: RunSection) -> list[str]:
     return found + [f"plug-in {slug} is not installed" for slug in run.plugins if slug not in plugins]
 
 
-def _terms(run: RunSection) -> dict[str, str]:
-    """Track, protocol, split and network, where they are not those that a run without these options gets."""
+def _terms(asked: Request) -> dict[str, str]:
+    """What a run without these options does not get anyway, by the option's name."""
     usual: DatasetTerms | None = None
     protocol: str | None = None
     with suppress(LTBenchError):
-        usual = load_protocol(run.protocol).terms(run.dataset)
-        protocol = default_protocol(run.dataset)
-    asked = {
-        "track": (run.track, "fixed"),
-        "protocol": (run.protocol, protocol),
-        "imbalance-ratio": (_written(run.asked_ratio), _written(usual.imbalance_ratio) if usual else None),
-        "profile": (run.profile, usual.profile if usual else None),
+        usual = load_protocol(asked.protocol or "").terms(asked.dataset)
+        protocol = default_protocol(asked.dataset)
+    defaults: dict[str, Any] = {
+        "track": "fixed",
+        "protocol": protocol,
+        "imbalance_ratio": usual.imbalance_ratio if usual else None,
+        "profile": usual.profile if usual else None,
         # The recipe of track `paper` may prescribe a network.
-        "model": (run.model, usual.model if usual and run.track == "fixed" else None),
+        "model": usual.model if usual and asked.track == "fixed" else None,
+        "precision": None,
+        **dict.fromkeys(CUTS),
     }
-    return {name: value for name, (value, default) in asked.items() if value is not None and value != default}
-
-
-def _policy(run: RunSection) -> list[str]:
-    """How it is computed, where that is not the reference path."""
-    words = ["--precision", run.recipe.precision] if "precision" in run.overrides else []
-    words += ["--crafting", run.policy.crafting] if run.policy.crafting != "network" else []
-    return words + (["--compile"] if run.policy.compile else [])
+    terms = {name: getattr(asked, name) for name in defaults}
+    changed = {name: value for name, value in terms.items() if value is not None and value != defaults[name]}
+    changed |= {} if asked.policy.crafting == "network" else {"crafting": asked.policy.crafting}
+    return {name: str(value).removesuffix(".0") for name, value in changed.items()}
 
 
 def _protocol_digest(run: RunSection) -> str | None:
@@ -87,10 +83,6 @@ def _protocol_digest(run: RunSection) -> str | None:
         return protocol_for(run.dataset, run.protocol).digest(run.dataset)
     except LTBenchError:
         return None
-
-
-def _written(ratio: float | None) -> str | None:
-    return None if ratio is None else str(ratio).removesuffix(".0")
 
 
 def _dataset(name: str) -> str:

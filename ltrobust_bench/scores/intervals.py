@@ -9,6 +9,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ltrobust_bench.scores.groups import rank_groups
+
 
 def wilson(successes: ArrayLike, total: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval of a proportion (Wilson, JASA 22, 1927), without continuity correction.
@@ -109,6 +111,18 @@ def spreads(values: np.ndarray, seeds: Sequence[int], images: ArrayLike, lowest:
         parts = zip(spread.mean, spread.std, spread.low, spread.high, strict=True)
         found |= {int(method): Spread(*part) for method, part in zip(methods, parts, strict=True)}
     return [found[method] for method in range(len(seeds))]
+
+
+def images_behind(train_counts: Sequence[int], test_counts: Sequence[int]) -> dict[str, float]:
+    """Test images behind each metric that is a proportion: ``overall``, ``balanced`` and the groups that there are, see
+    :func:`effective_images`.
+
+    Args:
+        train_counts, test_counts: images per label.
+    """
+    tests = np.asarray(test_counts)
+    groups = {name: effective_images(tests[members]) for name, members in rank_groups(train_counts).items()}
+    return {"overall": float(tests.sum()), "balanced": effective_images(tests), **groups}
 
 
 def effective_images(counts: Sequence[int] | np.ndarray) -> float:

@@ -42,6 +42,9 @@ from ltrobust_bench.training.step import Step, Trainee
 
 MONITOR_IMAGES = 128
 MONITOR_TIMES = 20
+"""At most, in a run."""
+HELD_OUT_IMAGES, HELD_OUT_STEPS = 500, 20
+"""Held-out images that a run with a holdout is attacked on as it trains, at most, and PGD steps."""
 
 
 @dataclass
@@ -183,6 +186,9 @@ class Session:
         )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
+        self.held_out = None
+        if run.holdout is not None:
+            self.held_out = DeviceData.of(task.source.test_images, task.source.test_labels, device)
         self.loader = TrainLoader(
             self.data,
             method.sampler,
@@ -247,8 +253,8 @@ class Session:
         self.cost.backwards += trainee.counter.backwards - before[1]
         self.cost.steps += self.plan.steps_per_epoch
         self.cost.seconds += time.monotonic() - began
-        if epoch == epochs or epoch % max(1, epochs // MONITOR_TIMES) == 0:
-            row["train_clean"], row["train_robust"] = self._monitor()
+        if epoch == epochs or epoch % -(-epochs // MONITOR_TIMES) == 0:
+            row |= self._monitor()
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
 
@@ -261,20 +267,37 @@ class Session:
             group["lr"] = rate
         return rate
 
-    def _monitor(self) -> tuple[float, float]:
-        """Clean and PGD accuracy on a fixed slice of *training* images, spread evenly over the set."""
-        chosen = torch.linspace(0, len(self.data) - 1, min(MONITOR_IMAGES, len(self.data)), device=self.device).long()
-        x, y = to_unit(self.data.images[chosen]), self.data.labels[chosen]
-        network, spec = Splitting(self.trainee.network.eval()), self.trainee.recipe.attack
+    def _monitor(self) -> dict[str, float]:
+        """Clean and PGD accuracy on some *training* images under the recipe's attack, and of a run with a holdout also
+        on some held-out images, under PGD-20 of the evaluation's radius. The network is as it is trained, without the
+        method's form of inference."""
+        run, spec = self.plan.run, self.trainee.recipe.attack
+        found = {}
+        found["train_clean"], found["train_robust"] = self._accuracy(
+            self.data, MONITOR_IMAGES, float(spec.epsilon), float(spec.step_size), max(spec.steps, 1)
+        )
+        if self.held_out is not None:
+            found["val_clean"], found["val_robust"] = self._accuracy(
+                self.held_out, HELD_OUT_IMAGES, run.epsilon, run.epsilon / 4, HELD_OUT_STEPS
+            )
+        return found
+
+    def _accuracy(
+        self, data: DeviceData, most: int, epsilon: float, step_size: float, steps: int
+    ) -> tuple[float, float]:
+        """Clean and PGD accuracy on at most so many images, spread evenly over a set."""
+        chosen = torch.linspace(0, len(data) - 1, min(most, len(data)), device=self.device).long()
+        x, y = to_unit(data.images[chosen]), data.labels[chosen]
+        network = Splitting(self.trainee.network.eval())
 
         def attack() -> Tensor:
             return pgd(
                 network,
                 x,
                 y,
-                epsilon=float(spec.epsilon),
-                step_size=float(spec.step_size),
-                steps=max(spec.steps, 1),
+                epsilon=epsilon,
+                step_size=step_size,
+                steps=steps,
                 ball=self.trainee.ball,
                 generator=seeded(self.plan.run.seed, "monitor", 0, self.device),
             )
@@ -334,9 +357,9 @@ class Session:
 
 def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, ["epoch", "lr", "loss", "train_clean", "train_robust"], lineterminator="\n", restval=""
-    )
+    columns = ["epoch", "lr", "loss", "train_clean", "train_robust"]
+    columns += [name for name in ("val_clean", "val_robust") if rows and name in rows[-1]]
+    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

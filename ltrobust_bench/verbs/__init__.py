@@ -1,4 +1,4 @@
-"""The verbs as functions: run, train, evaluate, load_model. ``ltbench`` is a thin shell around them."""
+"""The verbs as functions: run, train, tune, evaluate, load_model. ``ltbench`` is a thin shell around them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.verbs.evaluations import Search, analyse, attack_model, curve, evaluate, suite_attacks
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, task_of
 from ltrobust_bench.verbs.runs import file_record, finish_run, run, run_plan, train
+from ltrobust_bench.verbs.tuning import Trials, read_trials, tune, tuned_plan
 
 __all__ = [
     "Evaluation",
     "LoadedModel",
     "Search",
+    "Trials",
     "analyse",
     "attack_model",
     "curve",
@@ -18,9 +20,12 @@ __all__ = [
     "file_record",
     "finish_run",
     "load_model",
+    "read_trials",
     "run",
     "run_plan",
     "suite_attacks",
     "task_of",
     "train",
+    "tune",
+    "tuned_plan",
 ]

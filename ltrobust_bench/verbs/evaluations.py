@@ -248,6 +248,13 @@ def _subject(
         own = loaded.run
         if dataset is not None and dataset != own.dataset:
             raise CheckpointError(f"{model} was trained on {own.dataset}, not on {dataset}.")
+        if own.holdout is not None:
+            if (imbalance_ratio, profile) != (None, None):
+                raise UsageError(
+                    f"{model} was trained on a part of its split and is tested on the rest: leave imbalance ratio and "
+                    f"profile out."
+                )
+            terms["holdout"] = own.holdout
         dataset, protocol = own.dataset, protocol or own.protocol
         imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
         module: nn.Module = loaded.model

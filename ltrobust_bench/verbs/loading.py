@@ -11,8 +11,9 @@ from torch import nn
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.plan.task import Task, make_task
+from ltrobust_bench.plan.task import Task
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.terms import first_problem
@@ -76,15 +77,7 @@ def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
     Raises:
         CheckpointError: if the protocol or the split has changed since.
     """
-    task = make_task(
-        section.dataset,
-        protocol=section.protocol,
-        imbalance_ratio=section.asked_ratio,
-        profile=section.profile,
-        limit_train=section.limit_train,
-        limit_test=section.limit_test,
-        data_dir=data_dir,
-    )
+    task = Request.of(section).task(data_dir)
     if task.protocol.digest(section.dataset) != section.protocol_digest:
         raise CheckpointError(f"protocol {section.protocol} has changed since this network was trained under it.")
     for part, then, now in (

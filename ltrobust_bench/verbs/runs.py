@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ltrobust_bench._version import __version__
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.files import make_folder
-from ltrobust_bench.plan.make import Plan, make_plan
+from ltrobust_bench.plan.make import Plan
+from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
@@ -23,57 +23,62 @@ from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 from ltrobust_bench.verbs.evaluations import attack_model
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
+from ltrobust_bench.verbs.tuning import tuned_plan
 
 RUNS, RESULTS = Path("runs"), Path("results")
 
 
+@takes_request
 def train(
-    method: str,
-    dataset: str,
+    request: Request,
     *,
+    data_dir: Path | None = None,
     runs_dir: Path | str = RUNS,
     device: str = "auto",
     progress: Progress | None = None,
-    **request: Any,
 ) -> TrainingResult:
     """Train a defense; going on where an interrupted call of the same run stopped.
 
     Args:
-        method, dataset: names, see ``ltbench list``.
+        request: what is asked for, or its method, data set and other fields: see :class:`Request`.
+        data_dir: folder or archive of the data set.
         runs_dir: where run folders live.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: what to report to; default: nothing.
-        **request: see :func:`ltrobust_bench.plan.make_plan` (protocol, track, seed, settings, ...).
 
     Returns:
         Path of the finished network, its cost and history.
+
+    Example: ``train("at", "digits-lt", seed=1)``
     """
-    plan = make_plan(method, dataset, **request)
+    plan = request.to_plan(data_dir)
     return train_plan(plan, Path(runs_dir) / plan.run.folder_name(), choose_device(device), progress)
 
 
+@takes_request
 def run(
-    method: str,
-    dataset: str,
+    request: Request,
     *,
+    tuned: Path | str | None = None,
+    data_dir: Path | None = None,
     runs_dir: Path | str = RUNS,
     results_dir: Path | str | None = RESULTS,
     device: str = "auto",
-    trials: int = 0,
     progress: Progress | None = None,
-    **request: Any,
 ) -> Record:
     """Train a defense, attack it with the protocol's suite, and write its record.
 
     A finished run is not repeated: its record is read and returned.
 
     Args:
+        tuned: what :func:`~ltrobust_bench.verbs.tuning.tune` wrote; its settings are taken, and the record says how
+            many were tried.
         results_dir: where full (not reduced) records are filed, below ``records/``; None: only in the run folder.
-        trials: configurations tried on a validation split before this one, for the record.
         others: see :func:`train`.
     """
+    plan, trials = tuned_plan(request, tuned, data_dir)
     return run_plan(
-        make_plan(method, dataset, **request),
+        plan,
         runs_dir=Path(runs_dir),
         results_dir=None if results_dir is None else Path(results_dir),
         device=choose_device(device),
@@ -118,7 +123,7 @@ def finish_run(
         folder: its run folder, which keeps the evaluation's state (so that it can go on) and the record; a finished
             record there is reused. None: the record is only filed.
         results_dir: where full records are filed; None: nowhere.
-        trials: configurations tried on a validation split before this run.
+        trials: configurations tried on held-out images before this run.
         again: attack again although there is a record.
         search: what the attacks climb; the network itself confirms every success.
 
@@ -137,9 +142,12 @@ def finish_run(
                 record = own_record(path, loaded)
                 other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
                 progress.note(f"already finished: reusing {path}{other}")
+                if record.status.trials < trials:  # it was run before its settings were found again by tuning
+                    record = record.model_copy(update={"status": record.status.model_copy(update={"trials": trials})})
+                    write_record(record, path)
             else:
                 if path.exists():
-                    trials = read_record(path).status.trials
+                    trials = max(trials, read_record(path).status.trials)
                 record = _evaluate(loaded, task, state, progress, trials, search)
                 write_record(record, path)
                 state.unlink(missing_ok=True)

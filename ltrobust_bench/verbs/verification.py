@@ -15,7 +15,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Environment, Record
@@ -91,24 +91,8 @@ def retrain(
     Raises:
         RecordError: if the installed package would do another run (another protocol, card, split).
     """
-    run = record.run
-    given = run.options | run.overrides
-    plan = make_plan(
-        run.method,
-        run.dataset,
-        protocol=run.protocol,
-        track=run.track,
-        imbalance_ratio=run.asked_ratio,
-        profile=run.profile,
-        model=run.model,
-        seed=run.seed,
-        settings={name: value for name, value in given.items() if value is not None and name != "precision"},
-        plugin_names=run.plugins,
-        data_dir=data_dir,
-        precision=run.recipe.precision if "precision" in run.overrides else None,
-        policy=run.policy,
-    )
-    if plan.run.key() != run.key():
+    plan = Request.of(record.run).to_plan(data_dir)
+    if plan.run.key() != record.run.key():
         raise RecordError(
             f"record {record.id} cannot be trained again: the installed protocol, card or data give another run."
         )

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.cli.run import command as run
-from ltrobust_bench.cli.run import make_plans
+from ltrobust_bench.cli.shared import requests
 from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
@@ -188,11 +188,10 @@ def read_back(text):
     words = shlex.split(text)
     assert words[:2] == ["ltbench", "run"]
     asked = run.make_context("run", words[2:]).params
-    for name in ("device", "threads", "runs_dir", "results_dir", "trials", "dry_run"):
+    for name in ("data_dir", "device", "threads", "runs_dir", "results_dir", "tuned", "dry_run"):
         asked.pop(name)
-    chosen = [asked.pop(name) for name in ("method_names", "seeds", "settings")]
-    (plan,) = make_plans(Console(), torch.device("cpu"), *chosen, asked)
-    return plan.run
+    (request,) = requests(Console(), torch.device("cpu"), **asked)
+    return request.to_plan().run
 
 
 def test_commands_repeat_the_runs():

@@ -17,7 +17,7 @@ OTHERS = [
     ("at", {"profile": "balanced"}),
     ("at", {"profile": "own"}),
     ("selfdistill", {"profile": "step", "imbalance_ratio": 10}),
-    ("crt", {"plugin_names": ["awp", "robustlt"]}),
+    ("crt", {"plugins": ["awp", "robustlt"]}),
     ("reat", {"settings": STATED}),
 ]
 RUNS = [(m, SHORT | {"track": track}) for m in methods.names() for track in ("fixed", "paper")]

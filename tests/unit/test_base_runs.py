@@ -96,7 +96,7 @@ def test_budget_over_both_runs(slug):
 def test_the_base_is_the_same_run_for_all_and_follows_the_plug_ins():
     keys = {make_plan(slug, "digits-lt", seed=1).run.base_key for slug in ("crt", "lws", "tau-norm")}
     assert keys == {make_plan("at", "digits-lt", seed=1).run.key()}
-    plugged = make_plan("tau-norm", "digits-lt", plugin_names=["awp"], settings={"awp.gamma": 0.02})
+    plugged = make_plan("tau-norm", "digits-lt", plugins=["awp"], settings={"awp.gamma": 0.02})
     assert plugged.base.run.plugins == ["awp"] and plugged.base.run.options["awp.gamma"] == 0.02
     tuned = make_plan("crt", "digits-lt", settings={"lr": 0.01})
     assert tuned.run.recipe.lr == 0.01 and tuned.base.run.recipe.lr == 0.1

@@ -13,8 +13,15 @@ from ltrobust_bench.data import known
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, crop_and_flip
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.data.sources import load_source
-from ltrobust_bench.data.split import first_of_each_class, long_tailed_counts, long_tailed_indices, make_split
+from ltrobust_bench.data.split import (
+    first_of_each_class,
+    long_tailed_counts,
+    long_tailed_indices,
+    make_split,
+    proportional_counts,
+)
 from ltrobust_bench.errors import DataError, UsageError
+from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.randomness import derive_seed
 
@@ -24,6 +31,10 @@ TABLE = {  # methods.md 10.1
     50: [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100],
     100: [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50],
 }
+
+DIGITS_HOLDOUT = ("ee0634c5498fd3fe", "468c16f0facf63c8")
+CIFAR10_HOLDOUT = ("876881b7a344a1b1", "4eebe864e49d9518")
+"""First digits of the digests of what is trained on and what is held out, at the usual imbalance ratio."""
 
 
 @pytest.mark.parametrize("ratio", TABLE)
@@ -63,13 +74,79 @@ def test_subsets_are_nested_over_ratios():
     assert small < large
 
 
-def test_limits_take_the_first_of_each_class():
+def test_a_test_limit_takes_the_first_of_each_class():
     labels = np.repeat(np.arange(3), [10, 6, 2])
     chosen = first_of_each_class(labels, np.arange(18)[::-1].copy(), 12)
     assert [list(labels[chosen]).count(c) for c in range(3)] == [4, 4, 2]
     assert chosen[0] == 9  # in the order given
     with pytest.raises(UsageError, match="use 3 or more"):
         first_of_each_class(labels, np.arange(18), 2)
+
+
+@pytest.mark.parametrize("counts", [TABLE[50], TABLE[100], [124, 88, 63, 45, 32, 23, 16, 12, 8, 6], [40] * 7, [9, 1]])
+def test_a_training_limit_keeps_the_proportions(counts):
+    for limit in (len(counts), 50, 97, 1000, sum(counts) - 1, sum(counts)):
+        if not len(counts) <= limit <= sum(counts):
+            continue
+        cut = proportional_counts(counts, limit)
+        share = cut[0] / counts[0]
+        assert sum(cut) <= limit and min(cut) >= 1
+        assert all(
+            new == 1 or share * old - 1 < new <= share * old + 1e-9 for new, old in zip(cut, counts, strict=True)
+        )
+        more = [max(1, old * (cut[0] + 1) // counts[0]) for old in counts]
+        assert cut == counts or sum(more) > limit  # no larger share fits
+    assert proportional_counts(counts, sum(counts)) == counts
+    with pytest.raises(UsageError, match=f"use {len(counts)} or more"):
+        proportional_counts(counts, len(counts) - 1)
+
+
+def test_a_training_limit_takes_the_first_in_selection_order():
+    source = load_source(datasets.get("digits-lt"))
+    whole, cut = (make_split(source.train_labels, source.test_labels, 20, limit_train=n) for n in (None, 100))
+    assert cut.train_counts == [30, 21, 15, 10, 7, 5, 3, 2, 1, 1]
+    starts = np.cumsum([0, *whole.train_counts])
+    wanted = [whole.train[start : start + n] for start, n in zip(starts, cut.train_counts, strict=False)]
+    assert cut.train.tolist() == np.concatenate(wanted).tolist()
+
+
+def check_holdout(source, ratio):
+    """A tenth of each class of the draw, and the rest is trained on; returns the digests of both."""
+    draw, split = (make_split(source.train_labels, source.test_labels, ratio, holdout=h) for h in (None, "val"))
+    held, labels = split.held_out, source.train_labels
+    assert sorted([*held, *split.train]) == sorted(draw.train) and not set(held) & set(split.train)
+    assert split.test_counts == [max(1, n // 10) for n in draw.train_counts] == np.bincount(labels[held]).tolist()
+    order = [draw.train.tolist().index(i) for i in held]
+    assert order == sorted(order) and (np.diff(labels[held]) >= 0).all()
+    again = make_split(source.train_labels, source.test_labels, ratio, holdout="val", limit_train=60)
+    assert again.held_out.tolist() == held.tolist() and again.test_sha256 == split.test_sha256 != draw.test_sha256
+    return split.train_sha256[:16], split.test_sha256[:16]
+
+
+def test_a_holdout_is_a_tenth_of_each_class_of_the_draw():
+    assert check_holdout(load_source(datasets.get("digits-lt")), 20) == DIGITS_HOLDOUT
+
+
+def test_the_holdout_of_real_cifar10(cifar10_folder):
+    source = load_source(datasets.get("cifar10-lt"), cifar10_folder)
+    assert check_holdout(source, 50) == CIFAR10_HOLDOUT
+
+
+def test_a_class_of_one_image_has_none_to_hold_out():
+    labels = np.repeat(np.arange(3), 100)
+    with pytest.raises(UsageError, match="class 2 has 1 training image.*lower --imbalance-ratio"):
+        make_split(labels, labels, 100, holdout="val")
+
+
+def test_a_task_with_a_holdout_holds_no_test_image():
+    whole, task = (make_task("digits-lt", holdout=holdout) for holdout in (None, "val"))
+    test = {image.tobytes() for image in whole.source.test_images}
+    train = {image.tobytes() for image in whole.source.train_images}
+    seen = {image.tobytes() for image in task.source.test_images}
+    assert seen <= train and not seen & test and len(task.source.test_images) == 39
+    assert (
+        task.source.test_labels[task.split.test].tolist() == np.repeat(np.arange(10), task.split.test_counts).tolist()
+    )
 
 
 def test_digits_split_is_held_out_and_balanced():

@@ -202,6 +202,7 @@ def test_runs_that_build_on_their_own_seeds_run_are_one_entry():
         {"limit_test": 200},
         {"limit_train": 100},
         {"epochs": 3},
+        {"holdout": "val"},
         {"train_index_sha256": "d" * 64},
         {"test_index_sha256": "d" * 64},
     ],
@@ -210,6 +211,14 @@ def test_boards_never_mix(other):
     built = boards([synthetic_record(), synthetic_record(method="b", **other)])
     assert [len(board.entries) for board in built] == [1, 1]
     assert len({board.slug for board in built}) == 2
+
+
+def test_titles_say_what_was_cut_and_which_imbalance_is_left():
+    cut = {"limit_train": 450, "train_counts": [200, 143, 103, 74, 53, 38, 27, 19, 14, 8]}
+    (whole,), (board,) = boards([synthetic_record()]), boards([synthetic_record(**cut, holdout="val")])
+    assert whole.title.startswith("digits-lt, imbalance ratio 20, small")
+    assert board.title.startswith("digits-lt, imbalance ratio 20 asked, 25 left, small") and board.key.reduced
+    assert "reduced runs: 450 training images, tested on held-out training images" in board.title
 
 
 def test_runs_without_an_attack_have_a_board_of_their_own():

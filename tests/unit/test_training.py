@@ -46,11 +46,11 @@ def digest(result):
 
 def test_budget_is_epochs_times_steps_whatever_the_last_batch(tmp_path):
     p = plan(epochs=3)
-    assert p.train_size == 94 and p.steps_per_epoch == 2
+    assert p.train_size == 95 and p.steps_per_epoch == 2
     result = train_plan(p, tmp_path, CPU)
     assert result.cost.steps == p.budget == 6
     # Each step: 2 attack steps and one outer forward and backward.
-    assert result.cost.forwards == result.cost.backwards == result.forwards_here == 3 * 94 * 3
+    assert result.cost.forwards == result.cost.backwards == result.forwards_here == 3 * 95 * 3
     dropping = plan(settings={"drop_last": "true"})
     assert dropping.steps_per_epoch == 1
     assert train_plan(dropping, tmp_path / "drop", CPU).cost.forwards == 4 * 64 * 3
@@ -58,9 +58,9 @@ def test_budget_is_epochs_times_steps_whatever_the_last_batch(tmp_path):
 
 def test_a_last_batch_of_one_image_is_dropped(tmp_path):
     """Batch norm has no statistics of one value (ResNet-18 ends in 1x1 maps on 8x8 images)."""
-    p = plan("at", model="resnet18", epochs=1, limit_train=70, settings={"batch_size": 17, "attack.steps": 1})
-    assert p.train_size == 69 == 4 * 17 + 1 and p.steps_per_epoch == 4
-    assert train_plan(p, tmp_path, CPU).cost.steps == 4
+    p = plan("at", model="resnet18", epochs=1, limit_train=70, settings={"batch_size": 23, "attack.steps": 1})
+    assert p.train_size == 70 == 3 * 23 + 1 and p.steps_per_epoch == 3
+    assert train_plan(p, tmp_path, CPU).cost.steps == 3
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -130,7 +130,7 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(trainer, "build_network", counting)
-    monkeypatch.setattr(trainer.Session, "_monitor", lambda self: (0.0, 0.0))
+    monkeypatch.setattr(trainer.Session, "_monitor", lambda self: {"train_clean": 0.0, "train_robust": 0.0})
     result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
     assert result.cost.forwards == counter.forwards == 94 * 5
     assert result.cost.backwards == counter.backwards == 94 * 4
@@ -233,3 +233,17 @@ def test_paper_track_runs_the_official_forwards(tmp_path):
     assert p.run.recipe.attack.epsilon == pytest.approx(0.031 * 0.15 / (8 / 255))
     weights, _ = ckpt.read_model(train_plan(p, tmp_path, CPU).model_path)
     assert weights["backbone.norms.0.num_batches_tracked"] == 4 * p.steps_per_epoch
+
+
+def test_a_run_with_a_holdout_is_watched_on_it_at_most_20_times(tmp_path):
+    p = plan("at", epochs=39, limit_train=None, holdout="val", settings={"attack.steps": 1})
+    history = train_plan(p, tmp_path, CPU).history
+    watched = [row["epoch"] for row in history if "val_robust" in row]
+    assert len(watched) == 20 and watched[-1] == 39
+    last = history[-1]
+    # 39 images are held out, so these are shares of 39, and nothing is robust that is not clean.
+    assert last["val_robust"] <= last["val_clean"] and last["val_clean"] * 39 == pytest.approx(
+        round(last["val_clean"] * 39)
+    )
+    header, *rows = (tmp_path / "training.csv").read_text().splitlines()
+    assert header.endswith("train_robust,val_clean,val_robust") and len(rows) == 39

@@ -195,10 +195,10 @@ def test_the_suite_is_the_protocols():
         assert found.rule == "terms" and "exactly the attacks autoattack, cw-20, fgsm" in found.allowed
 
 
-@pytest.mark.parametrize("limit", ["limit_train", "limit_test", "epochs"])
+@pytest.mark.parametrize("limit", ["limit_train", "limit_test", "epochs", "holdout"])
 def test_reduced_runs_join_no_board_but_are_sound_elsewhere(limit):
     raw = raw_of()
-    raw["run"][limit], raw["status"]["reduced"] = 30, True
+    raw["run"][limit], raw["status"]["reduced"] = "val" if limit == "holdout" else 30, True
     if limit == "epochs":
         raw["run"]["recipe"]["epochs"], raw["cost"]["optimizer_steps"] = 30, 210
     record = seal(raw)
@@ -276,11 +276,20 @@ def test_cifar10_is_checked_without_its_images():
     assert known_split("folder-photos-32px", None, "own") is None
 
 
-def test_known_splits_of_packaged_data_are_the_real_ones():
-    split = make_task("digits-lt", imbalance_ratio=7, profile="step", limit_train=80, limit_test=30).split
-    known = known_split("digits-lt", 7.0, "step", limit_train=80, limit_test=30)
+@pytest.mark.parametrize("terms", [{"limit_train": 80, "limit_test": 30}, {"limit_train": 80, "holdout": "val"}])
+def test_known_splits_of_packaged_data_are_the_real_ones(terms):
+    split = make_task("digits-lt", imbalance_ratio=7, profile="step", **terms).split
+    known = known_split("digits-lt", 7.0, "step", **terms)
     assert (known.train_counts, known.test_counts) == (split.train_counts, split.test_counts)
     assert (known.train_sha256, known.test_sha256) == (split.train_sha256, split.test_sha256)
+
+
+def test_a_holdout_of_cifar10_is_checked_without_its_images():
+    record = cifar(holdout="val", train_counts=[4500, 2914, 1887, 1222, 791, 512, 332, 215, 139, 90])
+    assert [f.field.split(".")[1].rstrip("[]0123456789") for f in rules.split(of(record))] == ["test_counts"]
+    known = known_split("cifar10-lt", 50.0, "exp", holdout="val")
+    assert known.test_counts == [500, 323, 209, 135, 87, 56, 36, 23, 15, 10]
+    assert known.train_sha256 is known.test_sha256 is None
 
 
 def other_seed(raw, seed, weights):

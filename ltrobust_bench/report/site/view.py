@@ -223,7 +223,7 @@ def _switches(board: Board) -> dict[str, str]:
     reasons = board.warnings if board.status == "frozen" else board.warnings[1:]
     return {
         "dataset": k.dataset,
-        "imbalance": f"{k.imbalance_ratio:g}" + ("" if k.profile == "exp" else f" ({k.profile})"),
+        "imbalance": k.ratio + ("" if k.profile == "exp" else f" ({k.profile})"),
         "model": k.model,
         "track": k.track,
         "protocol": ", ".join([k.protocol, *reasons]),

@@ -1,0 +1,141 @@
+"""``ltbench tune`` and ``run --tuned``: settings are tried on held-out training images, and never on the test set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from command_line import FAST, call, refused
+
+from ltrobust_bench.data.sources import load_source
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.records.io import read_record
+from ltrobust_bench.verbs import evaluate, read_trials, tuning
+
+TUNE = ["tune", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--metric", "pgd-5:tail", "--epochs", 1]
+RUN = ["run", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--epochs", 1]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tuned(here, capsys):
+    code, out, _ = call(capsys, *TUNE, "--grid", "tau=0.5,2", "--set", "attack.steps=1")
+    assert code == 0 and "pgd-5:tail" in out and "next: ltbench run --method at-bsl" in out
+    return here / "trials.json"
+
+
+def test_trials_are_run_once_kept_and_counted(tuned, capsys):
+    first = read_trials(tuned)
+    assert [trial.settings for trial in first.trials] == [{"attack.steps": 1, "tau": tau} for tau in (0.5, 2.0)]
+    assert first.images == 3.0 and first.count == 2  # one held-out image of each class of the tail
+    best = max(first.trials, key=lambda trial: trial.value)
+    assert first.chosen == best.settings
+    for trial in first.trials:
+        assert list(tuned.parent.glob(f"runs/*-{trial.key[:8]}/model.safetensors"))
+    code, out, _ = call(capsys, *TUNE, "--grid", "tau=1,2", "--set", "attack.steps=1", "--seed", 0, "--seed", 1)
+    assert code == 0 and out.count("tried already") == 1
+    second = read_trials(tuned)
+    assert second.count == 3 and len(second.trials) == 5 and second.trials[:2] == first.trials
+    assert not list(tuned.parent.glob("results/**/*.json"))
+
+
+def test_a_run_takes_the_chosen_settings_and_says_how_many_were_tried(tuned, capsys):
+    trials = read_trials(tuned)
+    small = [*RUN, "--limit-test", 20]
+    by_hand = [word for name, value in trials.chosen.items() for word in ("--set", f"{name}={value}")]
+    assert call(capsys, *small, *by_hand)[0] == 0
+    (path,) = tuned.parent.glob("runs/*/record.json")
+    assert read_record(path).status.trials == 0
+    assert call(capsys, *small, "--tuned", tuned)[0] == 0  # the same run, which now is known to be tuned
+    (path,) = tuned.parent.glob("runs/*/record.json")
+    run = read_record(path).run
+    assert read_record(path).status.trials == 2
+    assert run.options["tau"] == trials.chosen["tau"] and run.overrides == {"attack.steps": 1}
+
+
+def test_trials_of_something_else_are_refused(tuned, capsys):
+    with_file = ["--tuned", tuned]
+    assert "another method: at-bsl, this run has reat" in refused(capsys, *RUN[:2], "reat", *RUN[3:], *with_file)
+    other = ["run", "--method", "at-bsl", "--dataset", "digits-lt", "--epochs", 1, "--dry-run", *with_file]
+    assert "another protocol" in refused(capsys, *other)
+    assert "leave tau out" in refused(capsys, *RUN, "--set", "tau=1", *with_file)
+    assert "another plugins" in refused(capsys, *RUN, "--plugin", "awp", *with_file)
+    assert "another metric" in refused(capsys, *TUNE[:-4], "--epochs", 1, "--metric", "clean", "--grid", "tau=1")
+    assert "another epochs" in refused(capsys, *TUNE[:-1], 2, "--grid", "tau=1")
+    for name, value in (("card_version", 9), ("dataset", "cifar10-lt")):
+        terms = {n: getattr(read_trials(tuned), n) for n in tuning.OF_TRIALS} | {name: value}
+        rest = {n: getattr(read_trials(tuned), n) for n in ("metric", "images", "trials", "chosen")}
+        plain = tuning.Trials.model_construct(**terms, **rest, digest="").model_dump(mode="json")
+        (tuned.parent / "other.json").write_text(json.dumps(plain | {"digest": tuning._digest(plain)}))
+        said = refused(capsys, *RUN, "--tuned", tuned.parent / "other.json")
+        assert f"another {name.replace('_', ' ')}: {value}" in said
+
+
+def test_an_edited_file_of_trials_is_refused(tuned, capsys):
+    raw = json.loads(tuned.read_text())
+    raw["trials"] = raw["trials"][:1]
+    raw["chosen"] = raw["trials"][0]["settings"]
+    tuned.write_text(json.dumps(raw))
+    assert "was the file edited" in refused(capsys, *RUN, "--tuned", tuned)
+    tuned.write_text("{")
+    assert "holds no trials" in refused(capsys, *RUN, "--tuned", tuned)
+    assert "`ltbench tune` writes them" in refused(capsys, *RUN, "--tuned", "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--grid", "tua=1"], "did you mean 'tau'"),
+        (["--grid", "tau"], "--grid tau=0.5,1"),
+        (["--grid", "tau=1,wide"], "is a float"),
+        (["--grid", "tau=1", "--metric", "pgd-5:tial"], "did you mean 'tail'"),
+        (["--grid", "tau=1", "--metric", "pgd-6"], "did you mean 'pgd-5'"),
+        (["--grid", "tau=1", "--trials", 0], "1 or more"),
+    ],
+)
+def test_impossible_trials_are_refused_before_anything_is_trained(arguments, says, capsys, here):
+    assert says in refused(capsys, *TUNE, *arguments)
+    assert list(here.iterdir()) == []
+
+
+def test_draws_from_a_grid_begin_with_the_same_ones():
+    grid = {"tau": [1, 2, 3], "lr": [0.1, 0.2]}
+    some, more = (tuning._points(grid, n) for n in (2, 4))
+    assert more[:2] == some and len({str(p) for p in tuning._points(grid, 99)}) == 6
+
+
+def test_a_run_with_a_holdout_is_tested_on_it_only(capsys, here, monkeypatch):
+    """Other test images change nothing: they are never read."""
+    held = [*RUN, "--holdout", "val"]
+    code, out, _ = call(capsys, *held)
+    said = " ".join(out.split())
+    assert code == 0 and "39 held-out training images" in said and "join no board" in said
+    (path,) = here.glob("runs/*/record.json")
+    record = read_record(path)
+    assert record.status.reduced and record.run.holdout == "val" and sum(record.run.test_counts) == 39
+    assert not list(here.glob("results/records/**/*.json"))
+    again = evaluate(path.parent, attacks=["pgd-5"])
+    assert (again.bits["pgd-5"] == record.bits("pgd-5")).all()
+
+    def noise(spec, place=None):
+        source = load_source(spec, place)
+        return replace(source, test_images=np.random.default_rng(0).permuted(source.test_images, axis=1))
+
+    monkeypatch.setattr("ltrobust_bench.plan.task.load_source", noise)
+    code, *_ = call(capsys, *held, "--runs-dir", "elsewhere")
+    (path,) = here.glob("elsewhere/*/record.json")
+    assert read_record(path).result.digest == record.result.digest
+    said = refused(capsys, "eval", path.parent, "--imbalance-ratio", 5)
+    assert "leave imbalance ratio" in said
+
+
+def test_a_holdout_is_another_run():
+    keys = {Request("at", "digits-lt", holdout=holdout).to_plan().run.key() for holdout in (None, "val")}
+    assert len(keys) == 2
