@@ -95,6 +95,7 @@ plan_options = options(
                  "(docs/performance.md); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
+    click.option("--fresh", is_flag=True, help="Begin again: what is in the run folder is removed."),
     data_dir_option,
     device_option,
     threads_option,

@@ -21,6 +21,7 @@ def command(
     settings: tuple[str, ...],
     device: str,
     threads: int | None,
+    fresh: bool,
     runs_dir: Path,
     **request: Any,
 ) -> None:
@@ -33,7 +34,7 @@ def command(
     for plan in make_plans(out, where, method_names, seeds, settings, request):
         print_plan(out, plan, where, runs_dir)
         with progress_on(out) as progress:
-            result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress)
+            result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress, fresh=fresh)
         if result.history:
             last = result.history[-1]
             out.print(

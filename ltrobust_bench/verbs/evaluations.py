@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench._version import __version__
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
@@ -26,6 +25,7 @@ from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.suite import SINGLE, TRANSFER
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.plan.code import Code, package_sha256
 from ltrobust_bench.plan.task import Task, make_task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import EvalAttack, Protocol
@@ -287,7 +287,7 @@ def _identity_of(module: nn.Module, task: Task, attacks: list[EvalAttack] | None
             task.source.sha256,
             task.epsilon,
             None if attacks is None else [attack.model_dump(mode="json") for attack in attacks],
-            __version__,
+            package_sha256("evaluation"),
         ]
     )
 
@@ -302,6 +302,7 @@ def attack_model(
     attacks: list[EvalAttack] | None = None,
     surrogate: nn.Module | None = None,
     search: Search = "network",
+    code: Code | None = None,
 ) -> Verdict:
     index = task.split.test
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
@@ -325,4 +326,5 @@ def attack_model(
         examined=EXAMINED if attacks is None else 0,
         surrogate=surrogate,
         searched=searched,
+        code=code,
     )

@@ -15,6 +15,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import BALL_TOLERANCE, evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
+from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import device_name, environment
@@ -202,7 +203,12 @@ def _weights_of(record: Record, weights: Path, device: str) -> verbs.LoadedModel
 
 
 def _here(device: torch.device, record: Record) -> Environment:
-    return environment(device_name(str(device)), torch.get_num_threads(), record.run.recipe.precision)
+    return environment(
+        device_name(str(device)),
+        torch.get_num_threads(),
+        record.run.recipe.precision,
+        [code_of(record.run, "evaluation")],
+    )
 
 
 def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:
