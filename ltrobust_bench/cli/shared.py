@@ -53,6 +53,13 @@ results_dir_option = click.option(
     show_default=True,
     help="Records are filed in its folder records/; reports are written into it.  [env: LTBENCH_RESULTS]",
 )
+records_option = click.option(
+    "--records",
+    "records_dirs",
+    type=FOLDER,
+    multiple=True,
+    help="Read records from this folder or file instead, e.g. runs; repeatable.",
+)
 
 board_options = options(
     click.option("--dataset", "-d", help="Data set of the board, if there are several boards."),

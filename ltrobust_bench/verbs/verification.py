@@ -74,7 +74,14 @@ def re_evaluate(
     )
     robust = np.logical_and.reduce(list(verdict.bits.values()))
     return verification(
-        record, "re-evaluated", places, verdict.bits["clean"], robust, loaded.weights_sha256, by, _here(where, record)
+        record,
+        "re-evaluated",
+        places,
+        verdict.bits["clean"],
+        robust,
+        loaded.weights_sha256,
+        by,
+        _here(where, record, loaded),
     )
 
 
@@ -186,7 +193,7 @@ def try_examples(
             for batch in (x, moved)
         )
     return verification(
-        record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, _here(where, record)
+        record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, _here(where, record, loaded)
     )
 
 
@@ -202,12 +209,12 @@ def _weights_of(record: Record, weights: Path, device: str) -> verbs.LoadedModel
     return loaded
 
 
-def _here(device: torch.device, record: Record) -> Environment:
+def _here(device: torch.device, record: Record, loaded: verbs.LoadedModel) -> Environment:
     return environment(
         device_name(str(device)),
         torch.get_num_threads(),
         record.run.recipe.precision,
-        [code_of(record.run, "evaluation")],
+        [*loaded.code, code_of(record.run, "evaluation")],
     )
 
 
