@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method at --dataset digits-lt
-	LTBENCH_RESULTS=demo/results $(BIN)/ltbench report leaderboard
+	LTBENCH_RESULTS=demo/results $(BIN)/ltbench report leaderboard --records demo/runs
 
 test: $(STAMP)  ## the whole suite but the slow checks, file by file on every core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

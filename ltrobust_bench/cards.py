@@ -244,6 +244,16 @@ class MethodEntry:
     def __init__(self, card: Card, module: str, origin: str) -> None:
         self.card, self.module, self.origin = card, module, origin
 
+    @property
+    def folder(self) -> Path:
+        """Where its code lies: its own folder; of somebody else's package the whole package, of which it may use any
+        part."""
+        own = self.module.startswith("ltrobust_bench.baselines.")
+        found = find_spec(self.module if own else self.module.partition(".")[0])
+        if found is None or found.origin is None:
+            raise UsageError(f"{self.card.kind} {self.card.slug} has no code at {self.module}; add its method.py.")
+        return Path(found.origin).resolve().parent
+
     def factory(self) -> Callable[..., Any]:
         """The function ``method(options, data) -> Method``, or ``plugin(options, data) -> Plugin``, of its
         ``method.py`` (imports torch)."""

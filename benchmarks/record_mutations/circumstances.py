@@ -7,7 +7,17 @@ import random
 
 from ltrobust_bench.plan.run import CUTS
 from ltrobust_bench.protocol import load_protocol
-from record_mutations.tools import Sample, another_seed, clear_a_bit, hexadecimal, more, mutation, sets
+from record_mutations.tools import (
+    Json,
+    NotApplicableError,
+    Sample,
+    another_seed,
+    clear_a_bit,
+    hexadecimal,
+    more,
+    mutation,
+    sets,
+)
 
 sets("cost", "steps beyond the budget", "cost/optimizer_steps", more, rule="budget")
 sets("cost", "no steps", "cost/optimizer_steps", 0, rule="budget")
@@ -36,6 +46,29 @@ sets("environment", "uncommitted changes", "environment/git_dirty", True, None, 
 sets("reliability", "more images than there are", "reliability/images", 501, 10**9, rule="reliability")
 sets("reliability", "less sure than chance", "reliability/confidence", 0.0, 0.09, rule="reliability")
 sets("reliability", "half an image", "reliability/accuracy_at_half", 0.0025, 1 / 3, rule="reliability")
+
+
+@mutation("environment", "environment")
+def a_session_that_was_not_clean(sample: Sample, rng: random.Random) -> None:
+    rng.choice(_sessions(sample))["dirty"] = True
+
+
+@mutation("environment", "provenance")
+def a_method_edited_before_it_was_attacked(sample: Sample, rng: random.Random) -> None:
+    _sessions(sample)[-1]["method_sha256"] = hexadecimal(64)(None, rng)
+
+
+@mutation("environment", "provenance")
+def a_training_that_nobody_saw(sample: Sample, rng: random.Random) -> None:
+    sessions = _sessions(sample)
+    sessions[:] = [session for session in sessions if session["work"] != "training"]
+
+
+def _sessions(sample: Sample) -> list[Json]:
+    sessions: list[Json] = sample.raw["environment"].get("code", [])
+    if not sessions:
+        raise NotApplicableError
+    return sessions
 
 
 @mutation("status", "full")

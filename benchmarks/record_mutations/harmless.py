@@ -128,5 +128,14 @@ sets("cost", "more time", "cost/evaluation/seconds", more)
 sets("environment", "another machine", "environment/device", "Prozessor® Ω-7 (CPU)", "NVIDIA H100 80GB HBM3", "x")
 sets("environment", "more threads", "environment/threads", more)
 sets("environment", "another day", "environment/created", "2024-02-29T23:59:59Z", "2025-01-01T00:00:00Z")
-sets("environment", "another commit", "environment/git_commit", hexadecimal(40), hexadecimal(64))
+
+
+@mutation("environment")
+def another_commit(sample: Sample, rng: random.Random) -> None:
+    env = sample.raw["environment"]
+    env["git_commit"] = hexadecimal(rng.choice([40, 64]))(None, rng)
+    for session in env.get("code", [])[-1:]:
+        session["commit"] = env["git_commit"]
+
+
 sets("status", "trials", "status/trials", lambda _, rng: rng.randint(1, 8))

@@ -139,6 +139,8 @@ def command(
     if checkpoint is not None and not part and not own_terms and search != "bf16":
         _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
         return
+    if search == "bf16":
+        out.print("an evaluation that searches in bf16 makes no record", style="yellow")
     with progress_on(out) as progress:
         result = verbs.evaluate(
             subject,
@@ -233,6 +235,8 @@ def _file(
     from ltrobust_bench import verbs
     from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
+    from ltrobust_bench.plan.code import code_of
+    from ltrobust_bench.records.filing import unfit_note
 
     loaded = verbs.load_model(checkpoint, device=device)
     if dataset is not None and dataset != loaded.run.dataset:
@@ -241,6 +245,9 @@ def _file(
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     own = folder if folder.name == loaded.run.folder_name() else None
     task = verbs.task_of(loaded.run, data_dir)
+    note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
+    if note:
+        out.print(note, style="yellow", soft_wrap=True)
     with progress_on(out) as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(out, record, own)

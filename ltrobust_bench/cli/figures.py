@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, board_options, results_dir_option, runs_dir_option
+from ltrobust_bench.cli.shared import FOLDER, board_options, records_option, results_dir_option, runs_dir_option
 from ltrobust_bench.cli.table import listed
 
 KINDS = (
@@ -37,6 +37,7 @@ KINDS = (
 @click.option("--output", "-o", type=FOLDER, help="Folder to write to (default: figures/BOARD in --results-dir).")
 @runs_dir_option
 @results_dir_option
+@records_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -46,6 +47,7 @@ def command(
     output: Path | None,
     runs_dir: Path,
     results_dir: Path,
+    records_dirs: tuple[Path, ...],
     **board_terms: Any,
 ) -> None:
     """Figures of a board, and of runs under its terms, as PNG, SVG and PDF; without KIND all that can be drawn.
@@ -67,7 +69,9 @@ def command(
     """
     from ltrobust_bench.report.figures.kinds import draw_kinds
 
-    drawn = draw_kinds(kinds, results_dir, runs_dir, output=output, names=methods, column=column, **board_terms)
+    drawn = draw_kinds(
+        kinds, results_dir, runs_dir, records=records_dirs, output=output, names=methods, column=column, **board_terms
+    )
     for stem in drawn.written:
         click.echo(f"wrote {stem}.png, .svg and .pdf")
     for kind, reason in drawn.left_out.items():

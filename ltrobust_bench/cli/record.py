@@ -75,28 +75,26 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
     """Put the records of finished runs in their place, and print the git commands that propose them.
 
     RUN is a run's folder or its record. Nothing is written unless every record passes the rules of `record validate`;
-    a record that is there already stays as it is.
+    a record that is there already stays as it is, unless it is another that no commit holds.
     """
-    from ltrobust_bench.records.io import write_record
-    from ltrobust_bench.records.submit import git_commands, refusals, submission
+    from ltrobust_bench.records.filing import filing, git_commands, refusals
+    from ltrobust_bench.records.io import read_record
 
-    submissions = []
+    filings = []
     for run in runs:
-        each = submission(run, results_dir)
-        if each not in submissions:  # a run's folder and its record may both be named
-            submissions.append(each)
-    problems = refusals(submissions, results_dir)
+        each = filing(read_record(run / "record.json" if run.is_dir() else run), results_dir, replace=True)
+        if each not in filings:  # a run's folder and its record may both be named
+            filings.append(each)
+    problems = refusals(filings, results_dir)
     for problem in problems:
         click.echo(str(problem))
     if problems:
         click.echo(f"{_count(len(problems), 'problem')}; nothing was written")
         context.exit(1)
-    for each in submissions:
-        if not each.filed:
-            write_record(each.record, each.path)
-        click.echo(f"{'already there' if each.filed else 'wrote'}: {each.path}")
+    for each in filings:
+        click.echo(each.write())
     click.echo("To propose it:")
-    for line in git_commands(submissions):
+    for line in git_commands(filings):
         click.echo(f"  {line}")
 
 

@@ -11,7 +11,7 @@ import click
 from ltrobust_bench.cli import figures, site, table
 from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.published import command as published
-from ltrobust_bench.cli.shared import board_options, results_dir_option
+from ltrobust_bench.cli.shared import board_options, records_option, results_dir_option
 
 
 @click.group(name="report")
@@ -28,13 +28,7 @@ command.add_command(table.command)
 
 @command.command(epilog="Example: ltbench report leaderboard --records results/records --records runs --no-figures")
 @results_dir_option
-@click.option(
-    "--records",
-    "records_dirs",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Read records from this folder or file instead; may be given several times.",
-)
+@records_option
 @click.option("--no-figures", is_flag=True, help="Write the tables only.")
 @click.option(
     "--top",
@@ -78,9 +72,15 @@ def leaderboard(
 @board_options
 @click.option("--attack", default="union", show_default=True, help="clean, an attack of the suite, or union.")
 @results_dir_option
+@records_option
 @click.pass_context
 def compare(
-    context: click.Context, methods: tuple[str, ...], attack: str, results_dir: Path, **board_terms: Any
+    context: click.Context,
+    methods: tuple[str, ...],
+    attack: str,
+    results_dir: Path,
+    records_dirs: tuple[Path, ...],
+    **board_terms: Any,
 ) -> None:
     """Whether methods differ: the first against each of the others, image by image, seed by seed.
 
@@ -93,7 +93,7 @@ def compare(
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.aggregate import entries_called
 
-    board, problems = find_board(results_dir / "records", **board_terms)
+    board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
     from ltrobust_bench.report.compare import compare as differences
 
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)

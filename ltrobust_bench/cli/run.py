@@ -50,6 +50,7 @@ def command(
     data_dir: Path | None,
     device: str,
     threads: int | None,
+    fresh: bool,
     runs_dir: Path,
     results_dir: Path,
     tuned: Path | None,
@@ -80,6 +81,7 @@ def command(
                 device=where,
                 progress=progress,
                 trials=trials,
+                fresh=fresh,
             )
         print_record(out, record, runs_dir / plan.run.folder_name())
 
@@ -107,8 +109,10 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
 
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done."""
+    from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.plan.run import Policy
     from ltrobust_bench.progress import duration
+    from ltrobust_bench.records.filing import unfit_note
     from ltrobust_bench.records.provenance import device_name
     from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
@@ -128,8 +132,9 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         out.print(f"  computed by: {policy}")
-    if run.reduced:
-        out.print("  reduced run: its numbers join no board", style="yellow")
+    note = unfit_note(run, [code_of(run, "training")])
+    if note:
+        out.print(f"  {note}", style="yellow", soft_wrap=True)
     out.print(f"  run folder: {folder}", soft_wrap=True)
     if (folder / "record.json").exists():
         out.print("  finished already")

@@ -56,6 +56,13 @@ results_dir_option = click.option(
     show_default=True,
     help="Records are filed in its folder records/; reports are written into it.  [env: LTBENCH_RESULTS]",
 )
+records_option = click.option(
+    "--records",
+    "records_dirs",
+    type=FOLDER,
+    multiple=True,
+    help="Read records from this folder or file instead, e.g. runs; repeatable.",
+)
 
 board_options = options(
     click.option("--dataset", "-d", help="Data set of the board, if there are several boards."),
@@ -98,6 +105,7 @@ request_options = options(
                  "(docs/performance.md); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
+    click.option("--fresh", is_flag=True, help="Begin again: what is in the run folder is removed."),
     data_dir_option,
     device_option,
     threads_option,

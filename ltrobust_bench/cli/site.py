@@ -6,18 +6,12 @@ from pathlib import Path
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, console, results_dir_option
+from ltrobust_bench.cli.shared import FOLDER, console, records_option, results_dir_option
 
 
 @click.command(name="site", epilog="Example: ltbench report site --output site, then open site/index.html")
 @results_dir_option
-@click.option(
-    "--records",
-    "records_dirs",
-    type=FOLDER,
-    multiple=True,
-    help="Read records from this folder or file instead; repeatable.",
-)
+@records_option
 @click.option(
     "--output",
     "-o",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, board_options, results_dir_option
+from ltrobust_bench.cli.shared import FOLDER, board_options, records_option, results_dir_option
 
 
 def listed(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -42,6 +42,7 @@ def listed(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
 @click.option("--output", "-o", type=FOLDER, metavar="FILE", help="Write it here instead of printing it.")
 @results_dir_option
+@records_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -52,6 +53,7 @@ def command(
     decimals: int,
     output: Path | None,
     results_dir: Path,
+    records_dirs: tuple[Path, ...],
     **board_terms: Any,
 ) -> None:
     """A board, or a part of it, as a paper prints it.
@@ -64,7 +66,7 @@ def command(
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.paper import paper_table, render
 
-    board, problems = find_board(results_dir / "records", **board_terms)
+    board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
     text = render(paper_table(board, methods, columns, groups, decimals), form)
     if output is None:
         click.echo(text, nl=False)

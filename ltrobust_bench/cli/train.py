@@ -19,6 +19,7 @@ def command(
     data_dir: Path | None,
     device: str,
     threads: int | None,
+    fresh: bool,
     runs_dir: Path,
     **asked: Any,
 ) -> None:
@@ -31,7 +32,7 @@ def command(
     for plan in [request.to_plan(data_dir) for request in requests(out, where, **asked)]:
         print_plan(out, plan, where, runs_dir)
         with progress_on(out) as progress:
-            result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress)
+            result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress, fresh=fresh)
         if result.history:
             last = result.history[-1]
             out.print(

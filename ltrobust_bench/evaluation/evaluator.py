@@ -28,6 +28,7 @@ from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.files import atomic_path
+from ltrobust_bench.plan.code import Code, joined
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.scores.reliability import Reliability
@@ -45,6 +46,7 @@ class Verdict:
         seconds: over all sessions.
         forwards_here: images passed forward by this call.
         reliability: what was measured of the model, if it was asked for.
+        code: of all sessions, if it was given.
     """
 
     bits: dict[str, np.ndarray]
@@ -54,6 +56,7 @@ class Verdict:
     seconds: float = 0.0
     forwards_here: int = 0
     reliability: Reliability | None = None
+    code: list[Code] = field(default_factory=list)
 
 
 @dataclass
@@ -70,6 +73,7 @@ class _State:
     backwards: int = 0
     seconds: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict)
+    code: list[Code] = field(default_factory=list)
 
     def save(self, path: Path | None) -> None:
         if path is None:
@@ -78,6 +82,7 @@ class _State:
             k: getattr(self, k)
             for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds", "measured")
         }
+        plain["code"] = [session.model_dump() for session in self.code]
         arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
         if self.clean is not None:
             arrays["clean"] = self.clean
@@ -92,6 +97,7 @@ class _State:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 plain: dict[str, Any] = json.loads(str(stored["meta"]))
+                plain["code"] = [Code.model_validate(session) for session in plain["code"]]
                 broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
                 clean = stored["clean"] if "clean" in stored.files else None
             state = cls(clean=clean, broken=broken, **plain)
@@ -163,6 +169,7 @@ def evaluate_images(
     examined: int = 0,
     surrogate: nn.Module | None = None,
     searched: nn.Module | None = None,
+    code: Code | None = None,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
 
@@ -183,6 +190,7 @@ def evaluate_images(
         examined: on how many images the model's reliability is measured; 0: it is not.
         surrogate: the second model, on which attacks of kind ``transfer`` are crafted.
         searched: what the attacks climb instead of the model, which still confirms every success.
+        code: that of this process, which is kept with that of earlier sessions.
 
     Raises:
         CheckFailed: if the model's output is no finite [B, C] tensor.
@@ -202,6 +210,7 @@ def evaluate_images(
         examined,
         surrogate,
         searched,
+        code,
     ).run()
 
 
@@ -221,6 +230,7 @@ class _Evaluation:
         examined: int,
         surrogate: nn.Module | None,
         searched: nn.Module | None,
+        code: Code | None,
     ) -> None:
         self.examined = examined
         self.counter = Counter()
@@ -236,6 +246,9 @@ class _Evaluation:
         )
         self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
         self.state = _State.load(state_path, identity)
+        if state_path is not None and state_path.exists() and self.state.clean is None:
+            self.progress.note(f"{state_path} is of other code, weights, images or attacks, or damaged: begun again")
+        self.state.code = joined(self.state.code, [] if code is None else [code])
 
     def run(self) -> Verdict:
         state = self.state
@@ -260,6 +273,7 @@ class _Evaluation:
             state.seconds,
             self.counter.forwards,
             reliability,
+            state.code,
         )
 
     def _examine(self, before: dict[str, Tensor]) -> Reliability:

@@ -61,6 +61,13 @@ def compare(paths: Iterable[Path], against: str | None = None) -> History:
     return History(", ".join(sorted(set(names))), changed)
 
 
+def never_committed(path: Path) -> bool:
+    """Whether git can tell that no commit of its checkout, on any branch, ever held a file."""
+    if _git(path.parent, "rev-parse", "--show-toplevel") is None:
+        return False
+    return _git(path.parent, "--literal-pathspecs", "log", "--all", "-1", "--format=%H", "--", path.name) == b""
+
+
 def _changed(root: Path, commit: str, members: list[Path]) -> dict[Path, str]:
     options = ["--name-status", "--no-renames", "--no-ext-diff", "--diff-filter=MDT", "-z"]
     found = _git(root, "--literal-pathspecs", "diff", *options, commit, "--", *map(str, members))

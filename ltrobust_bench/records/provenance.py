@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import platform
-import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ltrobust_bench._version import __version__
+from ltrobust_bench.plan.code import Code, worst
 from ltrobust_bench.records.schema import Environment
-
-
-def _git(*arguments: str) -> str | None:
-    """Output of git about the checkout this package runs from, or None (an installed wheel, no git)."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "pyproject.toml").is_file():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _version(package: str) -> str | None:
@@ -33,22 +19,19 @@ def _version(package: str) -> str | None:
         return None
 
 
-def environment(device: str, threads: int, precision: str = "fp32") -> Environment:
+def environment(device: str, threads: int, precision: str, code: Sequence[Code]) -> Environment:
     """The environment of this process.
 
     Args:
         device: name of the processor or accelerator computed on.
         threads: CPU threads used by torch.
         precision: of training; the verdict is always float32 with TF32 off.
+        code: of all sessions that led to the result, this process's last.
     """
-    commit, changes = (
-        _git("rev-parse", "HEAD"),
-        _git("status", "--porcelain", "--", "ltrobust_bench", "baselines"),
-    )
     return Environment(
-        package_version=__version__,
-        git_commit=commit.strip() if commit else None,
-        git_dirty=bool(changes.strip()) if changes is not None else None,
+        package_version=code[-1].package_version,
+        git_commit=code[-1].commit,
+        git_dirty=worst(code),
         python=platform.python_version(),
         torch=_version("torch") or "",
         pyautoattack=_version("pyautoattack"),
@@ -57,6 +40,7 @@ def environment(device: str, threads: int, precision: str = "fp32") -> Environme
         precision=precision,
         tf32=False,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        code=list(code),
     )
 
 

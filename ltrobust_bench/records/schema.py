@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.errors import RecordError
+from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.run import Crafting, Name, RunSection, Sha256, Text
 from ltrobust_bench.scores.bits import broken_by_fourth, count_by_class, packed_bytes, unpack
 from ltrobust_bench.scores.reliability import Reliability
@@ -74,8 +75,8 @@ class Environment(Strict):
     """Where and with what it was made."""
 
     package_version: Text
-    git_commit: Text | None
-    git_dirty: bool | None
+    git_commit: Text | None = Field(description="of the last session")
+    git_dirty: bool | None = Field(description="whether any session had uncommitted changes; none: not known of all")
     python: Text
     torch: Text
     pyautoattack: Text | None
@@ -84,6 +85,9 @@ class Environment(Strict):
     precision: Text
     tf32: bool
     created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", description="UTC, ISO 8601")
+    code: list[Code] = Field(
+        default=[], max_length=1000, description="of all sessions; absent in records made before it was recorded"
+    )
 
 
 class Status(Strict):

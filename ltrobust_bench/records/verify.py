@@ -86,7 +86,8 @@ class Verification(Strict):
     @property
     def file_name(self) -> str:
         """``<record>-<kind>-<digest>.json``: the same statement has the same name."""
-        return f"{self.record}-{self.kind}-{canonical_digest(self.model_dump(mode='json'))[:8]}.json"
+        digest = canonical_digest(self.model_dump(mode="json", exclude_defaults=True))
+        return f"{self.record}-{self.kind}-{digest[:8]}.json"
 
 
 def verification(

@@ -46,7 +46,7 @@ class LeaderboardResult:
         return pd.DataFrame(leaderboard_rows(self.boards), columns=LEADERBOARD)
 
 
-def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
+def find_board(records_dirs: Sequence[Path], **wanted: Any) -> tuple[Board, list[str]]:
     """The one board of full runs that fits, and a message for each file that is no record.
 
     Args:
@@ -60,7 +60,7 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
     from ltrobust_bench.records.io import find_records
     from ltrobust_bench.report import aggregate
 
-    records, problems = find_records([records_dir])
+    records, problems = find_records(records_dirs)
     full = [board for board in aggregate.boards(records) if not board.key.reduced]
     fitting = [b for b in full if all(v is None or getattr(b.key, k) == v for k, v in wanted.items())]
     if len(fitting) > 1:
@@ -69,7 +69,7 @@ def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
         damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""
         nothing = "only reduced runs" if records else f"no records{damaged}"
-        there = "; ".join(b.title for b in fitting or full) or f"{nothing} in {records_dir}"
+        there = "; ".join(b.title for b in fitting or full) or f"{nothing} in {', '.join(map(str, records_dirs))}"
         raise UsageError(f"{len(fitting)} boards fit {asked or 'the request'}; there are: {there}.")
     return fitting[0], problems
 

@@ -98,6 +98,17 @@ def remove_checkpoints(folder: Path) -> None:
         shutil.rmtree(path)
 
 
+def remove_run(folder: Path) -> None:
+    """Empty a run folder that the caller holds alone. What says that something is finished goes first, so that nothing
+    of it outlives a process that is killed meanwhile."""
+    first = [folder / name for name in ("record.json", "evaluation.npz", "model.safetensors")]
+    for path in [*first, *sorted(folder.iterdir())]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink(missing_ok=True)
+
+
 def save_model(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a finished network; its description, with the digest of its weights, goes into the file's header."""
     header = {**description, "weights_sha256": weights_sha256(weights)}

@@ -24,6 +24,7 @@ from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, to_unit
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers, write_text
+from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
@@ -70,12 +71,15 @@ class TrainingResult:
         cost: of all sessions together, and of the run it builds on.
         forwards_here: images passed forward by this call (0 if the run was already finished).
         history: one row per epoch.
+        code: that of all sessions, those of the run it builds on included; empty if it was trained before code was
+            recorded.
     """
 
     model_path: Path
     cost: TrainingCost
     forwards_here: int
     history: list[dict[str, Any]] = field(default_factory=list)
+    code: list[Code] = field(default_factory=list)
 
 
 @contextmanager
@@ -105,7 +109,13 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
 
 
 def train_plan(
-    plan: Plan, folder: Path, device: torch.device, progress: Progress | None = None, *, wait: bool = False
+    plan: Plan,
+    folder: Path,
+    device: torch.device,
+    progress: Progress | None = None,
+    *,
+    wait: bool = False,
+    fresh: bool = False,
 ) -> TrainingResult:
     """Train a plan in its run folder, going on from its newest checkpoint.
 
@@ -119,37 +129,49 @@ def train_plan(
         device: where to compute.
         progress: what to report to.
         wait: while another process works in the folder, instead of refusing.
+        fresh: begin again: what is in the folder is removed. The run that it builds on stays.
 
     Raises:
-        CheckpointError: for a damaged checkpoint.
+        CheckpointError: for a damaged checkpoint, or one that other code has trained.
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
     with locked(folder, progress if wait else None):
+        if fresh:
+            ckpt.remove_run(folder)
         finished = folder / "model.safetensors"
         if finished.exists():
-            return _finished(plan, finished)
+            return _finished(plan, finished, progress)
         base = None
         if plan.base is not None:
             beside = folder.parent / plan.base.run.folder_name()
             base = train_plan(plan.base, beside, device, progress, wait=True)
+            if not base.code:
+                raise CheckpointError(
+                    f"{beside}, which this run builds on, was trained before code was recorded; train it again with "
+                    f"--method {plan.base.run.method} --fresh."
+                )
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             session = Session(plan, folder, device, progress, base)
             write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
             return session.run()
 
 
-def _finished(plan: Plan, path: Path) -> TrainingResult:
+def _finished(plan: Plan, path: Path, progress: Progress) -> TrainingResult:
     """The result that lies in a run folder already.
 
     Raises:
-        CheckpointError: if it is damaged, or another run's.
+        CheckpointError: if it is damaged, another run's, or trained by other code.
     """
     _, description = ckpt.read_model(path)
     try:
         if RunSection.model_validate(description["run"]).key() != plan.run.key():
             raise CheckpointError(f"{path} belongs to another run; delete it to train again.")
-        return TrainingResult(path, TrainingCost(**description["cost"]), 0, description["history"])
+        code = [Code.model_validate(session) for session in description.get("code", [])]
+        refuse_other_code(plan, path.parent, code)
+        if not code:
+            progress.note(f"{path} was trained before code was recorded, so no board accepts its record")
+        return TrainingResult(path, TrainingCost(**description["cost"]), 0, description["history"], code)
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} does not say what it is ({first_problem(error)}); delete it.") from None
 
@@ -200,6 +222,8 @@ class Session:
             augment=recipe.augment,
         )
         self.cost = TrainingCost()
+        self.code = [session.model_copy(update={"work": "base"}) for session in base.code] if base else []
+        self.code += [code_of(run, "training")]
         self.history: list[dict[str, Any]] = []
         self.monitored = ""
 
@@ -312,6 +336,7 @@ class Session:
         # Randomness is a function of seed and epoch, so no generator's state has to be kept.
         return {
             "key": self.plan.run.key(),
+            "code": [session.model_dump() for session in self.code],
             "optimizer": self.trainee.optimizer.state_dict(),
             "memory": {name: memory.state_dict() for name, memory in self.trainee.method.memory.items()},
             "cost": asdict(self.cost),
@@ -327,6 +352,9 @@ class Session:
         try:
             if state["key"] != self.plan.run.key():
                 raise CheckpointError(f"the checkpoint in {self.folder} belongs to another run; delete that folder.")
+            earlier = [Code.model_validate(session) for session in state["code"]]
+            refuse_other_code(self.plan, self.folder, earlier)
+            self.code = joined(earlier, self.code)
             self.trainee.network.load_state_dict(weights)
             self.trainee.optimizer.load_state_dict(state["optimizer"])
             for name, memory in self.trainee.method.memory.items():
@@ -346,13 +374,14 @@ class Session:
             "class_names": list(self.plan.task.source.class_names),
             "cost": asdict(cost),
             "base_cost": asdict(self.base.cost) if self.base else None,
+            "code": [session.model_dump() for session in self.code],
             "history": self.history,
         }
         write_text(self.folder / "training.csv", _csv(self.history))
         ckpt.save_model(path, self.trainee.network.state_dict(), description)
         ckpt.remove_checkpoints(self.folder)
         here = self.trainee.counter.forwards + (self.base.forwards_here if self.base else 0)
-        return TrainingResult(path, cost, here, self.history)
+        return TrainingResult(path, cost, here, self.history, self.code)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

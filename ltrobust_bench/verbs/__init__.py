@@ -5,7 +5,7 @@ from __future__ import annotations
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.verbs.evaluations import Search, analyse, attack_model, curve, evaluate, suite_attacks
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, task_of
-from ltrobust_bench.verbs.runs import file_record, finish_run, run, run_plan, train
+from ltrobust_bench.verbs.runs import finish_run, run, run_plan, train
 from ltrobust_bench.verbs.tuning import Trials, read_trials, tune, tuned_plan
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "attack_model",
     "curve",
     "evaluate",
-    "file_record",
     "finish_run",
     "load_model",
     "read_trials",

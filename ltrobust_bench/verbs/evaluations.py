@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench._version import __version__
 from ltrobust_bench.attacks.registry import standard_attacks
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.attacks.transfer import Transfer
@@ -28,6 +27,7 @@ from ltrobust_bench.evaluation.foreign import check_input
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.plan.code import Code, package_sha256
 from ltrobust_bench.plan.task import Task, make_task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import Protocol
@@ -298,7 +298,7 @@ def _identity_of(module: nn.Module, task: Task, attacks: list[Attack] | None, su
             task.source.sha256,
             task.epsilon,
             None if attacks is None else [attack.model_dump(mode="json") for attack in attacks],
-            __version__,
+            package_sha256("evaluation"),
         ]
     )
 
@@ -313,6 +313,7 @@ def attack_model(
     attacks: list[Attack] | None = None,
     surrogate: nn.Module | None = None,
     search: Search = "network",
+    code: Code | None = None,
 ) -> Verdict:
     index = task.split.test
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
@@ -337,4 +338,5 @@ def attack_model(
         examined=EXAMINED if attacks is None else 0,
         surrogate=surrogate,
         searched=searched,
+        code=code,
     )

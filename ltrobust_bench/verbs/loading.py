@@ -11,6 +11,7 @@ from torch import nn
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.plan.task import Task
@@ -33,6 +34,7 @@ class LoadedModel:
         cost: of its training, and of the run it builds on.
         base_cost: of the run it builds on, if there is one.
         weights_sha256: digest of its tensors.
+        code: of all sessions of its training; empty if it was trained before code was recorded.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class LoadedModel:
     cost: TrainingCost
     base_cost: TrainingCost | None
     weights_sha256: str
+    code: tuple[Code, ...]
 
 
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
@@ -60,6 +63,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
         spent = description.get("base_cost")
         base_cost = TrainingCost(**spent) if spent else None
+        code = tuple(Code.model_validate(session) for session in description.get("code", []))
         model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
@@ -68,7 +72,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
             f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
-    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"])
+    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"], code)
 
 
 def task_of(section: RunSection, data_dir: Path | None = None) -> Task:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
-from ltrobust_bench._version import __version__
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
@@ -35,6 +36,7 @@ def train(
     data_dir: Path | None = None,
     runs_dir: Path | str = RUNS,
     device: str = "auto",
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train a defense; going on where an interrupted call of the same run stopped.
@@ -44,15 +46,21 @@ def train(
         data_dir: folder or archive of the data set.
         runs_dir: where run folders live.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        fresh: begin again: what is in the run folder is removed.
         progress: what to report to; default: nothing.
 
     Returns:
         Path of the finished network, its cost and history.
 
+    Raises:
+        CheckpointError: if the run folder holds what other code has trained; see ``fresh``.
+
     Example: ``train("at", "digits-lt", seed=1)``
     """
-    plan = request.to_plan(data_dir)
-    return train_plan(plan, Path(runs_dir) / plan.run.folder_name(), choose_device(device), progress)
+    plan, progress = request.to_plan(data_dir), progress or Silent()
+    folder = Path(runs_dir) / plan.run.folder_name()
+    _say_if_unfit(plan, progress)
+    return train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
 
 
 @takes_request
@@ -64,6 +72,7 @@ def run(
     runs_dir: Path | str = RUNS,
     results_dir: Path | str | None = RESULTS,
     device: str = "auto",
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> Record:
     """Train a defense, attack it with the protocol's suite, and write its record.
@@ -73,18 +82,31 @@ def run(
     Args:
         tuned: what :func:`~ltrobust_bench.verbs.tuning.tune` wrote; its settings are taken, and the record says how
             many were tried.
-        results_dir: where full (not reduced) records are filed, below ``records/``; None: only in the run folder.
+        results_dir: where records are filed that a board accepts (a full run of committed code), below ``records/``;
+            None: only in the run folder.
         others: see :func:`train`.
+
+    Raises:
+        CheckpointError: if the run folder holds what other code has trained or attacked; see ``fresh``.
     """
     plan, trials = tuned_plan(request, tuned, data_dir)
+    progress = progress or Silent()
+    _say_if_unfit(plan, progress)
     return run_plan(
         plan,
         runs_dir=Path(runs_dir),
         results_dir=None if results_dir is None else Path(results_dir),
         device=choose_device(device),
         trials=trials,
-        progress=progress or Silent(),
+        fresh=fresh,
+        progress=progress,
     )
+
+
+def _say_if_unfit(plan: Plan, progress: Progress) -> None:
+    note = unfit_note(plan.run, [code_of(plan.run, "training")])
+    if note:
+        progress.note(note)
 
 
 def run_plan(
@@ -95,11 +117,12 @@ def run_plan(
     device: torch.device,
     progress: Progress,
     trials: int = 0,
+    fresh: bool = False,
 ) -> Record:
     """:func:`run` for a plan that is already made."""
     folder = runs_dir / plan.run.folder_name()
     make_folder(folder)
-    result = train_plan(plan, folder, device, progress)
+    result = train_plan(plan, folder, device, progress, fresh=fresh)
     loaded = load_model(result.model_path, device=str(device))
     return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
 
@@ -129,6 +152,7 @@ def finish_run(
 
     Raises:
         RecordError: if the record in ``folder`` is damaged or another run's.
+        CheckpointError: if other code than this made it.
     """
     if results_dir is not None:
         make_folder(results_dir)
@@ -140,6 +164,7 @@ def finish_run(
             _forget_recorded(state, path)
             if path.exists() and not again:
                 record = own_record(path, loaded)
+                _refuse_other_code(path, record)
                 other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
                 progress.note(f"already finished: reusing {path}{other}")
                 if record.status.trials < trials:  # it was run before its settings were found again by tuning
@@ -152,24 +177,19 @@ def finish_run(
                 write_record(record, path)
                 state.unlink(missing_ok=True)
     if results_dir is not None:
-        file_record(record, results_dir, progress)
+        progress.note(file_record(record, results_dir))
     return record
 
 
-def file_record(record: Record, results_dir: Path, progress: Progress) -> Path | None:
-    """Put a full record in its place below ``results_dir``; what lies there already is never changed. Returns the
-    place, or None if it was not filed."""
-    if record.run.reduced or load_protocol(record.run.protocol).status == "smoke":
-        progress.note("a reduced or smoke run: it joins no board, and its record is not filed")
-        return None
-    path = results_dir / "records" / record.run.record_path()
-    if path.exists() and read_record(path).result.digest != record.result.digest:
-        progress.note(f"{path} holds another result of the same run; records are append-only, so it stays")
-        return None
-    if not path.exists():
-        write_record(record, path)
-    progress.note(f"filed: {path}")
-    return path
+def _refuse_other_code(path: Path, record: Record) -> None:
+    now = code_of(record.run, "evaluation")
+    for code in record.environment.code:
+        found = difference(code, now) if code.work == "evaluation" else ""
+        if found:
+            raise CheckpointError(
+                f"{path} was made by other code: {found}; restore that code, or attack again with `ltbench eval "
+                f"{path.parent} --again`."
+            )
 
 
 def _forget_recorded(state: Path, record: Path) -> None:
@@ -183,9 +203,12 @@ def _evaluate(
     loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int, search: Crafting
 ) -> Record:
     """The record of one evaluation."""
-    identity = canonical_digest([loaded.weights_sha256, loaded.run.key(), __version__, search])
+    code = code_of(loaded.run, "evaluation")
+    identity = canonical_digest(
+        [loaded.weights_sha256, loaded.run.key(), code.method_sha256, code.package_sha256, search]
+    )
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
-    verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search)
+    verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
     digest = Result.digest_of(bits, broken_by)
@@ -203,7 +226,12 @@ def _evaluate(
             optimizer_steps=cost.steps,
             base=_work(loaded.base_cost) if loaded.base_cost else None,
         ),
-        environment=environment(device_name(str(device)), torch.get_num_threads(), loaded.run.recipe.precision),
+        environment=environment(
+            device_name(str(device)),
+            torch.get_num_threads(),
+            loaded.run.recipe.precision,
+            [*loaded.code, *verdict.code],
+        ),
         status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
         reliability=verdict.reliability,
     )

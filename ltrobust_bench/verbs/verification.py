@@ -15,6 +15,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
+from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import device_name, environment
@@ -74,7 +75,14 @@ def re_evaluate(
     )
     robust = np.logical_and.reduce(list(verdict.bits.values()))
     return verification(
-        record, "re-evaluated", places, verdict.bits["clean"], robust, loaded.weights_sha256, by, _here(where, record)
+        record,
+        "re-evaluated",
+        places,
+        verdict.bits["clean"],
+        robust,
+        loaded.weights_sha256,
+        by,
+        _here(where, record, loaded),
     )
 
 
@@ -169,7 +177,7 @@ def try_examples(
             for batch in (x, moved)
         )
     return verification(
-        record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, _here(where, record)
+        record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, _here(where, record, loaded)
     )
 
 
@@ -185,8 +193,13 @@ def _weights_of(record: Record, weights: Path, device: str) -> verbs.LoadedModel
     return loaded
 
 
-def _here(device: torch.device, record: Record) -> Environment:
-    return environment(device_name(str(device)), torch.get_num_threads(), record.run.recipe.precision)
+def _here(device: torch.device, record: Record, loaded: verbs.LoadedModel) -> Environment:
+    return environment(
+        device_name(str(device)),
+        torch.get_num_threads(),
+        record.run.recipe.precision,
+        [*loaded.code, code_of(record.run, "evaluation")],
+    )
 
 
 def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 from command_line import FAST, call, refused
 
 from ltrobust_bench.records.io import read_record, write_record
-from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.schema import Record, Result
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "results" / "records"
@@ -111,7 +111,7 @@ def test_submit_files_the_record_and_prints_the_commands_that_propose_it(capsys,
     git("commit", "--quiet", "--allow-empty", "--message", "start")
     code, out, _ = call(capsys, "record", "submit", "runs/reat")
     place = filed(read_record(REAL))
-    assert code == 0 and f"wrote: {place}" in out
+    assert code == 0 and f"filed: {place}" in out
     assert read_record(place) == read_record(REAL)
     commands = [shlex.split(line) for line in out.splitlines() if line.startswith("  git ")]
     assert [c[1] for c in commands] == ["switch", "add", "commit", "push"]
@@ -120,18 +120,21 @@ def test_submit_files_the_record_and_prints_the_commands_that_propose_it(capsys,
     assert call(capsys, "record", "validate", place)[0] == 0
     before = place.read_bytes()
     code, out, _ = call(capsys, "record", "submit", "runs/reat/record.json")
-    assert code == 0 and f"already there: {place}" in out and place.read_bytes() == before
+    assert code == 0 and f"already filed: {place}" in out and place.read_bytes() == before
 
 
 def test_a_run_and_its_record_are_one_submission(capsys, here):
     code, out, _ = call(capsys, "record", "submit", "runs/reat", "runs/reat/record.json")
-    assert code == 0 and out.count("wrote: ") == 1
+    assert code == 0 and out.count("filed: ") == 1
 
 
 def test_submit_never_overwrites(capsys, here):
     call(capsys, "record", "submit", "runs/reat")
     before = filed(read_record(REAL)).read_bytes()
-    changed(Path("runs/reat/record.json"), environment={"threads": 2})
+    bits = read_record(REAL).result.bits
+    bits |= {"fgsm": bits["clean"]}
+    digest = Result.digest_of(bits, read_record(REAL).result.broken_by)
+    changed(Path("runs/reat/record.json"), result={"bits": bits, "digest": digest})
     assert "append-only" in refused(capsys, "record", "submit", "runs/reat")
     assert filed(read_record(REAL)).read_bytes() == before
 
@@ -141,6 +144,7 @@ def test_submit_never_overwrites(capsys, here):
     [
         ({"run": {"limit_test": 100}, "status": {"reduced": True}}, "reduced run"),
         ({"run": {"protocol": "smoke"}}, "smoke test"),
+        ({"environment": {"git_commit": None, "git_dirty": None}}, "git_commit must be a full commit"),
     ],
 )
 def test_submit_refuses_what_joins_no_board(capsys, here, sections, says):
@@ -150,11 +154,11 @@ def test_submit_refuses_what_joins_no_board(capsys, here, sections, says):
 
 
 def test_submit_writes_nothing_if_a_rule_is_broken(capsys, here):
-    """Alone (no commit), or beside what is filed (the weights of another seed's run)."""
+    """Alone (an impossible day), or beside what is filed (the weights of another seed's run)."""
     path = Path("runs/reat/record.json")
-    changed(path, environment={"git_commit": None, "git_dirty": None})
+    changed(path, environment={"created": "2999-01-01T00:00:00Z"})
     code, out, _ = call(capsys, "record", "submit", "runs/reat")
-    assert code == 1 and "environment.git_commit" in out and "2 problems; nothing was written" in out
+    assert code == 1 and "environment.created" in out and "1 problem; nothing was written" in out
     shutil.copy(REAL, path)
     other = read_record(next(Path("results/records").rglob("reat/small-s1-*.json")))
     changed(path, result={"weights_sha256": other.result.weights_sha256})

@@ -46,7 +46,9 @@ def test_reduced_run_writes_its_record_but_files_none(capsys, here):
     assert record.status.reduced and record.run.limit_train == 50 and record.run.epochs == 1
     assert record.run.train_counts == [15, 10, 7, 5, 3, 2, 1, 1, 1, 1] and record.run.test_counts == [3] * 10
     assert not list(here.glob("results/records/**/*.json"))
-    assert "REDUCED" in out and "joins no board" in out and out.count("IR 20 asked, 15 left") == 2
+    assert "REDUCED" in out and out.index("no board accepts its record") < out.index("clean accuracy")
+    assert out.count("IR 20 asked, 15 left") == 2
+    assert "filed: " not in out.replace("not filed", "") and "not filed, the record stays in its run folder: " in out
     assert json.loads((path.parent / "plan.json").read_text())["method"] == "reat"
 
 
@@ -63,8 +65,9 @@ def test_full_run_is_filed_reused_and_reproduced_bit_for_bit(capsys, here):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ltrobust_bench.plan.task.protocol_for", lambda dataset, name: brief)
+        patch.setattr("ltrobust_bench.plan.code._in_git", lambda folders: ("a" * 40, False))
         code, out, _ = call(capsys, *short)
-        assert code == 0 and "filed:" in out
+        assert code == 0 and "filed: " in out and "already" not in out and "no board" not in out
         (filed,) = here.glob("results/records/digits-v0/digits-lt-ir20/reat/small-s0-*.json")
         (own,) = here.glob("runs/*/record.json")
         assert filed.read_bytes() == own.read_bytes()
@@ -72,10 +75,14 @@ def test_full_run_is_filed_reused_and_reproduced_bit_for_bit(capsys, here):
         assert code == 0 and "already finished" in out
         before = filed.read_bytes()
         code, out, _ = call(capsys, *short, "--runs-dir", "elsewhere")
-        assert code == 0 and "append-only" not in out
+        assert code == 0 and "already filed: " in out
         (again,) = here.glob("elsewhere/*/record.json")
         assert read_record(again).result == read_record(filed).result
         assert filed.read_bytes() == before
+        patch.setattr("ltrobust_bench.plan.code._in_git", lambda folders: ("a" * 40, True))
+        code, out, _ = call(capsys, *short, "--seed", 1)
+        assert code == 0 and out.index("commit ltrobust_bench/ and the method's folder") < out.index("clean accuracy")
+        assert "not filed" in out and list(here.glob("results/records/**/*.json")) == [filed]
 
 
 def test_several_methods_and_seeds_in_one_command(capsys, here):

@@ -23,6 +23,8 @@ from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records import rules, strict
 from ltrobust_bench.records.io import find_records, read_record, write_record
+from ltrobust_bench.records.rules import case as case_module
+from ltrobust_bench.records.rules import stated
 from ltrobust_bench.records.schema import Record, Result
 from ltrobust_bench.records.validate import COMMON_RULES, validate
 from ltrobust_bench.report.aggregate import boards
@@ -64,7 +66,7 @@ def problems(*records, root=Path("results")):
 def put(raw, where, value):
     *branches, key = where.split(" ")
     for branch in branches:
-        raw = raw[branch]
+        raw = raw[int(branch) if branch.isdigit() else branch]
     raw[key] = value
 
 
@@ -126,8 +128,8 @@ CASES = [
     ("environment", "environment created", "2023-12-31T23:59:59Z", "must lie between 2024-01-01"),
     ("provenance", "environment git_commit", None, "run it from a git checkout"),
     ("provenance", "environment git_commit", "b22157a", "must be a full commit"),
-    ("provenance", "environment git_dirty", True, "must be false: commit the changes"),
-    ("provenance", "environment git_dirty", None, "must be false: commit the changes"),
+    ("provenance", "environment git_dirty", True, "must be false: commit ltrobust_bench/"),
+    ("provenance", "environment git_dirty", None, "must be false: a session was not recorded"),
 ]
 
 
@@ -138,6 +140,38 @@ def test_rule(rule, where, value, says):
     found = [p for p in problems(seal(raw)) if p.rule == rule]
     assert any(says in str(p) for p in found), found
     assert all(str(p).isprintable() and p.path.startswith("results/records/") for p in found)
+
+
+SESSIONS = [
+    ("environment", "environment git_dirty", True, "must be False, the worst of its sessions"),
+    ("environment", "environment git_commit", "c" * 40, "the last session's"),
+    ("environment", "environment package_version", "9.9", "the last session's"),
+    ("provenance", "environment code 0 commit", "abc1234", "must be a full commit"),
+    ("provenance", "environment code 0 work", "evaluation", "must be of evaluation, training, and of nothing else"),
+    ("provenance", "environment code 0 work", "base", "must be of evaluation, training, and of nothing else"),
+    ("provenance", "environment code 0 method_sha256", "9" * 64, "the method was edited between training and evalu"),
+]
+
+
+def recorded():
+    """A record whose sessions are known."""
+    raw = raw_of()
+    env = raw["environment"]
+    known = {"package_version": env["package_version"], "commit": env["git_commit"], "dirty": False}
+    known |= {"method_sha256": "1" * 64, "package_sha256": "2" * 64}
+    env["code"] = [{"work": work, **known} for work in ("training", "evaluation")]
+    return raw
+
+
+def test_what_sessions_say_is_sound():
+    assert problems(seal(recorded())) == []
+
+
+@pytest.mark.parametrize(("rule", "where", "value", "says"), SESSIONS, ids=lambda v: str(v)[:40])
+def test_rule_about_sessions(rule, where, value, says):
+    raw = recorded()
+    put(raw, where, value)
+    assert any(says in str(p) and p.rule == rule for p in problems(seal(raw)))
 
 
 MEASURED = [
@@ -171,7 +205,7 @@ def test_overrides_are_owned_up_to_in_full():
         raw["run"]["recipe"] |= recipe
         raw["run"]["overrides"] = overrides
         raw["status"]["off_recipe"] = True
-        return {found.field: found.allowed for found in rules.recipe(of(seal(raw)))}
+        return {found.field: found.allowed for found in stated.recipe(of(seal(raw)))}
 
     assert with_overrides({"lr": 0.05}, {"lr": 0.05}) == {}
     assert "as the recipe holds it" in with_overrides({"lr": 0.05}, {"lr": 0.06})["run.overrides.lr"]
@@ -230,11 +264,11 @@ def of(record):
 def test_an_older_card_is_believed_in_what_only_it_could_say(monkeypatch):
     entry = methods.get("reat")
     newer = entry.card.model_copy(update={"version": 2, "options": {}})
-    monkeypatch.setattr(rules, "methods", {"reat": SimpleNamespace(card=newer)})
+    monkeypatch.setattr(case_module, "methods", {"reat": SimpleNamespace(card=newer)})
     raw = raw_of()
     assert not [p for name in ("options", "recipe", "base") for p in rules.RULES[name](of(seal(raw)))]
     raw["run"]["recipe"]["epochs"] = 61
-    assert [p.field for p in rules.recipe(of(seal(raw)))] == ["run.recipe.epochs"]
+    assert [p.field for p in stated.recipe(of(seal(raw)))] == ["run.recipe.epochs"]
 
 
 def folder_record(train_counts, classes_bits, **run):
@@ -248,14 +282,14 @@ def test_folders_of_images():
     suite = ["fgsm", "pgd-20", "pgd-100", "mim-20", "cw-20", "scaled-pgd-20"]
     bits = {name: [1, 1, 1, 0] for name in ["clean", *suite, "aa-small-c"]}
     own = folder_record([90, 40], bits, profile="own", imbalance_ratio=2.25)
-    assert not [*rules.terms(of(own)), *rules.split(of(own)), *rules.known_dataset(of(own))]
-    assert "must be 2.25" in str(*rules.split(of(folder_record([90, 40], bits, profile="own", imbalance_ratio=2.0))))
-    assert not list(rules.split(of(folder_record([90, 45], bits, imbalance_ratio=2.0))))
-    assert "must be [90, 45]" in str(*rules.split(of(folder_record([90, 40], bits, imbalance_ratio=2.0))))
-    assert "must be equal" in str(*rules.split(of(folder_record([90, 40], bits, profile="balanced"))))
+    assert not [*stated.terms(of(own)), *stated.split(of(own)), *stated.known_dataset(of(own))]
+    assert "must be 2.25" in str(*stated.split(of(folder_record([90, 40], bits, profile="own", imbalance_ratio=2.0))))
+    assert not list(stated.split(of(folder_record([90, 45], bits, imbalance_ratio=2.0))))
+    assert "must be [90, 45]" in str(*stated.split(of(folder_record([90, 40], bits, imbalance_ratio=2.0))))
+    assert "must be equal" in str(*stated.split(of(folder_record([90, 40], bits, profile="balanced"))))
     # With two classes the ensemble is not AutoAttack.
     bits["autoattack"] = bits.pop("aa-small-c")
-    assert "aa-small-c" in str(*rules.terms(of(folder_record([90, 40], bits, profile="own", imbalance_ratio=2.25))))
+    assert "aa-small-c" in str(*stated.terms(of(folder_record([90, 40], bits, profile="own", imbalance_ratio=2.25))))
 
 
 def cifar(**run):
@@ -267,10 +301,10 @@ def cifar(**run):
 
 def test_cifar10_is_checked_without_its_images():
     """The literature's subset: its first digits are in the paper trail, the rest was computed from the real labels."""
-    wrong = {f.field: f.allowed for f in rules.split(of(cifar()))}
+    wrong = {f.field: f.allowed for f in stated.split(of(cifar()))}
     assert wrong.keys() == {"run.train_index_sha256", "run.test_index_sha256"}
     assert wrong["run.train_index_sha256"].startswith("must be 'd7edcfaf02772bee")
-    assert [f.field for f in rules.split(of(cifar(imbalance_ratio=49.0)))][0] == "run.train_counts"
+    assert [f.field for f in stated.split(of(cifar(imbalance_ratio=49.0)))][0] == "run.train_counts"
     known = known_split("cifar100-lt", 10.0, "exp")
     assert known.train_counts[:2] == [500, 488] and sum(known.train_counts) == 19573 and known.train_sha256 is None
     assert known_split("folder-photos-32px", None, "own") is None
@@ -570,6 +604,6 @@ def test_the_fuzzer_notices_a_rule_that_is_gone_and_one_too_many(fuzzer, monkeyp
 def test_no_torch():
     code = (
         f"from ltrobust_bench.cli.main import main; import sys; main(['record', 'validate', {str(FIRST)!r}]);"
-        "import ltrobust_bench.records.submit; sys.exit('torch' in sys.modules)"
+        "import ltrobust_bench.records.filing; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -66,6 +66,7 @@ def draw_kinds(
     results_dir: Path,
     runs_dir: Path,
     *,
+    records: Sequence[Path] = (),
     output: Path | None = None,
     names: Sequence[str] = (),
     column: Column | None = None,
@@ -77,6 +78,7 @@ def draw_kinds(
         kinds: of ``KINDS``; none: all that can be drawn.
         results_dir: its folders ``records`` and ``published`` are read.
         runs_dir: run folders, with curves and training histories.
+        records: folders or files of records that are read instead of ``records``.
         output: folder to write to; default: ``figures/<board>`` in ``results_dir``.
         names: labels of entries, in the order to be shown; none: all, best first.
         column: width; default: what suits the kind.
@@ -92,7 +94,7 @@ def draw_kinds(
     of_board = [kind for kind in asked if kind not in SERIES]
     if of_board:
         try:
-            board, drawn.problems = find_board(results_dir / "records", **board_terms)
+            board, drawn.problems = find_board(records or (results_dir / "records",), **board_terms)
         except UsageError as error:
             drawn.left_out |= dict.fromkeys(of_board, str(error))
         else:
