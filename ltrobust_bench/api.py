@@ -15,6 +15,11 @@ How the trainer uses the parts, for each batch (x, y):
 
 After training, ``deploy`` turns the network into the model that is attacked and published.
 
+What the trainer gives a part is to be read: ``outputs``, ``ctx`` and ``step`` have the names below and no others, and a
+part that writes into a tensor it was given (x, y, logits, features) stops the training; it may write into a copy. Every
+image that a part passes through the network is counted as cost, whichever way the part came by it. ``ltbench check``
+also refuses parts that change torch's settings or this package's functions.
+
 Shapes: B images, C classes, D features. x is [B, channels, height, width] in [0, 1]; y is int64 [B]; logits are
 [B, C]; features are [B, D]. Formulas that need "head" or "tail" go by class *rank* (``data.ranks``), never by label.
 """
@@ -68,10 +73,14 @@ class Outputs(Protocol):
     """Train-mode forward passes of one step, each computed once, when first asked for."""
 
     @property
-    def clean(self) -> Output: ...
+    def clean(self) -> Output:
+        """Of the images as they are."""
+        ...
 
     @property
-    def adversarial(self) -> Output: ...
+    def adversarial(self) -> Output:
+        """Of the crafted images."""
+        ...
 
     def after_update(self) -> Output:
         """Adversarial batch through the network *after* the optimiser step (no gradient)."""
@@ -81,9 +90,15 @@ class Outputs(Protocol):
 class StepContext(Protocol):
     """What a part may ask about the step it is in."""
 
-    epoch: int
-    """1-based."""
-    epochs: int
+    @property
+    def epoch(self) -> int:
+        """1-based."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Length of the budget."""
+        ...
 
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached; [B, C]."""
@@ -97,7 +112,11 @@ class StepContext(Protocol):
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, C], y [B]) -> scalar."""
 Objective = Callable[[Tensor, Tensor, StepContext], Tensor]
-"""What the inner maximisation climbs: (logits [B, C], y [B], ctx) -> one value per image [B]."""
+"""What the inner maximisation climbs: (logits [B, C], y [B], ctx) -> one value per image [B].
+
+It may be called more often than the attack has steps, and must give the same again: where memory does not suffice, the
+attack begins anew and passes the batch through the network in parts. It always gets the logits of the whole batch.
+"""
 OuterLoss = Callable[[Outputs, Tensor, StepContext], Tensor]
 """What the optimiser descends: (outputs, y [B], ctx) -> scalar."""
 Head = Callable[[int, int], nn.Module]
@@ -136,9 +155,13 @@ Deploy = Callable[[Network, TrainInfo], nn.Module]
 class Memory(Protocol):
     """A part that remembers something between steps; saved in checkpoints, so resuming is exact."""
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None: ...
+    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+        """After each optimiser step."""
+        ...
 
-    def on_epoch_end(self, epoch: int, network: Network) -> None: ...
+    def on_epoch_end(self, epoch: int, network: Network) -> None:
+        """After each epoch (from 1). The network may be given other weights; images passed through it are counted."""
+        ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -218,14 +241,25 @@ class AttackBudget(NamedTuple):
 class PluginStep(StepContext, Protocol):
     """The step that a plug-in wraps."""
 
-    x: Tensor
-    y: Tensor
+    @property
+    def x(self) -> Tensor:
+        """Images in [0, 1], [B, channels, height, width]."""
+        ...
 
     @property
-    def network(self) -> Network: ...
+    def y(self) -> Tensor:
+        """Labels, int64 [B]."""
+        ...
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def network(self) -> Network:
+        """What is trained; its weights may be changed, images passed through it are counted."""
+        ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Moves the network's weights."""
+        ...
 
     def fresh_loss(self) -> Tensor:
         """The host's outer loss on this batch through the network as it is now; scalar with gradient."""

@@ -41,6 +41,10 @@ class CheckFailed(LTBenchError):
     """A method, a record or a model was examined and found wanting."""
 
 
+class ContractError(LTBenchError, AttributeError):
+    """A method reaches for something that its contract does not give it."""
+
+
 class UnknownNameError(UsageError):
     """A name that no registry entry has; the message lists the nearest ones."""
 

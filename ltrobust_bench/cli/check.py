@@ -8,7 +8,8 @@ import click
 @click.command(epilog="Example: ltbench check reat")
 @click.argument("method")
 def command(method: str) -> int:
-    """Prove that a method keeps the contract: card, options, determinism, exact resume, a sane deployed model."""
+    """Prove that a method keeps the contract: card, options, determinism, exact resume, a sane deployed
+    model, and nothing touched that is not its own."""
     from ltrobust_bench.contribute.conformance import CHECKS, Subject, examine
 
     subject, failed = Subject(method), 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ltrobust_bench.api import Network, Output
+from ltrobust_bench.compute.counting import Counter, Meter
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.plan.run import Crafting, Policy
@@ -20,16 +21,21 @@ from ltrobust_bench.terms import BNMode
 class Forwards:
     """Forwards for the outer loss, and the model that crafting attacks.
 
-    With the default policy both are the network itself.
+    With the default policy both are the network itself. Whoever asks for them counts them; what passes through the
+    network otherwise, because a part of a method holds it, is counted here.
 
     Args:
         network: what is trained; its weights are put into the policy's memory format.
         policy: how to compute.
         precision: of the recipe. With ``bf16`` the network computes in bfloat16, logits and features come in float32.
+        counter: of what else passes through the network.
     """
 
-    def __init__(self, network: Network, policy: Policy, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, network: Network, policy: Policy, precision: Precision = "fp32", counter: Counter | None = None
+    ) -> None:
         self.network, self.policy, self.precision = network, policy, precision
+        self.meter = Meter(network.backbone, counter or Counter())
         if policy.memory_format == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._outputs, self._logits = self._compiled(network.outputs), self._compiled(network)
@@ -46,13 +52,13 @@ class Forwards:
 
     def outputs(self, x: Tensor) -> Output:
         """Logits and features in the network's present mode."""
-        with self._arithmetic(x):
+        with self.meter.apart(), self._arithmetic(x):
             logits, features = self._outputs(x)
         return Output(logits.float(), features.float()) if self.precision == "bf16" else Output(logits, features)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits in the network's present mode."""
-        with self._arithmetic(x):
+        with self.meter.apart(), self._arithmetic(x):
             logits: Tensor = self._logits(x)
         return logits.float() if self.precision == "bf16" else logits
 
@@ -64,12 +70,16 @@ class Forwards:
         if mode != "eval" or self.policy.crafting == "network":
             return self._itself
         if self._copy is None:
-            self._copy = StandIn(self.network, x[:2], "bf16" if self.precision == "bf16" else self.policy.crafting)
+            kind = "bf16" if self.precision == "bf16" else self.policy.crafting
+            with self.meter.apart():
+                self._copy = StandIn(self.network, x[:2], kind)
+            self.meter.leave(self._copy.twin.get_submodule("backbone"))
             # Winograd's many small parts would be one huge graph.
             by_winograd = self._copy.kind == "winograd"
             self._instead = Splitting(self._copy if by_winograd else self._compiled(self._copy))
         else:
-            self._copy.refresh()
+            with self.meter.apart():  # it may look again whether it gives the network's logits
+                self._copy.refresh()
         return self._instead
 
 

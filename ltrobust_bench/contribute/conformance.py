@@ -14,13 +14,16 @@ import torch
 
 from ltrobust_bench.api import Method, Plugin, TrainInfo
 from ltrobust_bench.cards import Card, methods, plugins
+from ltrobust_bench.contribute.surroundings import Surroundings, drawn
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
+from ltrobust_bench.training.build import deployed
 from ltrobust_bench.training.step import Step
 from ltrobust_bench.training.trainer import Session, TrainingResult, train_plan
+from ltrobust_bench.training.views import BEHIND
 from ltrobust_bench.verbs import load_model
 
 DATASET, PROTOCOL = "digits-lt", "smoke"
@@ -47,6 +50,7 @@ class Subject:
         self.slug, self.entry = slug, (plugins if slug in plugins else methods).get(slug)
         self.card: Card = self.entry.card
         self.folder = tempfile.TemporaryDirectory(prefix="ltbench-check-")
+        self.before = Surroundings(without=self.entry.module)
 
     @cached_property
     def plan(self) -> Plan:
@@ -72,6 +76,18 @@ class Subject:
     def trained(self) -> TrainingResult:
         """An uninterrupted training."""
         return self.train("whole")
+
+    @cached_property
+    def step(self) -> Step:
+        """A step of a fresh session on 32 images, before anything is done."""
+        # What it builds on is finished by the training, so it is only looked up.
+        plan, folder = self.plan, Path(self.trained.model_path).parent
+        base = train_plan(plan.base, folder.parent / plan.base.run.folder_name(), CPU) if plan.base else None
+        with torch.random.fork_rng(devices=[]):
+            trainee = Session(plan, folder, CPU, Silent(), base).trainee
+        chosen = plan.task.split.train[:: max(1, plan.train_size // 32)]
+        x, y = map(torch.from_numpy, (plan.task.source.train_pixels(chosen), plan.task.source.train_labels[chosen]))
+        return Step(trainee, to_unit(x), y, epoch=1, epochs=plan.run.recipe.epochs)
 
     def digest(self, result: TrainingResult) -> str:
         """Digest of the weights of a finished training."""
@@ -100,10 +116,12 @@ def _syntax_tree(subject: Subject) -> ast.Module:
     return ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
 
 
-def check_imports(subject: Subject) -> list[str]:
+def check_interface(subject: Subject) -> list[str]:
     """method.py builds on the public interface only."""
     problems = []
     for node in ast.walk(_syntax_tree(subject)):
+        if BEHIND in (getattr(node, "attr", None), getattr(node, "value", None)):
+            problems.append(f"method.py:{node.lineno} names {BEHIND}, which leads behind the contract")  # type: ignore[attr-defined]
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
             continue
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
@@ -152,17 +170,11 @@ def check_training(subject: Subject) -> list[str]:
         return [f"{trained.cost.steps} optimiser steps were counted, the budget is {budget}"]
     if not trained.history:
         return []
-    # The base is finished by now, so it is only looked up.
-    folder = subject.run_folder("whole")
-    base = train_plan(plan.base, folder.parent / plan.base.run.folder_name(), CPU) if plan.base else None
     with torch.random.fork_rng(devices=[]):
-        trainee = Session(plan, folder, CPU, Silent(), base).trainee
-    chosen = plan.task.split.train[:: max(1, plan.train_size // 32)]
-    x, y = map(torch.from_numpy, (plan.task.source.train_pixels(chosen), plan.task.source.train_labels[chosen]))
-    step = Step(trainee, to_unit(x), y, epoch=1, epochs=plan.run.recipe.epochs)
-    step.craft()
-    step.update()
-    if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in trainee.network.parameters()):
+        step = subject.step
+        step.craft()
+        step.update()
+    if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in step.trainee.network.parameters()):
         return ["the loss has no gradient: nothing would be learned"]
     return []
 
@@ -210,14 +222,63 @@ def check_deployed(subject: Subject) -> list[str]:
     return problems
 
 
+def check_surroundings(subject: Subject) -> list[str]:
+    """What is not the method's own is left as it was: the tensors it is given, the settings of the process, the code of
+    others. Its randomness is seeded, and no image passes uncounted."""
+    problems, failure = [], None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            problems = _written(subject) + _unaccounted(subject)
+    except Exception as error:  # noqa: BLE001 - raised below, unless what was changed explains it
+        failure = error
+    problems += [f"{change}; a method changes neither settings nor other code" for change in subject.before.changes()]
+    subject.before.put_back()
+    if failure is not None and not problems:
+        raise failure
+    return problems
+
+
+def _written(subject: Subject) -> list[str]:
+    """Tensors into which a step of the method writes, whichever way."""
+    first = subject.step
+    step = Step(first.trainee, first.x, first.y, epoch=1, epochs=first.epochs)
+    kept = {"x": step.x.clone(), "y": step.y.clone()}
+    step.craft()
+    kept["x_adv"] = step.x_adv.clone()
+    step.update()
+    changed = [name for name, value in kept.items() if not value.equal(vars(step)[name])]
+    return [f"the method writes into {name}, which it may only read" for name in changed]
+
+
+def _unaccounted(subject: Subject) -> list[str]:
+    """Random numbers that no seed of the run decides, and images passed when training is over."""
+    trainee, options = subject.step.trainee, subject.card.resolve_options(subject.plan.run.track, {})
+    problems = [
+        f"building the method uses the global generator of {name}: before training there is no seed"
+        for name in drawn(lambda: subject.build(options))
+    ]
+    problems += [
+        f"training uses the global generator of {name}, which no seed of the run decides; torch's is seeded"
+        for name in drawn(lambda: _written(subject))
+        if name != "torch"
+    ]
+    before = trainee.counter.forwards
+    counts = torch.tensor(subject.plan.run.train_counts, dtype=torch.float64)
+    deployed(trainee.method, trainee.network, TrainInfo(counts, DATASET, 2))
+    if trainee.counter.forwards > before:
+        problems.append(f"deploy passes {trainee.counter.forwards - before} images through the network, uncounted")
+    return problems
+
+
 CHECKS: dict[str, Callable[[Subject], list[str]]] = {
     "card is complete": check_card,
-    "imports the public interface only": check_imports,
+    "keeps to the public interface": check_interface,
     "options agree with the card": check_options,
     "trains two epochs": check_training,
     "same seed, same weights": check_determinism,
     "resumed equals uninterrupted": check_resume,
     "deployed model is sane": check_deployed,
+    "leaves the rest alone": check_surroundings,
 }
 
 

@@ -14,9 +14,11 @@ from ltrobust_bench.attacks.engine import ascend, crafting_mode, start_point
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import Forwards
 from ltrobust_bench.compute.memory import whole
+from ltrobust_bench.errors import ContractError
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.protocol.spec import Forward, Recipe
 from ltrobust_bench.terms import Start
+from ltrobust_bench.training.views import ContextView, OutputsView, PluginView
 
 
 @dataclass
@@ -38,11 +40,11 @@ class Trainee:
     forwards: Forwards = field(init=False)
 
     def __post_init__(self) -> None:
-        self.forwards = Forwards(self.network, self.policy, self.recipe.precision)
+        self.forwards = Forwards(self.network, self.policy, self.recipe.precision, self.counter)
 
 
 class Step:
-    """One batch on its way through a step; it is both what a loss sees as ``outputs`` and as ``ctx``.
+    """One batch on its way through a step. A method sees it through :mod:`ltrobust_bench.training.views`.
 
     Args:
         trainee: what is trained.
@@ -56,29 +58,26 @@ class Step:
         self.trainee, self.x, self.y, self.epoch, self.epochs = trainee, x, y, epoch, epochs
         self.x_adv = x
         self._natural: Tensor | None = None
-
-    @property
-    def network(self) -> Network:
-        """The network that is trained."""
-        return self.trainee.network
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Its optimiser."""
-        return self.trainee.optimizer
+        self._given: list[tuple[str, Tensor, int]] = []
+        self._give("x", x)
+        self._give("y", y)
 
     def fresh_loss(self) -> Tensor:
         """The outer loss on this batch through the network as it is now; scalar with gradient."""
         again = Step(self.trainee, self.x, self.y, epoch=self.epoch, epochs=self.epochs)
         again.x_adv, again._natural = self.x_adv, self._natural
-        return self.trainee.method.loss(again, self.y, again)
+        return again._loss()
+
+    def _loss(self) -> Tensor:
+        # Views are made when they are handed out: kept, they would be a circle that keeps a step's tensors in memory.
+        return self.trainee.method.loss(OutputsView(self), self.y, ContextView(self))
 
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached, computed once; [B, C]."""
         if self._natural is None:
             network = self.trainee.network
             with torch.no_grad(), crafting_mode(network, self.trainee.recipe.attack.bn_mode):
-                self._natural = self.trainee.forwards.logits(self.x)
+                self._natural = self._give("natural_logits()", self.trainee.forwards.logits(self.x))
             self.trainee.counter.forwards += len(self.x)
         return self._natural
 
@@ -104,10 +103,11 @@ class Step:
             network.train()
             with torch.no_grad():
                 self._forward(self.x)
+        context = ContextView(self)
         budget = AttackBudget(float(spec.epsilon), float(spec.step_size), float(spec.epsilon))
-        budget = self.trainee.method.attack_budget(budget, self.y, self)
+        budget = self.trainee.method.attack_budget(budget, self.y, context)
         for plugin in self.trainee.plugins:
-            budget = plugin.attack_budget(budget, self.y, self)
+            budget = plugin.attack_budget(budget, self.y, context)
         kind, ball = spec.start if start is None else start, self.trainee.ball
         first = start_point(self.x, budget.start, kind, spec.clamp_start, generator, ball)
         with crafting_mode(network, spec.bn_mode):
@@ -118,7 +118,7 @@ class Step:
                     attacked,
                     self.x,
                     self.y,
-                    objective=lambda logits, y: self.trainee.method.objective(logits, y, self),
+                    objective=lambda logits, y: self.trainee.method.objective(logits, y, context),
                     epsilon=budget.epsilon,
                     step_size=budget.step_size,
                     steps=spec.steps,
@@ -137,9 +137,15 @@ class Step:
         counter = self.trainee.counter
         counter.forwards += len(x)
         output = self.trainee.forwards.outputs(x)
-        if output.logits.requires_grad:
-            output.logits.register_hook(lambda g: setattr(counter, "backwards", counter.backwards + len(g)))
+        counter.follow(output)
+        self._give("logits", output.logits)
+        self._give("features", output.features)
         return output
+
+    def _give(self, name: str, tensor: Tensor) -> Tensor:
+        """Remember what a part of the method gets to see, to tell later whether it wrote into it."""
+        self._given.append((name, tensor, tensor._version))
+        return tensor
 
     @cached_property
     def clean(self) -> Output:
@@ -182,22 +188,27 @@ class Step:
 
         Raises:
             LTBenchError: if the batch does not fit in memory.
+            ContractError: if a part of the method wrote into what it was given.
         """
         with whole(len(self.x), self.x.device):
-            return self._update()
+            loss = self._update()
+        for name, tensor, version in self._given:
+            if tensor._version != version:
+                raise ContractError(f"a part of the method wrote into {name}, which it may only read; copy it.")
+        return loss
 
     def _update(self) -> Tensor:
         network, optimizer = self.trainee.network, self.trainee.optimizer
         network.train()
         for plugin in self.trainee.plugins:
-            plugin.before_loss(self)
+            plugin.before_loss(PluginView(self))
         self._run_forwards()
-        loss = self.trainee.method.loss(self, self.y, self)
+        loss = self._loss()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         for plugin in reversed(self.trainee.plugins):
-            plugin.after_update(self)
+            plugin.after_update(PluginView(self))
         for name in self._listed(self.trainee.recipe.bn_forwards_after):
             if name == "adv":
                 self.after_update()
@@ -205,5 +216,5 @@ class Step:
                 with torch.no_grad():
                     self._forward(self.x)
         for memory in self.trainee.method.memory.values():
-            memory.on_step_end(self, self.y)
+            memory.on_step_end(OutputsView(self), self.y)
         return loss.detach()

@@ -326,9 +326,10 @@ class Session:
                 generator=seeded(self.plan.run.seed, "monitor", 0, self.device),
             )
 
-        # A batch of the recipe's may be smaller, because no more images fit.
-        adversarial = network.fit(attack, len(x))
-        with torch.no_grad():
+        # A batch of the recipe's may be smaller, because no more images fit. What is looked at is no cost of training.
+        with self.trainee.forwards.meter.apart():
+            adversarial = network.fit(attack, len(x))
+        with torch.no_grad(), self.trainee.forwards.meter.apart():
             clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
         return clean.float().mean().item(), (clean & robust).float().mean().item()
 

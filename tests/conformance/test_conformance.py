@@ -10,6 +10,7 @@ import torch
 from ltrobust_bench import baselines
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.contribute import conformance
+from ltrobust_bench.contribute.surroundings import Surroundings
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.registry import Entry
 from ltrobust_bench.training.estimate import estimate
@@ -65,12 +66,38 @@ def method(options, data):
     return Method(loss=adversarial(criterion))
 """
 
+
+def part(*lines):
+    """A method with a loss, or more, of its own."""
+    body = "".join(f"    {line}\n" for part in lines for line in part.split("\n"))
+    deploys = ", deploy=deploy" if "def deploy" in body else ""
+    return (
+        "import numpy as np\nimport torch\nimport torch.nn.functional as F\n"
+        "from ltrobust_bench.api import Method, adversarial\n\n\ndef method(options, data):\n"
+        f"    options['strength']\n{body}    return Method(loss=loss{deploys})\n"
+    )
+
+
+SAYS = {
+    "keeps to the public interface: a back door": "method.py:5 names _behind",
+    "trains two epochs: asks for what the contract does not have": "`ctx` has no 'trainee': a method may ask",
+    "trains two epochs: writes into the labels": "wrote into y, which it may only read",
+    "trains two epochs: writes into the outputs": "wrote into logits",
+    "leaves the rest alone: writes into the labels by a way that torch does not see": "writes into y",
+    "leaves the rest alone: a setting": "torch's float32 precision was changed",
+    "leaves the rest alone: gradients are switched off": "torch's grad mode was changed",
+    "leaves the rest alone: another's function": "ltrobust_bench.longtail.losses.kl_divergence was replaced",
+    "leaves the rest alone: an unseeded generator": "training uses the global generator of numpy",
+    "leaves the rest alone: images that are not counted": "deploy passes 5 images",
+}
+"""What is said, where more than one problem could be meant."""
+
 BREAKAGES = {
     "options agree with the card": (
         "from ltrobust_bench.api import Method\ndef method(options, data):\n    return Method()\n"
     ),
-    "imports the public interface only": (
-        "from ltrobust_bench.api import Method\nfrom ltrobust_bench.plan import make_plan\n"
+    "keeps to the public interface: imports": (
+        "from ltrobust_bench.api import Method\nfrom ltrobust_bench.plan.make import make_plan\n"
         "def method(options, data):\n    options['strength']\n    return Method()\n"
     ),
     "resumed equals uninterrupted": FORGETFUL,
@@ -85,6 +112,48 @@ BREAKAGES = {
         "class Bad(torch.nn.Module):\n    def __init__(self, n):\n        super().__init__()\n        self.n = n\n"
         "    def forward(self, x):\n        return self.n(x) * float('nan')\n"
         "def method(options, data):\n    options['strength']\n    return Method(deploy=lambda n, d: Bad(n))\n"
+    ),
+    "keeps to the public interface: a back door": (
+        "from ltrobust_bench.api import Method\ndef method(options, data):\n    options['strength']\n"
+        "    def loss(outputs, y, ctx):\n        getattr(ctx, '_behind').counter.forwards = 0\n"
+        "    return Method(loss=loss)\n"
+    ),
+    "trains two epochs: asks for what the contract does not have": part(
+        "def loss(outputs, y, ctx):", "    return outputs.adversarial.logits.sum() * ctx.trainee.recipe.lr"
+    ),
+    "trains two epochs: writes into the labels": part(
+        "def loss(outputs, y, ctx):", "    return F.cross_entropy(outputs.adversarial.logits, y.zero_())"
+    ),
+    "trains two epochs: writes into the outputs": part(
+        "def loss(outputs, y, ctx):", "    return F.cross_entropy(outputs.adversarial.logits.mul_(2), y)"
+    ),
+    "leaves the rest alone: writes into the labels by a way that torch does not see": part(
+        "def loss(outputs, y, ctx):", "    return F.cross_entropy(outputs.adversarial.logits, y.data.zero_())"
+    ),
+    "leaves the rest alone: a setting": part(
+        "torch.set_float32_matmul_precision('medium')\nloss = adversarial(F.cross_entropy)"
+    ),
+    "leaves the rest alone: gradients are switched off": part(
+        "def loss(outputs, y, ctx):",
+        "    value = F.cross_entropy(outputs.adversarial.logits, y)",
+        "    torch.set_grad_enabled(False)",
+        "    return value",
+    ),
+    "leaves the rest alone: another's function": part(
+        "from ltrobust_bench.longtail import losses",
+        "losses.kl_divergence = lambda *_, **__: torch.zeros(1)",
+        "loss = adversarial(F.cross_entropy)",
+    ),
+    "leaves the rest alone: an unseeded generator": part(
+        "def loss(outputs, y, ctx):",
+        "    np.random.rand()",
+        "    return F.cross_entropy(outputs.adversarial.logits, y)",
+    ),
+    "leaves the rest alone: images that are not counted": part(
+        "loss = adversarial(F.cross_entropy)",
+        "def deploy(network, data):",
+        "    network.eval()(torch.rand(5, 1, 8, 8))",
+        "    return network",
     ),
     "trains two epochs: syntax error": "def method(options, data)\n    return None\n",
     "trains two epochs: returns nothing": "def method(options, data):\n    options['strength']\n",
@@ -118,6 +187,10 @@ def test_each_breakage_is_found_by_its_check(broken, tmp_path, monkeypatch):
     methods.names()
     monkeypatch.setitem(methods._entries, "bad-one", Entry("bad-one", entry))
     subject = conformance.Subject("bad-one")
-    assert conformance.examine(subject, check) != []
-    if check != "trains two epochs":
+    before = Surroundings(without=entry.module)
+    found = conformance.examine(subject, check)
+    assert found != [] and not any("\n" in line for line in found)
+    assert broken not in SAYS or any(SAYS[broken] in line for line in found)
+    assert check != "leaves the rest alone" or before.changes() == [], "the next method is examined in the same process"
+    if check != "trains two epochs" and "back door" not in broken and "switched off" not in broken:
         assert conformance.examine(subject, "trains two epochs") == []

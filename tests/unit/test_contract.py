@@ -1,0 +1,190 @@
+"""What a method sees is the contract and no more, and whatever it computes is counted."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ltrobust_bench.api import Method, Plugin
+from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.compute import forwards
+from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.errors import ContractError, LTBenchError
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.progress import Silent
+from ltrobust_bench.training import trainer
+from ltrobust_bench.training.step import Step
+from ltrobust_bench.training.trainer import Session, train_plan
+
+CPU = torch.device("cpu")
+SMALL = {"protocol": "smoke", "epochs": 2, "limit_train": 60}
+
+
+class Seen:
+    """Images that really passed through the backbones of all networks of a training."""
+
+    def __init__(self, monkeypatch):
+        self.forwards, self.backwards = 0, 0
+        for name in ("build_network", "load_deployed"):
+            monkeypatch.setattr(trainer, name, self.watching(getattr(trainer, name)))
+        monkeypatch.setattr(Session, "_monitor", lambda self: (0.0, 0.0))
+
+    def watching(self, build):
+        def built(*arguments):
+            network = build(*arguments)
+            network.backbone.register_forward_hook(self.passed)
+            return network
+
+        return built
+
+    def passed(self, module, given, output):
+        self.forwards += len(output)
+        if output.requires_grad:
+            output.register_hook(self.back)
+
+    def back(self, gradient):
+        self.backwards += len(gradient)
+
+
+CASES = [
+    *[(slug, [], {}) for slug in methods.names()],
+    *[("trades", [slug], {}) for slug in plugins.names()],
+    ("robal", [], {"track": "paper"}),
+    ("reat", ["robustlt", "awp"], {"track": "paper"}),
+]
+
+
+@pytest.mark.parametrize(("slug", "plugged", "terms"), CASES, ids=lambda v: str(v)[:30])
+def test_what_is_counted_is_what_the_backbones_did(slug, plugged, terms, tmp_path, monkeypatch):
+    plan = make_plan(slug, "digits-lt", plugin_names=plugged, **SMALL, **terms)
+    before = 0  # backwards of the base, which is trained first
+    if plan.base:
+        before = train_plan(plan.base, tmp_path / plan.base.run.folder_name(), CPU).cost.backwards
+    seen = Seen(monkeypatch)
+    result = train_plan(plan, tmp_path / plan.run.folder_name(), CPU)
+    assert result.forwards_here == seen.forwards
+    if slug not in ("crt", "lws", "rw-fine"):  # there the loss's gradient ends in the head
+        assert result.cost.backwards - before == seen.backwards
+
+
+def played(monkeypatch, tmp_path, plugged=(), policy=None, **parts):
+    """Images counted and images seen in an epoch of a method with these parts."""
+    seen, build = Seen(monkeypatch), trainer.build_method
+
+    def changed(*arguments):
+        method, info = build(*arguments)
+        return replace(method, **parts), info
+
+    monkeypatch.setattr(trainer, "build_method", changed)
+    monkeypatch.setattr(trainer, "build_plugins", lambda *_: plugged)
+    plan = make_plan("at", "digits-lt", policy=policy or Policy(), **SMALL)
+    result = train_plan(plan, tmp_path / plan.run.folder_name(), CPU)
+    return (result.cost.forwards, result.cost.backwards), (seen.forwards, seen.backwards)
+
+
+class Remembers:
+    """Passes images through the network, and a copy of it, at the end of an epoch, and in a loss."""
+
+    def __init__(self):
+        self.network, self.copy = None, None
+
+    def on_step_end(self, outputs, y):
+        pass
+
+    def on_epoch_end(self, epoch, network):
+        self.network, self.copy = network, copy.deepcopy(network)
+        network.outputs(torch.rand(7, 1, 8, 8))
+
+    def loss(self, outputs, y, ctx):
+        value = F.cross_entropy(outputs.adversarial.logits, y)
+        if self.network is not None:
+            self.copy(torch.rand(5, 1, 8, 8))
+            value = value + self.network.backbone(torch.rand(3, 1, 8, 8)).square().mean()
+        return value
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Looks(Plugin):
+    def before_loss(self, step):
+        step.network(step.x).sum().backward()
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(crafting="folded")], ids=["network", "folded"])
+def test_a_network_in_other_hands_counts_too(policy, monkeypatch, tmp_path):
+    memory = Remembers()
+    plain, _ = played(monkeypatch, tmp_path / "plain", policy=policy)
+    counted, _ = played(monkeypatch, tmp_path / "more", (Looks(),), policy, loss=memory.loss, memory={"m": memory})
+    # Two epochs of one step: the plug-in looks in both, the memory at the end of both, the loss in the second.
+    assert counted[0] - plain[0] == 2 * 60 + 2 * 7 + (5 + 3)
+    assert counted[1] - plain[1] == 2 * 60 + 3
+
+
+def test_a_loss_on_features_alone_counts_its_backward(monkeypatch, tmp_path):
+    counted, seen = played(monkeypatch, tmp_path, loss=lambda outputs, y, ctx: outputs.clean.features.square().mean())
+    assert counted == seen and counted[1] > 0
+
+
+def test_an_attack_that_begins_again_is_counted_once(monkeypatch, tmp_path):
+    calls = []
+
+    class Tight(Splitting):
+        def forward(self, x):
+            if self.parts == 1 and len(calls) % 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    def objective(logits, y, ctx):
+        calls.append(len(logits))
+        return F.cross_entropy(logits, y, reduction="none")
+
+    plain, _ = played(monkeypatch, tmp_path / "plain")
+    monkeypatch.setattr(forwards, "Splitting", Tight)
+    split, _ = played(monkeypatch, tmp_path / "split", objective=objective)
+    assert split == plain and set(calls) == {60}
+    assert len(calls) > 2 * 2  # epochs times attack steps
+
+
+def views():
+    """A step as a loss, a context and a plug-in see it."""
+    caught = []
+
+    class Catches(Plugin):
+        def before_loss(self, step):
+            caught.append(step)
+
+    def loss(outputs, y, ctx):
+        caught.extend([outputs, ctx])
+        return F.cross_entropy(outputs.adversarial.logits, y)
+
+    return caught, Method(loss=loss), Catches()
+
+
+def test_views_give_what_the_contract_names_and_nothing_else(tmp_path):
+    caught, method, plugin = views()
+    session = Session(make_plan("at", "digits-lt", **SMALL), tmp_path, CPU, Silent(), None)
+    session.trainee.method, session.trainee.plugins = method, (plugin,)
+    x, y = next(session.loader.epoch(1))
+    Step(session.trainee, x, y, epoch=1, epochs=2).update()
+    step, outputs, ctx = caught
+    public = [sorted(n for n in dir(view) if not n.startswith("_") and n != "what") for view in (outputs, ctx, step)]
+    asked = ["epoch", "epochs", "natural_logits", "teacher_logits"]
+    assert public[:2] == [["adversarial", "after_update", "clean"], asked]
+    assert public[2] == sorted([*asked, "x", "y", "network", "optimizer", "fresh_loss"])
+    for view, name in ((outputs, "x"), (ctx, "trainee"), (ctx, "network"), (step, "trainee"), (step, "craft")):
+        assert not hasattr(view, name)
+        with pytest.raises(ContractError, match=f"has no '{name}': a method may ask it for") as error:
+            getattr(view, name)
+        assert isinstance(error.value, LTBenchError), "said in one line"
+    with pytest.raises(ContractError, match="'x' of `step` cannot be set"):
+        step.x = 1 - step.x
+    assert not hasattr(ctx, "__dict__")
