@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltrobust_bench.numbers import number
-from ltrobust_bench.parallel import each
 from ltrobust_bench.report.aggregate import DECIMALS
 from ltrobust_bench.report.board import METRICS, Board, Entry
 from ltrobust_bench.scores.groups import rank_groups, ranks
@@ -69,13 +68,9 @@ def _leaderboard_rows(board: Board, cells: Iterable[Cells]) -> Iterator[dict[str
         yield {**terms, **rounded, "records": " ".join(record.id for record in entry.runs)}
 
 
-def texts(boards: Iterable[Board], seconds: float) -> dict[str, str]:
-    """Every file of ``FILES``, by name.
-
-    Args:
-        seconds: about how long it takes, see :func:`ltrobust_bench.parallel.each`.
-    """
-    parts = each(_parts, boards, seconds)
+def texts(boards: Iterable[Board]) -> dict[str, str]:
+    """Every file of ``FILES``, by name."""
+    parts = [_parts(board) for board in boards]
     return {name: file.text(part[name] for part in parts) for name, file in FILES.items()}
 
 

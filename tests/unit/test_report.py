@@ -493,22 +493,6 @@ def test_figures_are_laid_out_once_whatever_the_users_settings_say(six, tmp_path
     assert places[0] == places[1]
 
 
-def test_drawn_figures_are_not_kept_where_the_collector_is_off(six, tmp_path):
-    """Hundreds of boards have gigabytes of them."""
-    import gc
-
-    from matplotlib.figure import Figure
-
-    from ltrobust_bench.parallel import without_collection
-    from ltrobust_bench.report.figures import draw
-
-    gc.collect()
-    before = sum(isinstance(o, Figure) for o in gc.get_objects())
-    with without_collection():
-        draw(boards(six)[0], "tradeoff", tmp_path)
-        assert sum(isinstance(o, Figure) for o in gc.get_objects()) == before
-
-
 def test_importing_the_report_is_light():
     heavy = "{'torch', 'pandas', 'matplotlib', 'scipy'}"
     code = f"import ltrobust_bench.report, sys; sys.exit(bool({heavy} & set(sys.modules)))"
