@@ -41,9 +41,10 @@ class LeaderboardResult:
         """One row per entry, the columns of ``leaderboard.csv``; accuracies are percentages."""
         import pandas as pd
 
-        from ltrobust_bench.report.tables import LEADERBOARD, leaderboard_rows
+        from ltrobust_bench.report.columns import LEADERBOARD
+        from ltrobust_bench.report.tables import leaderboard_rows
 
-        return pd.DataFrame(leaderboard_rows(self.boards), columns=LEADERBOARD)
+        return pd.DataFrame(leaderboard_rows(self.boards), columns=list(LEADERBOARD))
 
 
 def find_board(records_dir: Path, **wanted: Any) -> tuple[Board, list[str]]:
