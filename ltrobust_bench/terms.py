@@ -22,25 +22,6 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pydantic's own way also keeps what such models never have, and takes twice as long; thousands of records are
-        # handed over by the processes that read them.
-        given = self.__pydantic_fields_set__
-        return _unpickled, (type(self), self.__dict__, None if len(given) == len(self.__pydantic_fields__) else given)
-
-
-def _unpickled(model: type[Strict], values: dict[str, Any], given: set[str] | None) -> Strict:
-    made = model.__new__(model)
-    _set(made, "__dict__", values)
-    _set(made, "__pydantic_fields_set__", set(model.__pydantic_fields__) if given is None else given)
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
-    return made
-
-
-_set = object.__setattr__
-"""The models are frozen."""
-
 
 def canonical_digest(value: Any) -> str:
     """SHA-256 (hex) of :func:`canonical_json`."""

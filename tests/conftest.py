@@ -43,6 +43,11 @@ def cifar10_folder() -> Path:
     return Path(REAL_DATA)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["LTBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def root() -> Path:
     """The checkout."""

@@ -46,19 +46,16 @@ def leaderboard(
 
     Leaves with code 1 if a file was no valid record; the board is built from the others.
     """
-    from ltrobust_bench.parallel import without_collection
+    from rich.console import Console
 
-    with without_collection():
-        from rich.console import Console
+    from ltrobust_bench.report import leaderboard as build
+    from ltrobust_bench.report.tables import LEGEND, terminal_table
 
-        from ltrobust_bench.report import leaderboard as build
-        from ltrobust_bench.report.tables import LEGEND, terminal_table
-
-        console = Console(highlight=False, markup=False, emoji=False)
-        result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
-        for board in result.boards:
-            console.print(board.title, style="bold")
-            console.print(terminal_table(board, console.width, top))
+    console = Console(highlight=False, markup=False, emoji=False)
+    result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
+    for board in result.boards:
+        console.print(board.title, style="bold")
+        console.print(terminal_table(board, console.width, top))
     console.print(LEGEND, style="dim")
     for message in result.messages:
         console.print(f"note: {message}", style="yellow", soft_wrap=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.protocol.spec import Profile, Recipe, Track
-from ltrobust_bench.terms import Strict, canonical_digest, canonical_json
+from ltrobust_bench.terms import Strict, canonical_digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 
@@ -139,11 +136,9 @@ class RunSection(Strict):
         later does not change the key of a run that does not use it."""
         return canonical_digest(self.model_dump(mode="json", exclude_defaults=True))
 
-    def digests(self) -> tuple[str, str]:
-        """The run key, and the same digest of what the seeds of an entry share: the run that one builds on has its
-        seed."""
-        before, after, shared = _around_seed(self.model_dump_json(exclude_defaults=True, exclude={"seed"}))
-        return hashlib.sha256(f'{before}"seed":{self.seed},{after}'.encode()).hexdigest(), shared
+    def entry_key(self) -> str:
+        """The same digest of what the seeds of an entry share: the run that one builds on has its seed."""
+        return canonical_digest(self.model_dump(mode="json", exclude_defaults=True, exclude={"seed", "base_key"}))
 
     def folder_name(self) -> str:
         """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
@@ -169,17 +164,3 @@ def ratio_text(asked: float, profile: str, train_counts: Sequence[int], cuts: It
     left = round(max(train_counts) / min(train_counts), 1)
     cut = profile in ("exp", "step") and not {"limit_train", "holdout"}.isdisjoint(cuts)
     return f"{asked:g} asked, {left:g} left" if cut and left != asked else f"{asked:g}"
-
-
-@lru_cache
-def _around_seed(run: str) -> tuple[str, str, str]:
-    """What stands before and after the seed in the canonical JSON of a run section, which is given without it, and the
-    digest of what seeds share: as a rule, many runs differ in nothing else."""
-    values = json.loads(run)
-    first = {name: value for name, value in values.items() if name < "seed"}
-    before = f"{canonical_json(first)[:-1]},"
-    after = canonical_json({name: value for name, value in values.items() if name > "seed"})[1:]
-    shared = before
-    if "base_key" in first:
-        shared = f"{canonical_json({name: value for name, value in first.items() if name != 'base_key'})[:-1]},"
-    return before, after, hashlib.sha256(f"{shared}{after}".encode()).hexdigest()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
-from ltrobust_bench.parallel import each
+from ltrobust_bench.records.cache import recall, remember
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import retractions_beside
-from ltrobust_bench.records.schema import SCHEMA_VERSION, Record, condense
-from ltrobust_bench.records.strict import LONGEST_INTEGER, Finding, finding, findings_of, parse_json, read_bytes
+from ltrobust_bench.records.schema import SCHEMA_VERSION, SEEN, Record, Tally
+from ltrobust_bench.records.strict import Finding, finding, findings_of, parse_json, read_bytes
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
 from ltrobust_bench.records.verify import judged
 from ltrobust_bench.terms import printable
@@ -32,16 +32,12 @@ def write_record(record: Record, path: Path) -> None:
     write_text(path, dumps(record))
 
 
-def decode(path: Path) -> Record | list[Finding]:
-    """The record in a file, or what is wrong with its fields.
+def decode(data: bytes) -> Record | list[Finding]:
+    """The record that a file holds, or what is wrong with its fields.
 
     Raises:
-        RecordError: if it is no readable JSON file; the message does not name the file.
+        RecordError: if it is no JSON; the message does not name the file.
     """
-    data = read_bytes(path)
-    record = _as_written(data)
-    if record is not None:
-        return record
     raw = parse_json(data)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if type(version) is not int or version != SCHEMA_VERSION:
@@ -52,39 +48,27 @@ def decode(path: Path) -> Record | list[Finding]:
         return findings_of(error)
 
 
-def _as_written(data: bytes) -> Record | None:
-    """The record in a file that holds, letter by letter, what :func:`dumps` makes of its fields, or None. Nothing that
-    :func:`parse_json` looks for can hide in such a file, and thousands are read for a leaderboard."""
-    try:
-        record = Record.model_validate_json(data)
-    except ValidationError:
-        return None
-    # A field that was added to the schema later stands at its default, and not in the file.
-    same = f"{record.model_dump_json(indent=1, exclude_unset=True)}\n".encode() == data
-    plain = data.isascii() and b"\\" not in data and b"\x7f" not in data
-    if not (same and plain):
-        return None
-    # Most of a file is its result, which holds no numbers.
-    digits = (data[: data.find(b'\n "result"')] + data[data.rfind(b'\n "cost"') :]).translate(_DIGITS_AS_0)
-    return None if any(start in digits for start in _LONG_INTEGERS) else record
-
-
-_DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
-_LONG_INTEGERS = [sign + b"0" * (LONGEST_INTEGER + 1) for sign in (b" ", b"-")]
-
-
 def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
         RecordError: naming the file, the field and what is wrong.
     """
+    return _read(path, {})[1]
+
+
+def _read(path: Path, known: Mapping[str, Tally]) -> tuple[str, Record]:
+    """The SHA-256 (hex) of a file, and its record; ``known``: tallies of files that were valid records before."""
     try:
-        found = decode(path)
+        data = read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in known:
+            return sha256, Record.model_validate_json(data, context=SEEN).recalled(known[sha256])
+        found = decode(data)
     except RecordError as error:
         raise RecordError(f"{printable(str(path), 300)} is no record: {error}.") from None
     if isinstance(found, Record):
-        return found
+        return sha256, found
     more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
     raise RecordError(f"{printable(str(path), 300)} is no valid record: {found[0]}{more}")
 
@@ -123,29 +107,30 @@ def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple
     folders = list(folders)
     retracted, problems = retractions_beside([*folders, *results])
     found: dict[str, Record] = {}
-    paths = [path for folder in folders for path in ([folder] if folder.is_file() else record_files(folder))]
-    chunks = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
-    for record in chain.from_iterable(each(_records_or_messages, chunks, len(paths) * SECONDS)):
-        if isinstance(record, str):
-            problems.append(record)
-        elif record.id not in retracted:
-            found.setdefault(record.id, record)
+    for folder in folders:
+        records, wrong = _records_in(folder)
+        problems += wrong
+        for record in records:
+            if record.id not in retracted:
+                found.setdefault(record.id, record)
     records, unreadable = judged(list(found.values()), [*folders, *results])
     return records, problems + unreadable
 
 
-AT_ONCE = 100
-"""Files that a process reads together."""
-SECONDS = 5e-4
-"""About what reading a record takes, and nearly as much what is done with it."""
-
-
-def _records_or_messages(paths: Sequence[Path]) -> list[Record | str]:
-    found: list[Record | str] = []
-    for path in paths:
+def _records_in(folder: Path) -> tuple[list[Record], list[str]]:
+    """The records below a folder (or in a file), and a message for each file that is none."""
+    alone = folder.is_file()
+    known = {} if alone else recall(folder)
+    tallies: dict[str, Tally] = {}
+    records, problems = [], []
+    for path in [folder] if alone else record_files(folder):
         try:
-            found.append(read_record(path))
+            sha256, record = _read(path, known)
         except RecordError as error:
-            found.append(str(error))
-    condense([record for record in found if isinstance(record, Record)])
-    return found
+            problems.append(str(error))
+        else:
+            records.append(record)
+            tallies[sha256] = record.tally
+    if not alone and tallies.keys() != known.keys():
+        remember(folder, tallies)
+    return records, problems

@@ -18,10 +18,9 @@ def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.nd
     Returns:
         Fractions, float, shape [len(records), len(attacks) + 2, C].
     """
-    first, joined = records[0], b"".join([record.correct_by_class for record in records])
-    correct = np.frombuffer(joined, dtype=np.uint32).reshape(len(records), len(first.rows), -1)
-    wanted = [first.rows.index(name) for name in ("clean", *attacks, "union")]
-    return shares(correct[:, wanted], np.asarray(first.run.test_counts))
+    wanted = [records[0].rows.index(name) for name in ("clean", *attacks, "union")]
+    correct = np.stack([record.correct for record in records])
+    return shares(correct[:, wanted], np.asarray(records[0].run.test_counts))
 
 
 def summary(record: Record, attack: str) -> Metrics:
@@ -48,6 +47,7 @@ def boundary_error(record: Record) -> np.ndarray:
 
 def flags_of(record: Record) -> list[Flag]:
     """The signs in a record."""
-    images = sum(record.run.test_counts)
-    accuracy = {name: record.correct[name] / images for name in COMPARED if name in record.correct}
-    return signs(accuracy, record.broken_by_square / images, record.reliability, len(record.run.train_counts))
+    totals = dict(zip(record.rows, record.correct.sum(axis=1).tolist(), strict=True))
+    accuracy = {name: totals[name] / record.images for name in COMPARED if name in totals}
+    classes = len(record.run.train_counts)
+    return signs(accuracy, record.tally.by_square / record.images, record.reliability, classes)

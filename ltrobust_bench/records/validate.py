@@ -14,14 +14,13 @@ from itertools import islice
 from pathlib import Path
 
 from ltrobust_bench.errors import RecordError, UsageError
-from ltrobust_bench.parallel import each
 from ltrobust_bench.records.history import compare
-from ltrobust_bench.records.io import AT_ONCE, SECONDS, decode, record_files
+from ltrobust_bench.records.io import decode, record_files
 from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
 from ltrobust_bench.records.retract import Retraction, board_of, read_retraction, retractions_beside
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding
+from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding, read_bytes
 from ltrobust_bench.records.verify import FEWEST, Verification, read_verification, too_few
 from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
 from ltrobust_bench.terms import printable
@@ -126,8 +125,7 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
 
 def load(files: Iterable[Path]) -> tuple[list[Document], list[Problem]]:
     """The records in some files, and what is wrong with those that hold none."""
-    files = list(files)
-    found = each(_load, files, len(files) * SECONDS, AT_ONCE)
+    found = [_load(path) for path in files]
     documents = [document for document, _ in found if document is not None]
     return documents, [problem for _, problems in found for problem in problems]
 
@@ -139,23 +137,17 @@ def _load(path: Path) -> tuple[Document | None, list[Problem]]:
         wrong = finding("file", f"must be a JSON file of a record: {error}", path.name)
         return None, [_problem(path, "json", wrong)]
     if isinstance(found, Record):
-        _ = found.id  # kept with the record
         return Document(path, board_of(path), found), []
     return None, [_problem(path, "schema", wrong) for wrong in found]
 
 
 def examine(documents: Sequence[Document], now: datetime) -> list[Problem]:
     """What the rules find wrong with records, each alone and all together."""
-
-    def alone(document: Document) -> list[Problem]:
+    problems = []
+    for document in documents:
         case = Case.of(document.record, document.place, now)
-        return [
-            _problem(document.path, name, found)
-            for name, rule in RULES.items()
-            for found in islice(rule(case), MOST_FINDINGS)
-        ]
-
-    problems = [found for own in each(alone, documents, len(documents) * SECONDS, AT_ONCE) for found in own]
+        for name, rule in RULES.items():
+            problems += [_problem(document.path, name, found) for found in islice(rule(case), MOST_FINDINGS)]
     for name, common_rule in COMMON_RULES.items():
         problems += [_problem(document.path, name, found) for document, found in common_rule(documents)]
     return problems
@@ -186,7 +178,7 @@ def _files(paths: Iterable[Path], known: set[Path]) -> list[Path]:
 def _read(path: Path) -> Record | list[Finding]:
     if path.is_symlink():
         raise RecordError("it is a symbolic link")
-    return decode(path)
+    return decode(read_bytes(path))
 
 
 def _on_the_outermost(document: Document, boards: Iterable[Path]) -> Document:

@@ -41,9 +41,10 @@ class LeaderboardResult:
         """One row per entry, the columns of ``leaderboard.csv``; accuracies are percentages."""
         import pandas as pd
 
-        from ltrobust_bench.report.tables import LEADERBOARD, leaderboard_rows
+        from ltrobust_bench.report.columns import LEADERBOARD
+        from ltrobust_bench.report.tables import leaderboard_rows
 
-        return pd.DataFrame(leaderboard_rows(self.boards), columns=LEADERBOARD)
+        return pd.DataFrame(leaderboard_rows(self.boards), columns=list(LEADERBOARD))
 
 
 def find_board(records_dirs: Sequence[Path], **wanted: Any) -> tuple[Board, list[str]]:
@@ -116,26 +117,21 @@ def leaderboard(
         UsageError: if there is no readable record, or ``output`` cannot be written.
     """
     from ltrobust_bench.files import write_text
-    from ltrobust_bench.parallel import each, one_blas_thread, without_collection
+    from ltrobust_bench.records.retract import retractions_beside
+    from ltrobust_bench.report import aggregate, tables
 
     folders = [Path(folder) for folder in records_dirs]
-    with without_collection():
-        from ltrobust_bench.records.io import SECONDS
-        from ltrobust_bench.records.retract import retractions_beside
-        from ltrobust_bench.report import aggregate, tables
-
-        with one_blas_thread():
-            records, problems = read_records(folders, [Path(output)])
-            boards = aggregate.boards(records)
-            texts = tables.texts(boards, len(records) * SECONDS)
+    records, problems = read_records(folders, [Path(output)])
+    boards = aggregate.boards(records)
+    texts = tables.texts(boards)
     written = [Path(output) / name for name in texts]
     for path, text in zip(written, texts.values(), strict=True):
         write_text(path, text)
     if figures:
         from ltrobust_bench.report.figures import FILES, draw
 
-        drawings = [(board, name, Path(output) / "figures" / board.slug) for board in boards for name in FILES]
-        written += chain(*each(lambda drawing: draw(*drawing), drawings, len(drawings)))
+        for board in boards:
+            written += chain(*(draw(board, name, Path(output) / "figures" / board.slug) for name in FILES))
     retracted, _ = retractions_beside([*folders, Path(output)])
     messages = problems + [message for board in boards for message in board.messages]
     messages += [f"record {r.record} ({r.path}) is retracted, {r.date}: {r.reason}" for r in retracted.values()]

@@ -14,10 +14,8 @@ from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
-from ltrobust_bench.parallel import each
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol.spec import terms_key
-from ltrobust_bench.records.io import SECONDS
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.verify import LEVELS
@@ -76,10 +74,7 @@ def boards(records: Iterable[Record]) -> list[Board]:
     for key, own in found.items():
         slug = slugs[key] if shared[slugs[key]] == 1 else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
         built.append(_board(key, own, slug, *states[key]))
-    # Most of the time goes into comparing entries pair by pair.
-    competing = [_competing(board) for board in built]
-    better = each(_better, competing, sum(map(len, found.values())) * SECONDS)
-    built = [_ranked(*board) for board in zip(built, competing, better, strict=True)]
+    built = [_ranked(board) for board in built]
     built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.usual, b.slug))
@@ -178,7 +173,7 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
     found: dict[str, dict[int, Record]] = defaultdict(dict)
     messages = []
     for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        seeds = found[record.entry_key]
+        seeds = found[record.tally.entry_key]
         first = seeds.setdefault(record.run.seed, record)
         if first.result.digest != record.result.digest:
             messages.append(
@@ -263,14 +258,15 @@ def _better(entries: Sequence[Entry]) -> np.ndarray:
     return above.sum(axis=0)
 
 
-def _ranked(board: Board, competing: Sequence[Entry], better: np.ndarray) -> Board:
+def _ranked(board: Board) -> Board:
     """A board whose entries have their ranks: best first, by rounded balanced worst-case accuracy; the label only
     settles the order of equals.
 
     An entry's rank is one more than the number of entries above it that are resolved better, and never better than that
     of the entry above it: what the data cannot tell apart shares a rank.
     """
-    ranks = np.maximum.accumulate(1 + better).tolist()
+    competing = _competing(board)
+    ranks = np.maximum.accumulate(1 + _better(competing)).tolist()
     rank = {entry.label: place for entry, place in zip(competing, ranks, strict=True)}
     apart = _with_other_seeds(competing)
     return replace(board, entries=[_placed(e, rank.get(e.label), e.label in apart) for e in board.entries])

@@ -20,23 +20,15 @@ from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
 from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.columns import ATTACK_TITLES, METRIC
 from ltrobust_bench.report.tables import markdown_text
+from ltrobust_bench.report.values import THIRDS
 from ltrobust_bench.scores.groups import rank_groups
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-GROUPS = {
-    "all": "balanced",
-    "head": "head",
-    "medium": "medium",
-    "tail": "tail",
-    "worst_class": "worst_class",
-    "worst_tenth": "worst_tenth",
-}
+GROUPS = {metric.group: name for name, metric in METRIC.items() if metric.group}
 """Groups of classes a table can show, and the metric of each."""
-THIRDS = ("head", "medium", "tail")
-_NAMES = {"all": "all", "worst_class": "worst class", "worst_tenth": "worst 10 %"}
-_ATTACKS = {"clean": "Clean", "union": "Worst case", "autoattack": "AutoAttack", "scaled-pgd-20": "Scaled PGD-20"}
 BEST, SECOND = 1, 2
 
 
@@ -288,12 +280,12 @@ def _label(table: PaperTable, entry: Entry) -> str:
 
 def attack_title(name: str) -> str:
     """An attack, 'clean' or 'union' as a heading says it."""
-    return _ATTACKS.get(name, name if name.startswith("aa-") else name.upper())
+    return ATTACK_TITLES.get(name, name if name.startswith("aa-") else name.upper())
 
 
 def group_title(name: str) -> str:
     """A group of classes as a heading says it."""
-    return _NAMES.get(name, name)
+    return METRIC[GROUPS[name]].title
 
 
 _SPECIAL = str.maketrans(

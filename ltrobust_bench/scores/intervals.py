@@ -48,15 +48,15 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.n
     if len(values) < 2:
         nothing = np.full(values.shape[1:], np.nan)[()]
         return nothing, nothing
-    mean, half = values.mean(axis=0), _half(values.std(axis=0, ddof=1), len(values), level)
+    mean, half = values.mean(axis=0), half_width(values.std(axis=0, ddof=1), len(values), level)
     return mean - half, mean + half
 
 
-def _half(std: np.ndarray, seeds: int, level: float = 0.95) -> np.ndarray:
-    """Half the width of the t interval."""
+def half_width(std: np.ndarray, seeds: ArrayLike, level: float = 0.95) -> np.ndarray:
+    """Half the width of Student's t interval of a mean over ``seeds`` values (2 or more) of this standard deviation."""
     from scipy.special import stdtrit
 
-    return stdtrit(seeds - 1, 0.5 + level / 2) * std / np.sqrt(seeds)
+    return stdtrit(np.subtract(seeds, 1), 0.5 + level / 2) * std / np.sqrt(seeds)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def over_seeds(values: ArrayLike, images: ArrayLike, lowest: ArrayLike = 0.0) ->
         low, high = wilson(mean * images, images)
         return Spread(mean, np.full_like(mean, np.nan), low, high)
     std = values.std(axis=0, ddof=1)
-    half = _half(std, len(values))
+    half = half_width(std, len(values))
     return Spread(mean, std, np.maximum(mean - half, lowest), np.minimum(mean + half, 1.0))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.scores.bits import broken_by_fourth, count_by_class, pack, packed_bytes, unpack
+from ltrobust_bench.scores.bits import count_by_class, pack, packed_bytes, unpack
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
@@ -18,7 +18,9 @@ def test_unpacking_undoes_packing(count, width):
     assert (unpack(pack(values, width), count, width) == values).all()
 
 
-@pytest.mark.parametrize("text", ["AAA", "AAA=\n", "A A=", "AAAA===", "AA-A", "ÄAAA", "====", "AA=A", "AAAA=AAA"])
+@pytest.mark.parametrize(
+    "text", ["AAA", "AAA=\n", "A A=", "AAAA===", "AA-A", "ÄAAA", "====", "AA=A", "AAAA=AAA", "AAB="]
+)
 def test_what_is_no_base64_is_no_packing(text):
     with pytest.raises(RecordError, match="not base64"):
         packed_bytes(text, 16, 1)
@@ -38,36 +40,3 @@ def test_bits_are_counted_class_by_class(images):
     expected = np.stack([bits[..., end - n : end].sum(axis=-1) for n, end in zip(images, ends, strict=True)], axis=-1)
     assert (count_by_class(bits, images) == expected).all()
     assert (count_by_class(np.ones((1, sum(images)), dtype=bool), images) == images).all()
-
-
-def packed_number(bits: np.ndarray) -> int:
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 16, 500])
-def test_places_are_checked_on_their_text(count):
-    rng = np.random.default_rng(count)
-    for _ in range(20):
-        places = rng.integers(0, 5, count)
-        text = pack(places, 3)
-        assert broken_by_fourth(text, packed_number(places > 0), count) == (places == 4).sum()
-        other = (places > 0) ^ (np.arange(count) == rng.integers(count))
-        assert broken_by_fourth(text, packed_number(other), count) is None
-
-
-@pytest.mark.parametrize("place", [5, 6, 7])
-def test_there_is_no_place_above_four(place):
-    for at in range(16):
-        places = np.where(np.arange(16) == at, place, 0)
-        assert broken_by_fourth(pack(places, 3), packed_number(places > 0), 16) is None
-
-
-@pytest.mark.parametrize("count", [1, 5, 8, 11])
-def test_text_that_is_no_packing_of_so_many_places_fits_nothing(count):
-    """Nothing is broken, so zeros in other places than those there are could pass for the right ones."""
-    text = pack(np.zeros(count, dtype=int), 3)
-    others = [text[:-1], text + "A", text + "AAAA", text + "=", "=" + text[1:], text.rstrip("=") + "A", text[4:]]
-    others += [text[:at] + character + text[at + 1 :] for at in range(len(text)) for character in "_- \n+xÄ\0"]
-    for other in others:
-        assert broken_by_fourth(other, 0, count) is None
-    assert broken_by_fourth(text, 0, count) == 0

@@ -7,8 +7,9 @@ import pytest
 from record_factory import synthetic_record
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.report.compare import compare, holm, mcnemar, paired_interval, resolved_pairs
+from ltrobust_bench.report.compare import compare, resolved_pairs
 from ltrobust_bench.scores.intervals import t_interval
+from ltrobust_bench.scores.paired import better, holm, mcnemar, paired
 
 
 @pytest.mark.parametrize(
@@ -37,20 +38,10 @@ def test_mcnemar_of_many_pairs_is_the_binomial_test_of_each():
     assert mcnemar(40, 3000) == pytest.approx(binomtest(40, 3040).pvalue, rel=1e-10, abs=0)
 
 
-def test_what_is_given_for_small_p_values_is_above_them_and_below_what_was_asked():
-    first, second = (values.ravel() for values in np.meshgrid(np.arange(60), np.arange(60)))
-    exact = mcnemar(first, second)
-    for least in (1e-9, 1e-4, 0.05, 2.0):
-        found = mcnemar(first, second, least)
-        bounds = found != exact
-        assert (found[bounds] < least).all() and (found >= exact).all()
-        assert bounds.any() and (found[exact >= least] == exact[exact >= least]).all()
-
-
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5]) == [0.5] and holm([]) == []
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.5]) == [0.5] and len(holm([])) == 0
+    assert holm([[0.6, 0.7], [0.02, 0.01]]) == pytest.approx(np.asarray([[1.0, 1.0], [0.02, 0.02]]))
 
 
 def test_holm_never_undercuts_and_keeps_the_order():
@@ -70,8 +61,8 @@ def test_paired_interval_covers(rho, per_class):
         common, own = generator.random(len(labels)), generator.random((2, len(labels)))
         shared = generator.random((2, len(labels))) < rho
         a, b = (np.where(s, common, o) < p[labels] for s, o, p in zip(shared, own, (first, second), strict=True))
-        low, high = paired_interval(a, b, labels)
-        covered += low <= (first - second).mean() <= high
+        found = paired([np.stack([a, b])], [[0, 1]], labels, [0], [1])
+        covered += abs(found.difference[0] - (first - second).mean()) <= found.half[0]
     assert 0.93 <= covered / rounds <= 0.97
 
 
@@ -154,22 +145,90 @@ def test_equal_seeds_do_not_make_an_interval_of_no_width():
     assert low < 0.1 < high
 
 
-def test_all_pairs_at_once_are_the_pairs_one_by_one():
-    """With entries that share some seeds, all, or none."""
-    seeds = [(0, 1, 2), (0, 1, 2), (1, 2), (3,), (0,), (0, 1, 2, 3)]
-    robustness = [0.9, 0.5, 0.7, 0.6, 0.3, 0.88]
+def by_the_book(first, second, labels):
+    """Difference, interval and p-value of two methods, from the bits of each seed pair, image by image."""
+    from scipy.stats import binomtest
+
+    differences, halves, p_values = [], [], []
+    for a, b in zip(first, second, strict=True):
+        changes = [[int(x) - int(y) for x, y, z in zip(a, b, labels, strict=True) if z == c] for c in set(labels)]
+        differences.append(np.mean([np.mean(change) for change in changes]))
+        halves.append(1.959964 * np.sqrt(sum(np.var(change) / len(change) for change in changes)) / len(changes))
+        only = sum(change.count(1) for change in changes), sum(change.count(-1) for change in changes)
+        same_way = np.sign(only[0] - only[1]) == np.sign(round(differences[-1], 12))
+        p_values.append(binomtest(only[0], sum(only)).pvalue if same_way and sum(only) else 1.0)
+    signs = {np.sign(round(d, 12)) for d in differences}
+    mean, half = np.mean(differences), np.mean(halves)
+    if len(differences) > 1:
+        half = max(half, t_interval(differences)[1] - mean)
+    return mean, half, max(p_values) if len(signs) == 1 else 1.0
+
+
+def random_board(seed):
+    """Methods with some, all or no seeds in common, and classes of any size; labels in any order."""
+    rng = np.random.default_rng(seed)
+    count, classes = int(rng.integers(2, 7)), int(rng.integers(2, 5))
+    labels = rng.permutation(np.repeat(np.arange(classes), rng.integers(5, 60, classes)))
+    hard, skill = rng.random(len(labels)), rng.random(count)
+    bits, methods = [], []
+    for _ in range(int(rng.integers(1, 5))):
+        own = np.flatnonzero(rng.random(count) < 0.8).tolist() or [0]
+        methods.append(own)
+        bits.append(np.stack([hard + rng.normal(0, 0.2, len(labels)) < skill[m] for m in own]))
+    return bits, methods, labels, count
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_board_a_few_pairs_and_the_book_agree(seed):
+    bits, methods, labels, count = random_board(seed)
+    first, second = np.triu_indices(count, 1)
+    found = paired(bits, methods, labels, first, second)
+    p_values, signs = np.ones((count, count)), np.zeros((count, count))
+    for pair, (i, j) in enumerate(zip(first, second, strict=True)):
+        rows = [(own[m.index(i)], own[m.index(j)]) for own, m in zip(bits, methods, strict=True) if {i, j} <= set(m)]
+        assert found.seeds[pair] == len(rows)
+        swapped = paired(bits, methods, labels, [j], [i])
+        if not rows:
+            assert found.p_value[pair] == 1 and found.sign[pair] == 0 and np.isnan(found.difference[pair])
+            continue
+        mean, half, p_value = by_the_book(*zip(*rows, strict=True), labels.tolist())
+        assert found.difference[pair] == pytest.approx(mean, abs=1e-12) == -swapped.difference[0]
+        assert found.half[pair] == pytest.approx(half, rel=1e-6, abs=1e-12)
+        assert found.p_value[pair] == pytest.approx(p_value, rel=1e-9) == swapped.p_value[0]
+        p_values[i, j] = p_values[j, i] = p_value
+        signs[i, j] = np.sign(mean) * (abs(mean) > half)
+        signs[j, i] = -signs[i, j]
+    beats = better(bits, methods, labels, count)
+    for j in range(count):
+        others = [i for i in range(count) if i != j]
+        corrected = holm(p_values[j, others])
+        assert beats[others, j].tolist() == [
+            p < 0.05 and signs[i, j] > 0 for i, p in zip(others, corrected, strict=True)
+        ]
+    assert not beats.diagonal().any() and not (beats & beats.T).any()
+
+
+def test_the_boards_of_the_last_test_show_something():
+    shown = [better(*random_board(seed)).sum() for seed in range(20)]
+    assert sum(map(bool, shown)) > 10
+
+
+def test_records_are_compared_like_their_bits():
     entries = [
         [synthetic_record(seed=s, robustness=r, method=f"m{i}", tests_per_class=60) for s in own]
-        for i, (own, r) in enumerate(zip(seeds, robustness, strict=True))
+        for i, (own, r) in enumerate([((0, 1, 2), 0.9), ((1, 2), 0.5), ((0, 3), 0.7)])
     ]
-    better = resolved_pairs(entries)
-    assert better.any() and not (better & better.T).any() and not better.diagonal().any()
-    for j, reference in enumerate(entries):
-        others = [i for i, own in enumerate(seeds) if i != j and set(own) & set(seeds[j])]
-        family = len(entries) - 1
-        found = [compare([("j", reference), (str(i), entries[i])])[0] for i in others]
-        p_values = [d.p_value for d in found] + [1.0] * (family - len(others))
-        corrected = holm(p_values)
-        for i, d, p in zip(others, found, corrected, strict=False):
-            assert better[i, j] == (p < 0.05 and d.interval[1] < 0), (i, j)
-        assert not better[[i for i in range(len(entries)) if i not in others], j].any()
+    bits = [np.stack([r.bits("pgd-20") for e in entries for r in e if r.run.seed == s]) for s in range(4)]
+    methods = [[0, 2], [0, 1], [0, 1], [2]]
+    labels = entries[0][0].labels()
+    assert (resolved_pairs(entries, "pgd-20") == better(bits, methods, labels, 3)).all()
+    found = compare([(f"m{i}", e) for i, e in enumerate(entries)], "pgd-20")
+    expected = paired(bits, methods, labels, [0, 0], [1, 2])
+    overall = [d for d in found if d.group == "all"]
+    assert [d.difference for d in overall] == expected.difference.tolist()
+    assert [d.p_holm for d in overall] == holm(expected.p_value).tolist()
+    assert [d.seeds for d in overall] == [(1, 2), (0,)]
+    tail = next(d for d in found if d.group == "tail" and d.second == "m1")
+    inside = labels >= 7
+    alone = paired([b[:, inside] for b in bits], methods, labels[inside], [0], [1])
+    assert (tail.difference, tail.p_value) == (alone.difference[0], alone.p_value[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 from ltrobust_bench.report.board import Board
@@ -62,6 +61,4 @@ FILES = {"per_class": per_class_figure, "tradeoff": tradeoff_figure}
 
 def draw(board: Board, name: str, folder: Path) -> list[Path]:
     """Write a figure of ``FILES`` into a folder, in every format."""
-    written = save(FILES[name](board), folder / name)
-    gc.collect(0)  # a figure is a cycle of megabytes, and who reads thousands of records turns the collector off
-    return written
+    return save(FILES[name](board), folder / name)

@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.parallel import each
 from ltrobust_bench.report import find_board
 from ltrobust_bench.report.aggregate import entries_called
 from ltrobust_bench.report.board import Board
@@ -107,7 +106,8 @@ def draw_kinds(
     for kind in SERIES:
         if kind in asked:
             _draw_of_runs(drawn, kind, runs_dir, results_dir, output, names, width, board_terms)
-    each(lambda stem: save(drawn.figures[stem](), stem), drawn.figures, len(drawn.figures))
+    for stem, make in drawn.figures.items():
+        save(make(), stem)
     if kinds and drawn.left_out:
         raise UsageError("; ".join(f"{kind}: {reason}" for kind, reason in drawn.left_out.items()))
     return drawn

@@ -84,7 +84,8 @@ class _Pages:
             "version": __version__,
             "total": len(records),
             "newest": max(record.record.environment.created for record in records)[:10],
-            "headings": view.HEADINGS,
+            "headings": columns.PAGE,
+            "columns": columns.COLUMNS,
             "files": {
                 "leaderboard.csv": ("one line per entry", columns.LEADERBOARD),
                 "groups.csv": ("one line per entry and attack", columns.GROUPS),

@@ -19,11 +19,11 @@ from ltrobust_bench.protocol import Track, load_protocol
 from ltrobust_bench.protocol.load import MAIN
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.report import columns
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
+from ltrobust_bench.report.board import METRICS
+from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
-from ltrobust_bench.report.tables import METRICS, entries_cells
 from ltrobust_bench.scores.metrics import metrics_from_classes
 from ltrobust_bench.scores.reliability import Flag
 
@@ -38,81 +38,8 @@ NO_CARD = "no card installed"
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the board.
-
-    Attributes:
-        header: short, stands below ``group``.
-        name: the column of leaderboard.csv that it is.
-        own: what it means, if not what the CSV's column means.
-    """
-
-    header: str
-    name: str
-    own: str = ""
-
-    @property
-    def meaning(self) -> str:
-        return self.own or columns.LEADERBOARD[self.name]
-
-
-INTERVAL = (
-    "95 % interval of the worst case over all classes: t over seeds; w: one seed, Wilson, without the spread between "
-    "seeds"
-)
-
-
-@dataclass(frozen=True)
-class Heading:
-    """Columns that stand together, under a common heading if it has a name."""
-
-    name: str
-    note: str
-    columns: list[Column]
-
-
-HEADINGS = [
-    Heading("", "", [Column("Rank", "rank"), Column("Method", "method")]),
-    Heading(
-        "Robust",
-        ": worst case of all attacks (%)",
-        [
-            Column("All", "union_balanced"),
-            Column("95\u00a0% interval", "interval_low", INTERVAL),
-            Column("Head", "union_head"),
-            Column("Medium", "union_medium"),
-            Column("Tail", "union_tail"),
-            Column("Worst 10\u00a0%", "union_worst_tenth"),
-            Column("Gap", "union_head_tail_gap"),
-        ],
-    ),
-    Heading("", "", [Column("AutoAttack (%)", "autoattack_balanced")]),
-    Heading(
-        "Clean",
-        " (%)",
-        [
-            Column("All", "clean_balanced"),
-            Column("Head", "clean_head"),
-            Column("Medium", "clean_medium"),
-            Column("Tail", "clean_tail"),
-        ],
-    ),
-    Heading(
-        "Training",
-        "",
-        [
-            Column("Seeds", "seeds"),
-            Column("Passes (M)", "training_forwards", "million images passed forward and backward in training"),
-            Column("Seconds", "training_seconds"),
-        ],
-    ),
-    Heading("", "", [Column("Flags", "flags")]),
-]
-
-
-@dataclass(frozen=True)
 class Line:
-    """An entry where it stands on its board; ``cells`` are those of leaderboard.csv, not rounded yet."""
+    """An entry where it stands on its board; ``cells`` are its values by column, not rounded yet."""
 
     board: Board
     entry: Entry
@@ -164,7 +91,7 @@ class Line:
 
 def lines(board: Board) -> list[Line]:
     """The entries of a board by rank; those without one stand apart, last."""
-    found = [Line(board, *line) for line in zip(board.entries, entries_cells(board), strict=True)]
+    found = [Line(board, *line) for line in zip(board.entries, cells_of(board), strict=True)]
     return sorted(found, key=lambda line: line.entry.rank is None)
 
 

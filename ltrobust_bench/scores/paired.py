@@ -1,0 +1,169 @@
+"""Whether two classifiers differ: paired tests image by image, one per seed pair. Arrays in, arrays out.
+
+A run with seed s is compared with another method's run with seed s on the same test images (McNemar's exact test). A
+difference counts only if every seed pair shows it: the p-value of several pairs is their largest (an
+intersection-union test), so one lucky seed decides nothing. Images count alike in the test, classes in the difference:
+where the two point apart, or where seed pairs do, nothing is shown and the p-value is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import betainc
+
+from ltrobust_bench.scores.intervals import half_width
+
+LEVEL = 0.05
+NORMAL = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of pairs of methods, the first minus the second; every field has shape [P].
+
+    Attributes:
+        seeds: how many seeds the two share; without any the numbers are NaN, and ``p_value`` is 1.
+        difference: of class-balanced accuracies, mean over the seed pairs, a fraction.
+        half: half the width of its 95 % interval: the wider of t over seed pairs and the paired interval of images
+            within a seed. Seeds differ in training, all see the same images: neither spread replaces the other.
+        p_value: largest exact McNemar p-value of the seed pairs.
+    """
+
+    seeds: np.ndarray
+    difference: np.ndarray
+    half: np.ndarray
+    p_value: np.ndarray
+
+    @property
+    def sign(self) -> np.ndarray:
+        """1 where the interval lies above 0, -1 where below, else 0."""
+        return np.where(np.abs(self.difference) > self.half, np.sign(self.difference), 0)
+
+
+def paired(
+    bits: Sequence[np.ndarray],
+    methods: Sequence[Sequence[int]],
+    labels: np.ndarray,
+    first: ArrayLike,
+    second: ArrayLike,
+) -> Paired:
+    """Compare pairs of methods over the seeds that they share.
+
+    Args:
+        bits: for each seed, which images are correct in the runs with it: bool, shape [R, T].
+        methods: for each seed, the method of each of its runs: int, shape [R], each at most once.
+        labels: of the images, shape [T]; classes weigh the same.
+        first, second: the methods of each pair, int, shape [P].
+
+    Example:
+        >>> bits = np.asarray([[1, 1, 1, 0], [0, 0, 1, 0]], dtype=bool)
+        >>> paired([bits], [[0, 1]], np.asarray([0, 0, 1, 1]), [0], [1]).difference
+        array([0.5])
+    """
+    first, second = np.asarray(first, dtype=int), np.asarray(second, dtype=int)
+    found = np.full((4, len(bits), len(first)), np.nan)
+    for seed, (rows, own) in enumerate(zip(bits, methods, strict=True)):
+        row = np.full(np.concatenate([first, second, own]).max() + 1, -1)
+        row[own] = np.arange(len(rows))
+        both = np.flatnonzero((row[first] >= 0) & (row[second] >= 0))
+        found[:, seed, both] = _one_seed(rows, labels, row[first[both]], row[second[both]])
+    return _over_seeds(*found)
+
+
+def _over_seeds(difference: np.ndarray, half: np.ndarray, p_value: np.ndarray, sign: np.ndarray) -> Paired:
+    """Pairs from their seed pairs, each shape [S, P], NaN where a seed is not shared."""
+    seeds = (~np.isnan(difference)).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, within = np.nansum(difference, axis=0) / seeds, np.nansum(half, axis=0) / seeds
+        std = np.sqrt(np.nansum((difference - mean) ** 2, axis=0) / (seeds - 1))
+        across = half_width(std, np.maximum(seeds, 2))
+    agree = np.fmin.reduce(sign, axis=0) == np.fmax.reduce(sign, axis=0)
+    return Paired(
+        seeds=seeds,
+        difference=mean,
+        half=np.where(seeds > 1, np.maximum(within, across), within),
+        p_value=np.where(agree, np.fmax.reduce(p_value, axis=0), 1.0),
+    )
+
+
+def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
+    """For pairs of one seed's runs: class-balanced difference, half the width of its 95 % normal interval, McNemar's
+    p-value, and the difference's sign.
+
+    With whole numbers as long as possible: runs that do not differ have difference and width 0. Classes with equally
+    many images are taken together.
+    """
+    one, other, difference, variance = (np.zeros(len(first)) for _ in range(4))
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    for images in np.unique(counts):
+        inside = np.flatnonzero(counts[classes] == images)
+        own = bits[:, inside[np.argsort(classes[inside], kind="stable")]]
+        right = own.reshape(len(own), -1, images).sum(axis=2, dtype=np.float64)
+        # Images that nobody gets right are many on a robust board; sums of float32 are exact up to 2 ** 24.
+        some = own[:, own.any(axis=0)].astype(np.float32)
+        common, products = (some @ some.T)[first, second].astype(np.float64), right @ right.T
+        here, there = right.sum(axis=1)[first] - common, right.sum(axis=1)[second] - common
+        squares = products.diagonal()
+        class_squares = squares[first] + squares[second] - 2 * products[first, second]
+        one += here
+        other += there
+        difference += (here - there) / images
+        variance += (here + there - class_squares / images) / images**2
+    sign = np.sign(difference)
+    p_value = np.where(np.sign(one - other) == sign, mcnemar(one, other), 1.0)
+    return difference / len(counts), NORMAL * np.sqrt(variance) / len(counts), p_value, sign
+
+
+def mcnemar(first_only: ArrayLike, second_only: ArrayLike) -> np.ndarray:
+    """p-values of exact two-sided McNemar tests (binomial, p = 1/2) from the images that only one of two models gets
+    right.
+
+    Args:
+        first_only, second_only: whole numbers, of one shape, which is that of the result.
+    """
+    first, second = (np.asarray(images).astype(np.int64) for images in (first_only, second_only))
+    few, total = np.minimum(first, second), first + second
+    # The binomial distribution function, by the incomplete beta function; there is none of no images.
+    return np.where(total > 0, np.minimum(1.0, 2 * betainc(np.maximum(total - few, 1), few + 1, 0.5)), 1.0)[()]
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's step-down correction (Scandinavian Journal of Statistics 6, 1979), at most 1.
+
+    Args:
+        p_values: shape [..., M]; the correction goes over the last axis.
+    """
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, axis=-1, kind="stable")
+    factors = np.arange(values.shape[-1], 0, -1)
+    stepped = np.maximum.accumulate(np.minimum(1.0, np.take_along_axis(values, order, axis=-1) * factors), axis=-1)
+    adjusted = np.empty_like(values)
+    np.put_along_axis(adjusted, order, stepped, axis=-1)
+    return adjusted
+
+
+def better(bits: Sequence[np.ndarray], methods: Sequence[Sequence[int]], labels: np.ndarray, count: int) -> np.ndarray:
+    """Which of several methods are resolved better than which: significant after Holm's correction over all comparisons
+    of the worse one, and the interval leaves out 0.
+
+    Args:
+        bits, methods, labels: as for :func:`paired`.
+        count: of the methods, M.
+
+    Returns:
+        bool, shape [M, M]: [i, j] is true if the data tell that i beats j.
+    """
+    first, second = np.triu_indices(count, 1)
+    found = paired(bits, methods, labels, first, second)
+    p_value, sign = np.ones((count, count)), np.zeros((count, count))
+    p_value[first, second] = p_value[second, first] = found.p_value
+    sign[first, second], sign[second, first] = found.sign, -found.sign
+    others = ~np.eye(count, dtype=bool)
+    corrected = np.ones((count, count))
+    corrected[others] = holm(p_value[others].reshape(count, -1)).ravel()
+    return (corrected.T < LEVEL) & (sign > 0)
