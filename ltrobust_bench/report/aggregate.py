@@ -57,7 +57,7 @@ FLAGS = {
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
-    """The boards of some records: full before reduced, frozen before disposable before other protocols, the protocol's
+    """The boards of some records: full before reduced, frozen before candidate before disposable ones, the protocol's
     own ratio, profile and network before others.
 
     The order of ``records`` does not matter. If a seed was run twice with different results (on two machines,

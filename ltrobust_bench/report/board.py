@@ -19,7 +19,7 @@ from ltrobust_bench.scores.groups import by_size
 from ltrobust_bench.scores.intervals import Spread
 from ltrobust_bench.scores.metrics import Metrics
 
-ProtocolStatus = Status | Literal["unknown"]
+ProtocolStatus = Literal[Status, "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
 METRICS = tuple(f.name for f in fields(Metrics) if f.name != "per_class")
 

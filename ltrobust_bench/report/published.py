@@ -256,7 +256,7 @@ class Ours(NamedTuple):
 def beside(numbers: Sequence[PublishedNumber], records_dir: Path) -> tuple[list[Ours | None], list[str]]:
     """Ours for each number, and what was wrong with records on the way.
 
-    A counterpart is an entry of a full board with the same data set, imbalance ratio and method, plain, and with an
+    A counterpart is an entry of a full Linf board, as all papers' numbers are, with the same data set, imbalance ratio and method, plain, and with an
     attack of the same name; with the same network if there is one. Gains, and a paper's tail, have none.
     """
     wanted = {(n.dataset, n.imbalance_ratio, n.method) for n in numbers if n.method and not n.of}
@@ -270,7 +270,9 @@ def beside(numbers: Sequence[PublishedNumber], records_dir: Path) -> tuple[list[
     entries = [
         (board, entry)
         for board in boards(fitting)
-        if board.status in ("frozen", "disposable") and board.key.profile == "exp" and not board.key.reduced
+        if board.status in ("frozen", "candidate", "disposable")
+        and (board.key.threat_model, board.key.profile) == ("Linf", "exp")
+        and not board.key.reduced
         for entry in board.entries
     ]
     return [_counterpart(number, entries) for number in numbers], problems

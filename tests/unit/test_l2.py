@@ -37,7 +37,7 @@ EPSILON = 0.5
 PGD20 = PGD(name="pgd-20", kind="pgd", steps=20, step_size="epsilon/4", start="uniform", restarts=1)
 
 
-def tested(task):
+def images_of(task):
     index = task.split.test
     return DeviceData.of(task.source.test_images[index], task.source.test_labels[index], CPU)
 
@@ -84,7 +84,9 @@ def test_the_threat_model_is_part_of_a_run_and_the_default_leaves_keys_alone():
 def test_training_against_l2_makes_robust_in_l2(adversarial, tmp_path):
     def robust(model, task):
         suite = task.protocol.evaluation
-        found = evaluate_images(model, tested(task), classes=10, epsilon=EPSILON, suite=suite, ball=L2, attacks=[PGD20])
+        found = evaluate_images(
+            model, images_of(task), classes=10, epsilon=EPSILON, suite=suite, ball=L2, attacks=[PGD20]
+        )
         return found.bits["pgd-20"].mean()
 
     assert robust(*adversarial) > robust(*trained("erm", tmp_path)) + 0.1
@@ -96,7 +98,7 @@ def test_verdict_is_the_official_autoattack(adversarial):
 
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     model, task = adversarial
-    data, suite = tested(task), task.protocol.evaluation.model_copy(update={"batch_size": 32})
+    data, suite = images_of(task), task.protocol.evaluation.model_copy(update={"batch_size": 32})
     official = shorten(AutoAttack(model, norm="L2", eps=EPSILON, seed=0, device="cpu", version="standard"))
     with frozen(model):
         _, predicted = official.run_standard_evaluation(to_unit(data.images), data.labels, batch_size=32)
@@ -108,7 +110,7 @@ def test_verdict_is_the_official_autoattack(adversarial):
 def test_an_honest_network_falls_at_the_grey_radius(adversarial):
     model, task = adversarial
     suite = task.protocol.evaluation.model_copy(update={"attacks": []})
-    seen = evaluate_images(model, tested(task), classes=10, epsilon=EPSILON, suite=suite, ball=L2, examined=200)
+    seen = evaluate_images(model, images_of(task), classes=10, epsilon=EPSILON, suite=suite, ball=L2, examined=200)
     assert seen.reliability.accuracy_at_half <= 0.1
     radii = [seen.reliability.accuracy_by_radius[f"{factor:g}"] for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
     assert radii == sorted(radii, reverse=True) and radii[0] > radii[-1]
@@ -128,13 +130,14 @@ def test_every_method_takes_a_step_in_l2(slug):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     trainee = Trainee(network, method, recipe, optimizer, Counter(), parts, teacher, run.policy, task.ball)
     chosen = task.split.train[::40]
-    x = to_unit(torch.from_numpy(task.source.train_pixels(chosen)))
-    step = Step(trainee, x, torch.from_numpy(task.source.train_labels[chosen]), epoch=1, epochs=max(1, recipe.epochs))
+    x, y = to_unit(torch.from_numpy(task.source.train_pixels(chosen))), task.source.train_labels[chosen]
+    middle = {"epoch": max(1, recipe.epochs // 2), "epochs": max(1, recipe.epochs)}  # some radii grow from 0
+    step = Step(trainee, x, torch.from_numpy(y), **middle)
     with torch.random.fork_rng():
         moved = step.craft(generator=torch.Generator().manual_seed(0))
         assert torch.isfinite(step.update())
     assert L2.distance(moved, x).max() <= 3 * run.epsilon and moved.min() >= 0 and moved.max() <= 1
-    assert method.crafts(1, max(1, recipe.epochs)) == bool((moved != x).any())
+    assert method.crafts(**middle) == bool((moved != x).any())
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,7 @@ def test_examples_are_measured_in_the_records_ball(finished, tmp_path, ball):
     record, folder = finished
     assert record.run.threat_model == "L2" and record.run.epsilon == EPSILON
     task, model = verbs.task_of(record.run), verbs.load_model(folder, device="cpu").model
-    data = tested(task)
+    data = images_of(task)
     x = to_unit(data.images)
     radius = {"Linf": EPSILON / 4, "L2": EPSILON}[ball.name]
     moved = pgd(model, x, data.labels, ball=ball, epsilon=radius, step_size=radius / 4, steps=5)
@@ -176,7 +179,7 @@ def test_tables_and_exports_name_the_norm():
     terms = {"protocol": protocol.name, "protocol_digest": protocol.digest("digits-lt"), "threat_model": "L2"}
     record = synthetic_record(**terms, epsilon=float(stated), method="reat")
     (board,) = boards([record])
-    assert f"L2 radius {stated}." in render(paper_table(board), "markdown")
+    assert f"L2 radius {stated}" in render(paper_table(board), "markdown")
     assert escaped("L2 radius") == r"$\ell_2$ radius" and escaped("digits-l2-v0") == "digits-l2-v0"
     assert len(boards([record, synthetic_record(**{**terms, "threat_model": "Linf"}, epsilon=float(stated))])) == 2
     theirs = synthetic_record(method="reat", dataset="cifar10-lt", epsilon=0.5, threat_model="L2", tests_per_class=1000)
