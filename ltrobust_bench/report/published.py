@@ -256,8 +256,9 @@ class Ours(NamedTuple):
 def beside(numbers: Sequence[PublishedNumber], records_dir: Path) -> tuple[list[Ours | None], list[str]]:
     """Ours for each number, and what was wrong with records on the way.
 
-    A counterpart is an entry of a full Linf board, as all papers' numbers are, with the same data set, imbalance ratio and method, plain, and with an
-    attack of the same name; with the same network if there is one. Gains, and a paper's tail, have none.
+    A counterpart is an entry of a full board with the same data set, imbalance ratio and method, plain, and with an
+    attack of the same name, in Linf as all papers' numbers are; with the same network if there is one. Gains, and a
+    paper's tail, have none.
     """
     wanted = {(n.dataset, n.imbalance_ratio, n.method) for n in numbers if n.method and not n.of}
     records, problems = find_records([records_dir])
