@@ -15,9 +15,9 @@ then files may state it, and ``--set lr_schedule=KIND`` and ``--set schedule.TER
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from ltrobust_bench.terms import Strict
@@ -140,7 +140,10 @@ class Piecewise(Strict):
 
     def rate(self, base: float, progress: float, epochs: int, lasting: float = 1.0) -> float:
         """The rate in force after ``progress`` epochs of ``epochs``."""
-        share = float(np.interp((progress + lasting) * self.of / epochs, self.points, self.factors))
+        place = min((progress + lasting) * self.of / epochs, self.points[-1])
+        right = bisect_left(self.points, place)
+        done = (place - self.points[right - 1]) / (self.points[right] - self.points[right - 1])
+        share = self.factors[right - 1] + (self.factors[right] - self.factors[right - 1]) * done
         return base * _warm(self.warmup_epochs, progress, lasting) * share
 
 
