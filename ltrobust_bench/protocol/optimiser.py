@@ -82,10 +82,9 @@ def lifted(recipe: Mapping[str, Any]) -> dict[str, Any]:
     terms = {name: recipe[name] for name in FLAT if name in recipe}
     if terms and "optimizer" in recipe:
         raise ValueError(f"{next(iter(terms))}: is a term of sgd, and the recipe states another optimizer")
-    if not terms:
-        return dict(recipe)
-    rest = {name: value for name, value in recipe.items() if name not in FLAT}
-    return rest | {"optimizer": {"kind": "sgd", **terms}}
+    # The first of the terms gives its place, so that recipes are shown in the order in which they are written.
+    renamed = {"optimizer" if name in FLAT else name: value for name, value in recipe.items()}
+    return renamed | ({"optimizer": {"kind": "sgd", **terms}} if terms else {})
 
 
 def flattened(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,8 +83,9 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_defaults(terms: type[Strict], stated: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {name: field.default for name, field in terms.model_fields.items() if not field.is_required()}
-    return {"kind": stated["kind"], **defaults, **stated}
+    fields = terms.model_fields
+    values = {name: field.default for name, field in fields.items() if not field.is_required()} | dict(stated)
+    return {name: values[name] for name in [*fields, *values] if name in values}
 
 
 def scaled(recipe: Mapping[str, Any], epsilon: float) -> dict[str, Any]:
