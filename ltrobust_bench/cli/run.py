@@ -93,7 +93,8 @@ def print_record(out: Console, record: Record, folder: Path | None) -> None:
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
     label = "+".join([run.method, *run.plugins])
-    title = f"{label} on {run.dataset} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
+    what = run.dataset if run.holdout is None else f"held-out training images of {run.dataset}"
+    title = f"{label} on {what} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
     rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
     print_flags(out, flags_of(record))

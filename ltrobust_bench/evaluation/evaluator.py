@@ -322,7 +322,7 @@ class _Evaluation:
                 x, y = self._images(index)
                 correct[index] = ~self._wrong(self.model, x, y)
             self.state.clean = correct
-        self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} test images")
+        self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} images")
 
     def _attack(self, attack: str, on_searched: dict[str, Stage], on_model: dict[str, Stage]) -> None:
         state = self.state

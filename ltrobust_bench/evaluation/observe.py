@@ -74,7 +74,7 @@ def observe(
                     head = head or _head(model, network, x[:1], features[-1], logits)
                     features.clear()
         right = predicted[0] == data.labels
-        progress.note(f"clean accuracy {right.double().mean():.1%} on {total} test images")
+        progress.note(f"clean accuracy {right.double().mean():.1%} on {total} images")
         progress.start(attack.name, total)
         order = [i for part in (right, ~right) for i in _batches(part.nonzero().squeeze(1), suite.batch_size)]
         for position, index in enumerate(order):
