@@ -68,6 +68,7 @@ def an_override_that_says_something_else(sample: Sample, rng: random.Random) -> 
 
 
 sets("run", "another evaluation radius", "run/epsilon", 0.1, 8 / 255, 1.0, rule="terms")
+sets("run", "another threat model", "run/threat_model", "L2", rule="terms")
 sets("run", "another crop", "run/augmentation/crop_padding", 0, 4, rule="terms")
 sets("run", "a flip", "run/augmentation/flip", True, rule="terms")
 

@@ -130,7 +130,7 @@ def test_each_image_is_passed_once_clean_once_per_step_and_once_attacked():
 
 
 def test_a_suite_without_pgd_is_refused():
-    with pytest.raises(UsageError, match="no PGD20"):
+    with pytest.raises(UsageError, match="no PGD"):
         look(Network(nn.Flatten(), linear()), suite=SUITE.model_copy(update={"attacks": []}))
 
 
