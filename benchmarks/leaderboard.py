@@ -2,14 +2,15 @@
 
 Writes SYNTHETIC records (no model was ever trained for them) into a temporary folder: eight boards, each of several
 hundred entries with three seeds, of the size of digits-lt (500 test images) and of cifar10-lt (10,000). Then times
-:func:`ltrobust_bench.report.leaderboard` without figures: reading, checking, paired tests and tables. Processor time
-of all processes stands beside the wall clock, which other programs of the machine stretch; ``taskset -c 0`` keeps it to
-one core.
+:func:`ltrobust_bench.report.leaderboard` without figures: reading, checking, paired tests and tables, in one process;
+``cold`` with an empty cache folder, ``warm`` with what the cold run left there. Processor time stands beside the wall
+clock, which other programs of the machine stretch.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,13 +31,13 @@ TESTS = {"digits-lt": 50, "cifar10-lt": 1000}
 """Test images per class."""
 MIXTURES = {"digits-lt": 0, "half of each": BOARDS // 2, "cifar10-lt": BOARDS}
 """How many of the boards are of cifar10-lt."""
-COLUMNS = ("boards", "records", "entries", "MB", "fastest s", "median s", "slowest s", "processor s")
+COLUMNS = ("boards", "cache", "records", "entries", "MB", "fastest s", "median s", "slowest s", "processor s")
 TIMED = """
-import json, os, sys, time
+import json, sys, time
 from ltrobust_bench.report import leaderboard
-wall, processor = time.perf_counter(), sum(os.times()[:4])
+wall, processor = time.perf_counter(), time.process_time()
 made = leaderboard([sys.argv[1]], sys.argv[2], figures=False)
-wall, processor = time.perf_counter() - wall, sum(os.times()[:4]) - processor
+wall, processor = time.perf_counter() - wall, time.process_time() - processor
 entries = [entry for board in made.boards for entry in board.entries]
 print(json.dumps([sum(len(entry.runs) for entry in entries), len(entries), wall, processor]))
 """
@@ -131,19 +132,29 @@ def _record(run: dict[str, Any], clean: np.ndarray, felt: np.ndarray, strength: 
     }
 
 
-def measure(folder: Path, output: Path, repeat: int) -> list[str]:
-    """One line of the table, but for its first cell; processor time is the median."""
+def measure(folder: Path, output: Path, repeat: int) -> dict[str, list[str]]:
+    """Cells of the table's lines, by what the cache held; processor time is the median."""
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     command = [sys.executable, "-c", TIMED, str(folder), str(output)]
-    results = [json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) for _ in range(repeat)]
-    (records, *_), (entries, *_), wall, processor = (sorted(values) for values in zip(*results, strict=True))
-    seconds = (wall[0], median(wall), wall[-1], median(processor))
-    return [f"{records}", f"{entries}", f"{megabytes:.0f}", *(f"{value:.1f}" for value in seconds)]
+    found: dict[str, list[list[float]]] = {"cold": [], "warm": []}
+    for _ in range(repeat):
+        with tempfile.TemporaryDirectory() as cache:
+            for results in found.values():
+                env = os.environ | {"LTBENCH_CACHE": cache}
+                results.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=env).stdout))
+    lines = {}
+    for state, results in found.items():
+        (records, *_), (entries, *_), wall, processor = (sorted(values) for values in zip(*results, strict=True))
+        seconds = (wall[0], median(wall), wall[-1], median(processor))
+        lines[state] = [f"{records}", f"{entries}", f"{megabytes:.0f}", *(f"{value:.1f}" for value in seconds)]
+    return lines
 
 
 @click.command()
 @click.option("--records", type=click.IntRange(BOARDS * SEEDS), default=10_000, show_default=True, help="How many.")
-@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Time so many processes.")
+@click.option(
+    "--repeat", type=click.IntRange(1), default=1, show_default=True, help="Time so many processes of each kind."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="CSV file to write the table to.")
 def main(records: int, repeat: int, output: Path | None) -> None:
     """Time the leaderboard of synthetic records of small, mixed and large test sets."""
@@ -158,9 +169,10 @@ def main(records: int, repeat: int, output: Path | None) -> None:
             for board in range(BOARDS):
                 dataset = "cifar10-lt" if board < large else "digits-lt"
                 write_board(folder, dataset, board, -(-records // (BOARDS * SEEDS)))
-            cells = [name, *measure(folder, Path(temporary), repeat)]
-        click.echo("  ".join(f"{cell:>14}" for cell in cells))
-        lines.append(",".join(cells))
+            measured = measure(folder, Path(temporary), repeat)
+        for cells in ([name, state, *numbers] for state, numbers in measured.items()):
+            click.echo("  ".join(f"{cell:>14}" for cell in cells))
+            lines.append(",".join(cells))
     if output is not None:
         write_text(output, "".join(f"{line}\n" for line in lines))
 
