@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench.attacks.autoattack import BROKEN_BY
 from ltrobust_bench.cli.shared import (
-    FOLDER,
+    PATH,
     console,
     data_dir_option,
     device_option,
@@ -117,11 +117,11 @@ def table(official: list[str], own: list[str], labels: list[str]) -> str:
 
 
 @click.command()
-@click.option("--weights", type=FOLDER, default=SHIPPED, help="model_test.pt (default: the installed pyautoattack's).")
+@click.option("--weights", type=PATH, default=SHIPPED, help="model_test.pt (default: the installed pyautoattack's).")
 @click.option("--images", type=click.IntRange(1, 10_000), default=8, show_default=True, help="First N test images.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of both sides.")
 @click.option("--epsilon", default="0.00455", show_default=True, help="Linf radius, e.g. 0.004 or 1/255.")
-@click.option("--output", type=FOLDER, metavar="FILE", help="Write all images' verdicts there, as CSV.")
+@click.option("--output", type=PATH, metavar="FILE", help="Write all images' verdicts there, as CSV.")
 @data_dir_option
 @device_option
 @threads_option

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.protocol.resolve import lay_over, resolve, scaled, share_of, stated
 from ltrobust_bench.protocol.spec import Protocol, Recipe, Track
-from ltrobust_bench.registry import Entry, Registry, installed
+from ltrobust_bench.registry import Registration, Registry, installed
 from ltrobust_bench.terms import Strict, first_problem
 
 Value = bool | int | float | str | None
@@ -260,7 +260,7 @@ class MethodEntry:
         return getattr(import_module(self.module), self.card.kind)
 
 
-def _scan(kind: str) -> list[Entry]:
+def _scan(kind: str) -> list[Registration]:
     from ltrobust_bench import baselines
 
     entries = []
@@ -274,11 +274,11 @@ def _scan(kind: str) -> list[Entry]:
             raise UsageError(f"{folder / 'card.toml'} says slug {card.slug!r} but lies in folder {folder.name!r}.")
         module = f"ltrobust_bench.baselines.{folder.name}.method"
         origin = f"baselines/{folder.name}/card.toml"
-        entries.append(Entry(card.slug, MethodEntry(card, module, origin), card.title, origin, card.group))
+        entries.append(Registration(card.slug, MethodEntry(card, module, origin), card.title, origin, card.group))
     return entries
 
 
-def _of_others(kind: str) -> list[Entry]:
+def _of_others(kind: str) -> list[Registration]:
     """Methods or plug-ins of other packages. Only their cards are read, nothing of theirs is imported but the packages
     around them."""
     entries = []

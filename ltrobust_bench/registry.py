@@ -24,7 +24,7 @@ class DuplicateNameError(LTBenchError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registration:
     """A name in a registry.
 
     Attributes:
@@ -57,12 +57,14 @@ class Entry:
             raise UsageError(f"{self.name!r} of {self.origin or self.target} cannot be loaded ({reason}).") from error
 
 
-def installed(group: str) -> list[Entry]:
+def installed(group: str) -> list[Registration]:
     """What other packages declare in an entry-point group; the target is the entry point's value."""
     entries = []
     for point in entry_points(group=group):
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
-        entries.append(Entry(point.name, point.value, origin=f"{package} ({point.value})", group=f"from {package}"))
+        entries.append(
+            Registration(point.name, point.value, origin=f"{package} ({point.value})", group=f"from {package}")
+        )
     return entries
 
 
@@ -78,13 +80,13 @@ class Registry(Generic[T]):
     """
 
     kind: str
-    discover: Callable[[], list[Entry]] | None = None
+    discover: Callable[[], list[Registration]] | None = None
     entry_point_group: str | None = None
     base: Any = object
-    _entries: dict[str, Entry] = field(default_factory=dict)
+    _entries: dict[str, Registration] = field(default_factory=dict)
     _complete: bool = False
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Registration) -> None:
         """Add an entry.
 
         Raises:
@@ -107,7 +109,7 @@ class Registry(Generic[T]):
         for entry in found:
             self.add(entry)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Registration:
         """The entry called ``name``.
 
         Raises:
@@ -139,7 +141,7 @@ class Registry(Generic[T]):
         self._fill()
         return sorted(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Registration]:
         self._fill()
         return iter(self._entries[name] for name in self.names())
 

@@ -147,7 +147,7 @@ def climb(
     Raises:
         UsageError: for wrong input.
     """
-    check_input(x, y, settings["epsilon"])
+    check_images(x, y, settings["epsilon"])
     found, broken = None, torch.zeros_like(y, dtype=torch.bool)
     attempts = [o for o in objectives for _ in range(restarts)]
     with crafting_mode(model, "eval"), nullcontext() if judge is None else crafting_mode(judge, "eval"):
@@ -161,7 +161,7 @@ def climb(
     return found
 
 
-def check_input(x: Tensor, y: Tensor, epsilon: float | Tensor) -> None:
+def check_images(x: Tensor, y: Tensor, epsilon: float | Tensor) -> None:
     """Refuse what no attack can work on.
 
     Raises:

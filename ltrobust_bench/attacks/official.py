@@ -98,9 +98,9 @@ def run_alone(
     """
     import torch
 
-    from ltrobust_bench.attacks.engine import check_input, crafting_mode
+    from ltrobust_bench.attacks.engine import check_images, crafting_mode
 
-    check_input(x, y, epsilon)
+    check_images(x, y, epsilon)
     usual = kind.standard()
     assert usual is not None
     try:

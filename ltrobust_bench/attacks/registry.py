@@ -11,19 +11,19 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from ltrobust_bench import attacks as package
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.registry import Registration, Registry
 from ltrobust_bench.terms import first_problem, printable
 
 SHARED = {"__init__", "ball", "engine", "official", "registry", "terms"}
 """Files of the folder that are no kind of attack."""
 
 
-def _scan() -> list[Entry]:
+def _scan() -> list[Registration]:
     files = sorted(file for folder in package.__path__ for file in Path(folder).glob("*.py"))
     return [_entry(file) for file in files if file.stem not in SHARED]
 
 
-def _entry(file: Path) -> Entry:
+def _entry(file: Path) -> Registration:
     module, origin = import_module(f"{package.__name__}.{file.stem}"), f"attacks/{file.name}"
     own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
     kinds = [v for v in own if issubclass(v, Attack)]
@@ -32,7 +32,7 @@ def _entry(file: Path) -> Entry:
     name = get_args(kinds[0].model_fields["kind"].annotation)
     if name != (file.stem.replace("_", "-"),):
         raise UsageError(f'{origin}: {kinds[0].__name__} must state kind: Literal["{file.stem.replace("_", "-")}"].')
-    return Entry(name[0], kinds[0], kinds[0].help, origin)
+    return Registration(name[0], kinds[0], kinds[0].help, origin)
 
 
 attacks: Registry[type[Attack]] = Registry("attack", discover=_scan, base=type)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltrobust_bench.cli.shared import (
-    FOLDER,
+    PATH,
     console,
     data_dir_option,
     device_option,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @click.command(name="analyse", epilog="Example: ltbench report analyse runs/reat-digits-lt-ir20-small-s0-1a2b3c4d")
-@click.argument("run", type=FOLDER)
-@click.option("--output", type=FOLDER, help="Where to write (default: analysis/ in the run folder).")
+@click.argument("run", type=PATH)
+@click.option("--output", type=PATH, help="Where to write (default: analysis/ in the run folder).")
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class; uses no record.")
 @data_dir_option
 @device_option

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, console, data_dir_option, split_options
+from ltrobust_bench.cli.shared import PATH, console, data_dir_option, split_options
 
 
 @click.group(name="data")
@@ -56,7 +56,7 @@ def info(
 @click.argument("dataset")
 @click.option(
     "--data-dir",
-    type=FOLDER,
+    type=PATH,
     envvar="LTBENCH_DATA",
     required=True,
     help="Where to put it.  [env: LTBENCH_DATA]",
@@ -84,7 +84,7 @@ def prepare(dataset: str, data_dir: Path) -> None:
 
 @command.command(epilog="Example: ltbench data pack cifar10-lt --imbalance-ratio 50 cifar10-lt-ir50.zip")
 @click.argument("dataset")
-@click.argument("file", type=FOLDER)
+@click.argument("file", type=PATH)
 @split_options
 @data_dir_option
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")

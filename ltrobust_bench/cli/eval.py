@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltrobust_bench.cli.shared import (
-    FOLDER,
+    PATH,
     console,
     data_dir_option,
     device_option,
@@ -37,7 +37,7 @@ foreign_options = options(
     click.option("--official", metavar="METHOD",
                  help="A checkpoint of the RoBal, REAT or AT-BSL repository (--weights), with this method's head and "
                       "inference form."),
-    click.option("--weights", type=FOLDER, metavar="FILE", help="Weights for --torch or --official: tensors only."),
+    click.option("--weights", type=PATH, metavar="FILE", help="Weights for --torch or --official: tensors only."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
                  help="An option of the --official method, e.g. variant=N; repeatable."),
     split_options,
@@ -52,7 +52,7 @@ foreign_options = options(
 
     Only a whole evaluation of a network of ours makes a record."""
 )
-@click.argument("checkpoint", type=FOLDER, required=False)
+@click.argument("checkpoint", type=PATH, required=False)
 @click.option("--dataset", "-d", help="Data set of a model that is not ours; refuses a network of ours of another.")
 @click.option(
     "--attack",
@@ -61,9 +61,7 @@ foreign_options = options(
     multiple=True,
     help="Only this attack: of the suite, or autoattack, apgd-ce, apgd-dlr, apgd-t, fab-t, square; repeatable.",
 )
-@click.option(
-    "--transfer-from", type=FOLDER, metavar="CHECKPOINT", help="Attack with PGD-20 crafted on another network."
-)
+@click.option("--transfer-from", type=PATH, metavar="CHECKPOINT", help="Attack with PGD-20 crafted on another network.")
 @click.option(
     "--curve",
     "curves",
@@ -72,7 +70,7 @@ foreign_options = options(
     help="Robust accuracy along the radius or the number of PGD steps, as CSV and figure; repeatable.",
 )
 @foreign_options
-@click.option("--output", type=FOLDER, help="Folder for tables, curves and the state of an interrupted evaluation.")
+@click.option("--output", type=PATH, help="Folder for tables, curves and the state of an interrupted evaluation.")
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option(
     "--attack-search",
@@ -257,14 +255,14 @@ def print_curve(out: Console, curve: Curve, folder: Path) -> None:
     """A curve as a table, and as CSV and figure in a folder."""
     from rich.table import Table
 
-    from ltrobust_bench.evaluation.curves import GROUPS
+    from ltrobust_bench.evaluation.curves import SHOWN
     from ltrobust_bench.files import make_folder, write_text
     from ltrobust_bench.report.figures import curve_figure, save
 
     make_folder(folder)
-    table = Table("radius" if curve.kind == "eps" else "steps", *GROUPS, box=None)
+    table = Table("radius" if curve.kind == "eps" else "steps", *SHOWN, box=None)
     for x, point in zip(curve.x, curve.points, strict=True):
-        table.add_row(f"{x:.4g}", *(f"{100 * float(getattr(point, g)):.1f}" for g in GROUPS))
+        table.add_row(f"{x:.4g}", *(f"{100 * float(getattr(point, g)):.1f}" for g in SHOWN))
     out.print(table)
     path = folder / f"curve-{curve.kind}.csv"
     write_text(path, curve.csv())

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, board_options, records_option, results_dir_option, runs_dir_option
+from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option, runs_dir_option
 from ltrobust_bench.cli.table import listed
 
 KINDS = (
@@ -34,7 +34,7 @@ KINDS = (
     "--methods", multiple=True, callback=listed, metavar="NAMES", help="Entries as the board calls them, in this order."
 )
 @click.option("--column", type=click.Choice(["single", "double"]), help="Width (default: what suits the kind).")
-@click.option("--output", "-o", type=FOLDER, help="Folder to write to (default: figures/BOARD in --results-dir).")
+@click.option("--output", "-o", type=PATH, help="Folder to write to (default: figures/BOARD in --results-dir).")
 @runs_dir_option
 @results_dir_option
 @records_option

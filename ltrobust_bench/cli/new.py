@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER
+from ltrobust_bench.cli.shared import PATH
 
 
 @click.group(name="new")
@@ -18,7 +18,7 @@ def command() -> None:
 @click.argument("name")
 @click.option(
     "--output",
-    type=FOLDER,
+    type=PATH,
     metavar="DIR",
     help="Start it in a package of your own in DIR instead of the checkout's baselines/.",
 )

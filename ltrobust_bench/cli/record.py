@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltrobust_bench.cli.shared import (
-    FOLDER,
+    PATH,
     console,
     data_dir_option,
     device_option,
@@ -36,7 +36,7 @@ def command() -> None:
 
 
 @command.command(epilog="Example: ltbench record validate results/records --against origin/main")
-@click.argument("paths", nargs=-1, type=FOLDER)
+@click.argument("paths", nargs=-1, type=PATH)
 @click.option("--against", metavar="REF", help="Commit since which no record may have changed (default: HEAD).")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 @results_dir_option
@@ -68,7 +68,7 @@ def validate(
 
 
 @command.command(epilog="Example: ltbench record submit runs/reat-digits-lt-ir20-small-s0-1a2b3c4d")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FOLDER)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PATH)
 @results_dir_option
 @click.pass_context
 def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) -> None:
@@ -118,9 +118,9 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 
 
 @command.command(epilog="Example: ltbench record verify results/records/P/D/M/x.json --weights runs/R --by 'Jane Doe'")
-@click.argument("record", type=FOLDER)
+@click.argument("record", type=PATH)
 @click.option(
-    "--weights", type=FOLDER, metavar="FILE", help="The record's network: model.safetensors, or its run folder."
+    "--weights", type=PATH, metavar="FILE", help="The record's network: model.safetensors, or its run folder."
 )
 @click.option(
     "--images", type=click.IntRange(1), default=100, show_default=True, help="Size of the random sample, 50 or more."
@@ -175,11 +175,11 @@ def verify(
     epilog="Example: ltbench record lower results/records/P/D/M/x.json --weights runs/R --examples found.npz "
     "--by 'Jane Doe'"
 )
-@click.argument("record", type=FOLDER)
-@click.option("--weights", type=FOLDER, metavar="FILE", required=True, help="The record's network.")
+@click.argument("record", type=PATH)
+@click.option("--weights", type=PATH, metavar="FILE", required=True, help="The record's network.")
 @click.option(
     "--examples",
-    type=FOLDER,
+    type=PATH,
     metavar="FILE.npz",
     required=True,
     help="Arrays `index` (places in the data set's test set) and `images` (float in [0, 1], or uint8).",
@@ -222,9 +222,9 @@ def _state(record: Record, statement: Verification, results_dir: Path) -> int:
 
 
 @command.command(epilog="Example: ltbench record export --robustbench runs/at-cifar10-lt-ir50-resnet18-s0-1a2b3c4d")
-@click.argument("record", type=FOLDER)
+@click.argument("record", type=PATH)
 @click.option("--robustbench", is_flag=True, required=True, help="In the form of RobustBench's model_info.")
-@click.option("--output", type=FOLDER, metavar="FILE", help="Write to a file instead.")
+@click.option("--output", type=PATH, metavar="FILE", help="Write to a file instead.")
 def export(record: Path, robustbench: bool, output: Path | None) -> None:
     """Print a record in another benchmark's form: RobustBench's model_info JSON.
 

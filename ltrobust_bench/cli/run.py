@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltrobust_bench.cli.shared import (
-    FOLDER,
+    PATH,
     console,
     metrics_table,
     plan_options,
@@ -41,7 +41,7 @@ LONG = 12 * 3600
 @results_dir_option
 @click.option(
     "--tuned",
-    type=FOLDER,
+    type=PATH,
     metavar="FILE",
     help="Take the settings that `ltbench tune` chose; the record says how many were tried.",
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -36,13 +36,13 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 data_dir_option = click.option(
-    "--data-dir", type=FOLDER, envvar="LTBENCH_DATA", help="Folder or archive of the data set.  [env: LTBENCH_DATA]"
+    "--data-dir", type=PATH, envvar="LTBENCH_DATA", help="Folder or archive of the data set.  [env: LTBENCH_DATA]"
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's choice).")
 runs_dir_option = click.option(
     "--runs-dir",
-    type=FOLDER,
+    type=PATH,
     default=Path("runs"),
     envvar="LTBENCH_RUNS",
     show_default=True,
@@ -50,7 +50,7 @@ runs_dir_option = click.option(
 )
 results_dir_option = click.option(
     "--results-dir",
-    type=FOLDER,
+    type=PATH,
     default=Path("results"),
     envvar="LTBENCH_RESULTS",
     show_default=True,
@@ -59,7 +59,7 @@ results_dir_option = click.option(
 records_option = click.option(
     "--records",
     "records_dirs",
-    type=FOLDER,
+    type=PATH,
     multiple=True,
     help="Read records from this folder or file instead, e.g. runs; repeatable.",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, console, records_option, results_dir_option
+from ltrobust_bench.cli.shared import PATH, console, records_option, results_dir_option
 
 
 @click.command(name="site", epilog="Example: ltbench report site --output site, then open site/index.html")
@@ -15,7 +15,7 @@ from ltrobust_bench.cli.shared import FOLDER, console, records_option, results_d
 @click.option(
     "--output",
     "-o",
-    type=FOLDER,
+    type=PATH,
     default=Path("site"),
     show_default=True,
     help="Folder to write; an older page there is replaced.",

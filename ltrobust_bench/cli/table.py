@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.shared import FOLDER, board_options, records_option, results_dir_option
+from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option
 
 
 def listed(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -40,7 +40,7 @@ def listed(context: click.Context, parameter: click.Parameter, values: tuple[str
     show_default=True,
 )
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
-@click.option("--output", "-o", type=FOLDER, metavar="FILE", help="Write it here instead of printing it.")
+@click.option("--output", "-o", type=PATH, metavar="FILE", help="Write it here instead of printing it.")
 @results_dir_option
 @records_option
 @click.pass_context

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltrobust_bench.cli.shared import (
-    FOLDER,
+    PATH,
     console,
     parse_settings,
     progress_on,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     help="What the best has most of: clean, an attack or union; balanced, head, medium, tail, worst_class, ...",
 )
 @click.option("--trials", type=int, metavar="N", help="Try N combinations, drawn at random (default: all).")
-@click.option("--output", type=FOLDER, default=Path("trials.json"), show_default=True, help="File of the trials.")
+@click.option("--output", type=PATH, default=Path("trials.json"), show_default=True, help="File of the trials.")
 @request_options
 def command(
     method: str,

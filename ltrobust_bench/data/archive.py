@@ -24,7 +24,7 @@ from ltrobust_bench.data.sources import Source
 from ltrobust_bench.data.split import LongTailedSplit, index_sha256, long_tailed_counts, long_tailed_indices
 from ltrobust_bench.errors import DataError, UsageError
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.protocol.spec import FOLDER, Profile
+from ltrobust_bench.protocol.spec import IMAGE_FOLDER, Profile
 from ltrobust_bench.terms import Strict, first_problem, printable
 
 MANIFEST = "manifest.json"
@@ -180,7 +180,7 @@ def _read(path: Path, size: int, changed: int) -> tuple[Source, str]:
             part: np.concatenate([_tiles(path, file, manifest, name, n) for name, n in manifest.mosaics(part)])
             for part in ("train", "test")
         }
-    if manifest.source_sha256 is None and manifest.dataset.startswith(f"{FOLDER}-"):
+    if manifest.source_sha256 is None and manifest.dataset.startswith(f"{IMAGE_FOLDER}-"):
         raise _damaged(path, "a folder's images without the digest of its files")
     if _pixels(images["train"], images["test"]) != manifest.pixels_sha256:
         raise _damaged(path, "the pixels are not those that were packed")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.load import MAIN, default_protocol, load_protocol
-from ltrobust_bench.protocol.spec import FOLDER, DatasetTerms, Protocol, terms_key
-from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.protocol.spec import IMAGE_FOLDER, DatasetTerms, Protocol, terms_key
+from ltrobust_bench.registry import Registration, Registry
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ _BUILT_IN = [
 
 datasets: Registry[DatasetSpec] = Registry(
     "dataset",
-    discover=lambda: [Entry(s.name, s, s.help, "ltrobust_bench/data/registry.py") for s in _BUILT_IN],
+    discover=lambda: [Registration(s.name, s, s.help, "ltrobust_bench/data/registry.py") for s in _BUILT_IN],
     entry_point_group="ltrobust_bench.datasets",
     base=DatasetSpec,
 )
@@ -116,7 +116,7 @@ datasets: Registry[DatasetSpec] = Registry(
 
 FOLDER_SIZE = 32
 """Pixels on each side that a folder's images are scaled to, if nothing else is asked for."""
-_NAME = re.compile(rf"{FOLDER}-[a-z0-9._-]+-([0-9]{{1,4}})px")
+_NAME = re.compile(rf"{IMAGE_FOLDER}-[a-z0-9._-]+-([0-9]{{1,4}})px")
 _SIZE = re.compile("[0-9]{1,4}")
 _SIZES = range(8, 513)
 
@@ -133,17 +133,17 @@ def locate(dataset: str, data_dir: Path | None) -> tuple[DatasetSpec, Path | Non
         UnknownNameError: for a name that is none of these.
         UsageError: for an empty path or an impossible size.
     """
-    if not dataset.startswith(f"{FOLDER}:"):
+    if not dataset.startswith(f"{IMAGE_FOLDER}:"):
         return dataset_spec(dataset), data_dir
-    path, at, size = dataset.removeprefix(f"{FOLDER}:").rpartition("@")
+    path, at, size = dataset.removeprefix(f"{IMAGE_FOLDER}:").rpartition("@")
     if not at or not _SIZE.fullmatch(size):
-        path, size = dataset.removeprefix(f"{FOLDER}:"), str(FOLDER_SIZE)
+        path, size = dataset.removeprefix(f"{IMAGE_FOLDER}:"), str(FOLDER_SIZE)
     if not path:
         raise UsageError("folder: needs a path; write for example --dataset folder:photos/ or folder:photos/@64.")
     if os.path.isfile(path):  # noqa: PTH113 - a path too long for the system is no file, not an error
         raise UsageError(f"{path} is a file: pass it as --data-dir and name the data set that `data verify` shows.")
     name = re.sub(r"[^a-z0-9._]+", "-", Path(path).resolve().name.lower()).strip("-.") or "images"
-    return dataset_spec(f"{FOLDER}-{name[:60]}-{int(size)}px"), Path(path)
+    return dataset_spec(f"{IMAGE_FOLDER}-{name[:60]}-{int(size)}px"), Path(path)
 
 
 def dataset_spec(name: str) -> DatasetSpec:

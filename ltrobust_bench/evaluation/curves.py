@@ -21,7 +21,7 @@ RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Multiples of the protocol's epsilon, under PGD-20 with steps of a quarter of the radius."""
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 """PGD steps at the protocol's epsilon, each of epsilon / 4; up to 2 of epsilon, 5 of epsilon / 2."""
-GROUPS = ("balanced", "head", "medium", "tail")
+SHOWN = ("balanced", "head", "medium", "tail")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Curve:
         """One row per point: x, accuracy in per cent balanced and by group."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([{"eps": "epsilon", "steps": "steps"}[self.kind], *GROUPS, "images"])
+        writer.writerow([{"eps": "epsilon", "steps": "steps"}[self.kind], *SHOWN, "images"])
         for x, point in zip(self.x, self.points, strict=True):
-            writer.writerow([f"{x:.6g}", *(f"{100 * float(getattr(point, g)):.2f}" for g in GROUPS), self.images])
+            writer.writerow([f"{x:.6g}", *(f"{100 * float(getattr(point, g)):.2f}" for g in SHOWN), self.images])
         return text.getvalue()
 
 

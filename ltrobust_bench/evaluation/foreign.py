@@ -50,7 +50,7 @@ def checked_logits(model: nn.Module, x: Tensor, classes: int) -> Tensor:
     return logits
 
 
-def check_input(model: nn.Module, x: Tensor, y: Tensor, classes: int) -> None:
+def check_takes_pixels(model: nn.Module, x: Tensor, y: Tensor, classes: int) -> None:
     """See that a model takes pixels in [0, 1] as they are.
 
     Args:

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.registry import Registration, Registry
 
 Shape = tuple[int, int, int]
 """Of one image: channels, height, width."""
 _HERE = "ltrobust_bench/models/registry.py"
 
 
-def _built_in() -> list[Entry]:
+def _built_in() -> list[Registration]:
     base = "ltrobust_bench.models"
     return [
-        Entry("small", f"{base}.small:small", "three convolutions, 64 features, for 8x8 and 28x28 images", _HERE),
-        Entry("resnet18", f"{base}.resnet:resnet18", "ResNet-18 with CIFAR stem, 512 features", _HERE),
-        Entry("preact-resnet18", f"{base}.resnet:preact_resnet18", "PreActResNet-18, 512 features", _HERE),
-        Entry("wrn-28-10", f"{base}.wide_resnet:wrn_28_10", "WideResNet-28-10, 640 features", _HERE),
-        Entry("wrn-34-10", f"{base}.wide_resnet:wrn_34_10", "WideResNet-34-10, 640 features", _HERE),
+        Registration(
+            "small", f"{base}.small:small", "three convolutions, 64 features, for 8x8 and 28x28 images", _HERE
+        ),
+        Registration("resnet18", f"{base}.resnet:resnet18", "ResNet-18 with CIFAR stem, 512 features", _HERE),
+        Registration("preact-resnet18", f"{base}.resnet:preact_resnet18", "PreActResNet-18, 512 features", _HERE),
+        Registration("wrn-28-10", f"{base}.wide_resnet:wrn_28_10", "WideResNet-28-10, 640 features", _HERE),
+        Registration("wrn-34-10", f"{base}.wide_resnet:wrn_34_10", "WideResNet-34-10, 640 features", _HERE),
     ]
 
 

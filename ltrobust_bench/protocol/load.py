@@ -11,16 +11,16 @@ from pydantic import ValidationError
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.spec import Protocol, Status, terms_key
-from ltrobust_bench.registry import Entry, Registry
+from ltrobust_bench.registry import Registration, Registry
 from ltrobust_bench.terms import first_problem
 
-FOLDER = Path(__file__).parent
+PROTOCOL_FILES = Path(__file__).parent
 MAIN = "ltr-linf-v1"
 """The protocol whose numbers are for papers."""
 
 
-def _scan() -> list[Entry]:
-    return [Entry(f.stem, f, origin=f"protocol/{f.name}") for f in sorted(FOLDER.glob("*.toml"))]
+def _scan() -> list[Registration]:
+    return [Registration(f.stem, f, origin=f"protocol/{f.name}") for f in sorted(PROTOCOL_FILES.glob("*.toml"))]
 
 
 protocols: Registry[Path] = Registry("protocol", discover=_scan)

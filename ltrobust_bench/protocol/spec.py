@@ -26,7 +26,7 @@ from ltrobust_bench.protocol.optimiser import FLAT, Optimizer, Sgd, flattened, l
 from ltrobust_bench.protocol.schedule import Schedule
 from ltrobust_bench.terms import BNMode, Number, Start, Strict, canonical_digest
 
-FOLDER = "folder"
+IMAGE_FOLDER = "folder"
 """How names of data sets begin that are folders of images, and what a protocol calls their terms."""
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
@@ -197,4 +197,4 @@ class Protocol(Strict):
 
 def terms_key(dataset: str) -> str:
     """Under which name a protocol states its terms: the data set's own; ``folder`` for all folders of images."""
-    return FOLDER if dataset.startswith((f"{FOLDER}:", f"{FOLDER}-")) else dataset
+    return IMAGE_FOLDER if dataset.startswith((f"{IMAGE_FOLDER}:", f"{IMAGE_FOLDER}-")) else dataset

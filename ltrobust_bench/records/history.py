@@ -26,7 +26,7 @@ class History:
     changed: dict[Path, str]
 
 
-def compare(paths: Iterable[Path], against: str | None = None) -> History:
+def changes_since(paths: Iterable[Path], against: str | None = None) -> History:
     """Which JSON files at or below ``paths`` were changed since a commit.
 
     Args:

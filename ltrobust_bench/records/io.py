@@ -13,12 +13,10 @@ from pydantic import ValidationError
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.records.cache import recall, remember
-from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
-from ltrobust_bench.records.retract import retractions_beside
+from ltrobust_bench.records.retract import RETRACTIONS, retractions_beside
 from ltrobust_bench.records.schema import SCHEMA_VERSION, SEEN, Record, Tally
 from ltrobust_bench.records.strict import Finding, finding, findings_of, parse_json, read_bytes
-from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
-from ltrobust_bench.records.verify import judged
+from ltrobust_bench.records.verify import VERIFICATIONS, judged
 from ltrobust_bench.terms import printable
 
 

@@ -14,7 +14,7 @@ from ltrobust_bench.files import write_text
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 from ltrobust_bench.terms import Strict, printable
 
-FOLDER = "retractions"
+RETRACTIONS = "retractions"
 """Beside ``records``; holds ``<record's id>.json``."""
 
 
@@ -86,7 +86,7 @@ def retractions_beside(places: Iterable[Path]) -> tuple[dict[str, Retraction], l
     """
     found: dict[str, Retraction] = {}
     problems = []
-    for path in sorted(p for folder in folders_beside(places, FOLDER) for p in folder.glob("*.json")):
+    for path in sorted(p for folder in folders_beside(places, RETRACTIONS) for p in folder.glob("*.json")):
         try:
             retraction = read_retraction(path)
         except RecordError as error:
@@ -110,7 +110,7 @@ def retract(record: str, reason: str, results_dir: Path, records: Mapping[str, s
     """
     if record not in records:
         raise UnknownNameError("record", record, records, "The column `records` of leaderboard.csv has their ids.")
-    path = results_dir / FOLDER / f"{record}.json"
+    path = results_dir / RETRACTIONS / f"{record}.json"
     if path.exists():
         raise UsageError(f"{record} is retracted already: {path}.")
     today = datetime.now(UTC).date().isoformat()

@@ -14,15 +14,13 @@ from itertools import islice
 from pathlib import Path
 
 from ltrobust_bench.errors import RecordError, UsageError
-from ltrobust_bench.records.history import compare
+from ltrobust_bench.records.history import changes_since
 from ltrobust_bench.records.io import decode, record_files
-from ltrobust_bench.records.retract import FOLDER as RETRACTIONS
-from ltrobust_bench.records.retract import Retraction, board_of, read_retraction, retractions_beside
+from ltrobust_bench.records.retract import RETRACTIONS, Retraction, board_of, read_retraction, retractions_beside
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding, read_bytes
-from ltrobust_bench.records.verify import FEWEST, Verification, read_verification, too_few
-from ltrobust_bench.records.verify import FOLDER as VERIFICATIONS
+from ltrobust_bench.records.verify import FEWEST, VERIFICATIONS, Verification, read_verification, too_few
 from ltrobust_bench.terms import printable
 
 
@@ -102,7 +100,7 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     """
     boards = {folder.absolute() for path in paths for folder in (path, path / "records") if _is_board(folder)}
     beside = [board.parent / folder for board in sorted(boards) for folder, _, _ in STATEMENTS]
-    history = compare([*paths, *beside], against)
+    history = changes_since([*paths, *beside], against)
     problems = [
         _problem(path, "append-only", finding("file", f"{state}; add a retraction instead of changing it", path.name))
         for path, state in sorted(history.changed.items())

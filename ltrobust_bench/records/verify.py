@@ -24,7 +24,7 @@ from ltrobust_bench.scores.bits import pack, unpack
 from ltrobust_bench.scores.metrics import metrics_from_bits
 from ltrobust_bench.terms import Strict, canonical_digest, printable
 
-FOLDER = "verifications"
+VERIFICATIONS = "verifications"
 """Beside ``records``; its presence makes a board a public one, where claims are not ranked."""
 Kind = Literal["re-evaluated", "retrained", "counterexamples"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -125,7 +125,7 @@ def verification(
 
 def write_verification(statement: Verification, results_dir: Path) -> Path:
     """Append a statement; returns its file."""
-    path = results_dir / FOLDER / statement.file_name
+    path = results_dir / VERIFICATIONS / statement.file_name
     write_text(path, statement.model_dump_json() + "\n")
     return path
 
@@ -156,7 +156,7 @@ def verifications_beside(places: Iterable[Path]) -> tuple[dict[str, list[Verific
     Args:
         places: folders ``records``, what lies in them, or the folder above.
     """
-    folders = folders_beside(places, FOLDER)
+    folders = folders_beside(places, VERIFICATIONS)
     found: dict[str, list[Verification]] = {}
     problems = []
     for path in sorted(p for folder in folders for p in folder.glob("*.json")):

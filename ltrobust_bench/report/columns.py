@@ -332,7 +332,7 @@ SHARES = {
 _TERMS = {name: term.meaning for name, term in BOARD.items()}
 LEADERBOARD = {**_TERMS, **{name: column.meaning for name, column in COLUMNS.items() if column.filed}}
 """The columns of leaderboard.csv, and what they mean; below, those of the other files."""
-GROUPS = {
+GROUP_COLUMNS = {
     **_TERMS,
     "method": _METHOD,
     "attack": "clean, an attack of the suite, or union: the worst case of all, image by image",

@@ -16,7 +16,7 @@ from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.columns import (
     BOARD,
     COLUMNS,
-    GROUPS,
+    GROUP_COLUMNS,
     LEADERBOARD,
     PER_CLASS,
     SHARES,
@@ -264,7 +264,7 @@ def markdown_text(text: str) -> str:
 
 FILES = {
     "leaderboard.csv": File(_lines([LEADERBOARD]), _leaderboard_lines),
-    "groups.csv": File(_lines([GROUPS]), _groups_lines),
+    "groups.csv": File(_lines([GROUP_COLUMNS]), _groups_lines),
     "per_class.csv": File(_lines([PER_CLASS]), _per_class_lines),
     "leaderboard.md": File("# Leaderboard\n", _section, f"\n{LEGEND}\n"),
 }

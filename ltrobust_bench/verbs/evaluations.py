@@ -23,7 +23,7 @@ from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.examine import first_places
-from ltrobust_bench.evaluation.foreign import check_input
+from ltrobust_bench.evaluation.foreign import check_takes_pixels
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.files import make_folder
@@ -283,7 +283,7 @@ def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
     first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
     data = DeviceData.of(task.source.test_images[task.split.test[first]], labels[first], device)
     with frozen(module):
-        check_input(module, to_unit(data.images), data.labels, task.classes)
+        check_takes_pixels(module, to_unit(data.images), data.labels, task.classes)
 
 
 def _identity_of(module: nn.Module, task: Task, attacks: list[Attack] | None, surrogate: nn.Module | None) -> str:

@@ -12,7 +12,7 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.contribute import conformance
 from ltrobust_bench.contribute.surroundings import Surroundings
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.registry import Entry
+from ltrobust_bench.registry import Registration
 from ltrobust_bench.training.estimate import estimate
 
 
@@ -185,7 +185,7 @@ def test_each_breakage_is_found_by_its_check(broken, tmp_path, monkeypatch):
 
     entry = MethodEntry(read_card(folder / "card.toml"), "ltrobust_bench.baselines.bad_one.method", "test")
     methods.names()
-    monkeypatch.setitem(methods._entries, "bad-one", Entry("bad-one", entry))
+    monkeypatch.setitem(methods._entries, "bad-one", Registration("bad-one", entry))
     subject = conformance.Subject("bad-one")
     before = Surroundings(without=entry.module)
     found = conformance.examine(subject, check)

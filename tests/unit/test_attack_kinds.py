@@ -17,7 +17,7 @@ from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol import Protocol, load_protocol, protocols
-from ltrobust_bench.protocol.load import FOLDER, read_protocol
+from ltrobust_bench.protocol.load import PROTOCOL_FILES, read_protocol
 
 PGD = {"name": "pgd-20", "kind": "pgd", "steps": 20, "step_size": "epsilon/4", "start": "uniform", "restarts": 1}
 
@@ -81,7 +81,7 @@ def errand(root, tmp_path, monkeypatch):
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     monkeypatch.setattr(attacks, "_entries", {})
     monkeypatch.setattr(attacks, "_complete", False)
-    smoke = (FOLDER / "smoke.toml").read_text(encoding="utf-8")
+    smoke = (PROTOCOL_FILES / "smoke.toml").read_text(encoding="utf-8")
     changed = smoke.replace("[datasets.cifar10-lt]", f"{lines}\n[datasets.cifar10-lt]", 1)
     changed = changed.replace('name = "smoke"', 'name = "errand"')
     place = tmp_path / "errand.toml"
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_attack_says_so(tmp_path, monkeypatch, source, says):
 
 def test_an_unreadable_protocol_is_one_line(tmp_path):
     path = tmp_path / "bad.toml"
-    text = (FOLDER / "smoke.toml").read_text(encoding="utf-8")
+    text = (PROTOCOL_FILES / "smoke.toml").read_text(encoding="utf-8")
     path.write_text(text.replace("steps = 5", 'steps = "5"'), encoding="utf-8")
     with pytest.raises(UsageError, match=r"bad\.toml is not a valid protocol: eval.*\.attacks\.1: .*'pgd-5'.*steps"):
         read_protocol(path)

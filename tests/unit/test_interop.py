@@ -15,7 +15,7 @@ from torch import nn
 
 from ltrobust_bench.cards import methods
 from ltrobust_bench.errors import CheckFailed, CheckpointError, RecordError, UnknownNameError, UsageError
-from ltrobust_bench.evaluation.foreign import NORMALISATIONS, check_input, checked_logits
+from ltrobust_bench.evaluation.foreign import NORMALISATIONS, check_takes_pixels, checked_logits
 from ltrobust_bench.interop.factory import from_factory
 from ltrobust_bench.interop.model_info import model_info, obstacles
 from ltrobust_bench.interop.official import from_official
@@ -287,11 +287,11 @@ def test_normalised_input_is_found_out():
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(100) % 2
     x = 0.5 + (0.3 * y - 0.15).view(-1, 1, 1, 1) + 0.05 * torch.randn(100, 3, 4, 4, generator=generator)
-    check_input(Colour(), x, y, 2)
+    check_takes_pixels(Colour(), x, y, 2)
     for name, (mean, std) in NORMALISATIONS.items():
         many = [v * 3 if len(v) == 1 else v for v in (mean, std)]
         with pytest.raises(CheckFailed, match="needs normalised input: 50.0% of 100 .*, 100.0% with") as seen:
-            check_input(Colour(*many), x, y, 2)
+            check_takes_pixels(Colour(*many), x, y, 2)
         if "255" in name:
             assert name in str(seen.value)
 

@@ -22,8 +22,8 @@ from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.interop.model_info import model_info, obstacles
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.protocol import default_protocol, load_protocol, protocols
-from ltrobust_bench.protocol.load import FOLDER
-from ltrobust_bench.registry import Entry
+from ltrobust_bench.protocol.load import PROTOCOL_FILES
+from ltrobust_bench.registry import Registration
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.paper import escaped, paper_table, render
 from ltrobust_bench.training.build import build_method, build_network, build_plugins
@@ -144,10 +144,10 @@ def test_every_method_takes_a_step_in_l2(slug):
 def finished(tmp_path_factory):
     """A run under the smoke protocol in L2, and its folder."""
     folder = tmp_path_factory.mktemp("l2")
-    text = (FOLDER / "smoke.toml").read_text(encoding="utf-8")
+    text = (PROTOCOL_FILES / "smoke.toml").read_text(encoding="utf-8")
     text = text.replace('"Linf"', '"L2"').replace('name = "smoke"', 'name = "smoke-l2"').replace("0.15", str(EPSILON))
     (folder / "smoke-l2.toml").write_text(text, encoding="utf-8")
-    protocols.add(Entry("smoke-l2", folder / "smoke-l2.toml"))
+    protocols.add(Registration("smoke-l2", folder / "smoke-l2.toml"))
     try:
         record = verbs.run("at", "digits-lt", protocol="smoke-l2", runs_dir=folder, results_dir=None, device="cpu")
         yield record, folder / record.run.folder_name()

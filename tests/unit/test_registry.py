@@ -8,11 +8,13 @@ import sys
 import pytest
 
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.registry import DuplicateNameError, Entry, Registry
+from ltrobust_bench.registry import DuplicateNameError, Registration, Registry
 
 
 def test_target_is_imported_only_when_used():
-    registry = Registry("thing", discover=lambda: [Entry("broken", "no_such_module:x"), Entry("join", "os.path:join")])
+    registry = Registry(
+        "thing", discover=lambda: [Registration("broken", "no_such_module:x"), Registration("join", "os.path:join")]
+    )
     assert registry.names() == ["broken", "join"]
     assert registry.get("join")("a", "b").startswith("a")
     with pytest.raises(UsageError, match=r"no_such_module:x cannot be loaded \(ModuleNotFoundError"):
@@ -21,16 +23,16 @@ def test_target_is_imported_only_when_used():
 
 def test_duplicate_names_both_sides():
     registry = Registry("thing")
-    registry.add(Entry("x", 1, origin="here.py"))
+    registry.add(Registration("x", 1, origin="here.py"))
     with pytest.raises(DuplicateNameError, match=r"here\.py and in there\.py"):
-        registry.add(Entry("x", 2, origin="there.py"))
+        registry.add(Registration("x", 2, origin="there.py"))
 
 
 @pytest.mark.parametrize(
     ("typed", "offered"), [("reet", "'reat'"), ("AT_BSL", "'at-bsl'"), ("zzz", "known: at-bsl, reat")]
 )
 def test_unknown_name_offers_the_nearest(typed, offered):
-    registry = Registry("method", discover=lambda: [Entry("reat", 1), Entry("at-bsl", 2)])
+    registry = Registry("method", discover=lambda: [Registration("reat", 1), Registration("at-bsl", 2)])
     with pytest.raises(UnknownNameError, match=offered):
         registry.get(typed)
 

@@ -21,7 +21,7 @@ from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.rules import RULES, Case
-from ltrobust_bench.registry import DuplicateNameError, Entry
+from ltrobust_bench.registry import DuplicateNameError, Registration
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.reproduce import obstacles
 from ltrobust_bench.verbs import load_model, run
@@ -132,7 +132,7 @@ def test_nothing_stands_in_the_way_of_repeating_a_run_on_its_data(example):
 
 def test_a_protocols_terms_go_before_the_data_sets_own(example, monkeypatch):
     digits = replace(dataset_spec("digits-lt"), terms=dataset_spec("third-data").terms)
-    monkeypatch.setitem(datasets._entries, "digits-lt", Entry("digits-lt", digits))
+    monkeypatch.setitem(datasets._entries, "digits-lt", Registration("digits-lt", digits))
     assert make_task("digits-lt", protocol="smoke").epsilon == 0.15
 
 

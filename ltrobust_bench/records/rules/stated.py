@@ -15,7 +15,7 @@ from ltrobust_bench.plan.make import plugin_cards
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import load_protocol, protocols
 from ltrobust_bench.protocol.resolve import SWITCHES, effective_overrides, recipe_settings, share_of, stated
-from ltrobust_bench.protocol.spec import FOLDER, terms_key
+from ltrobust_bench.protocol.spec import IMAGE_FOLDER, terms_key
 from ltrobust_bench.records.rules.case import Case, Findings, equal
 from ltrobust_bench.records.strict import finding
 
@@ -54,7 +54,7 @@ def known_dataset(case: Case) -> Findings:
         return
     if spec.classes is not None and len(run.train_counts) != spec.classes:
         yield finding("run.train_counts", f"must have {spec.classes} classes", run.train_counts)
-    if run.dataset.startswith(f"{FOLDER}-") != (run.source_sha256 is not None):
+    if run.dataset.startswith(f"{IMAGE_FOLDER}-") != (run.source_sha256 is not None):
         yield finding("run.source_sha256", "belongs to folders of images, and only to them", run.source_sha256)
 
 

@@ -88,7 +88,7 @@ class _Pages:
             "columns": columns.COLUMNS,
             "files": {
                 "leaderboard.csv": ("one line per entry", columns.LEADERBOARD),
-                "groups.csv": ("one line per entry and attack", columns.GROUPS),
+                "groups.csv": ("one line per entry and attack", columns.GROUP_COLUMNS),
                 "per_class.csv": ("one line per entry and class", columns.PER_CLASS),
             },
             "flags": FLAGS,
