@@ -248,7 +248,7 @@ def rates_in_force(monkeypatch, p, folder):
     seen, update = [], Step.update
 
     def watched(self):
-        seen.extend({group["lr"] for group in self.optimizer.param_groups})
+        seen.extend({group["lr"] for group in self.trainee.optimizer.param_groups})
         return update(self)
 
     monkeypatch.setattr(Step, "update", watched)
