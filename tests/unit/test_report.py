@@ -227,7 +227,7 @@ def test_runs_without_an_attack_have_a_board_of_their_own():
     built = boards([synthetic_record(b, train_counts=COUNTS) for b in (BITS, short)])
     assert [len(board.entries) for board in built] == [1, 1]
     without = next(board for board in built if board.autoattack is None)
-    assert "incomplete suite" in without.title and "aa-small-c" in without.title  # two classes
+    assert "incomplete suite" in without.title and "aa-small-c" in without.title  # three classes
     assert rows(tables.leaderboard_csv([without]))[0]["autoattack_balanced"] == ""
 
 
