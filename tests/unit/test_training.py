@@ -132,8 +132,8 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "build_network", counting)
     monkeypatch.setattr(trainer.Session, "_monitor", lambda self: {"train_clean": 0.0, "train_robust": 0.0})
     result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
-    assert result.cost.forwards == counter.forwards == 94 * 5
-    assert result.cost.backwards == counter.backwards == 94 * 4
+    assert result.cost.forwards == counter.forwards == 95 * 5
+    assert result.cost.backwards == counter.backwards == 95 * 4
 
 
 def test_damaged_checkpoint_is_named(tmp_path):
