@@ -155,9 +155,11 @@ def test_every_flag_of_an_entry_is_explained():
     assert {f for board in aggregate.boards(records) for e in board.entries for f in e.flags} <= FLAGS.keys()
 
 
-@pytest.mark.parametrize("name", ["leaderboard", "groups", "per_class"])
-def test_every_column_has_one_line(name, html, site):
-    meanings = getattr(columns, name.upper())
+@pytest.mark.parametrize(
+    ("name", "meanings"),
+    [("leaderboard", columns.LEADERBOARD), ("groups", columns.GROUP_COLUMNS), ("per_class", columns.PER_CLASS)],
+)
+def test_every_column_has_one_line(name, meanings, html, site):
     assert all(meaning and "\n" not in meaning for meaning in meanings.values())
     assert all(meaning in html["data.html"].text for meaning in meanings.values())
     with (site / "data" / f"{name}.csv").open(newline="") as handle:
@@ -187,7 +189,7 @@ def read_back(text):
     words = shlex.split(text)
     assert words[:2] == ["ltbench", "run"]
     asked = run.make_context("run", words[2:]).params
-    for name in ("data_dir", "device", "threads", "runs_dir", "results_dir", "tuned", "dry_run"):
+    for name in ("data_dir", "device", "threads", "runs_dir", "results_dir", "tuned", "dry_run", "fresh"):
         asked.pop(name)
     (request,) = requests(Console(), torch.device("cpu"), **asked)
     return request.to_plan().run

@@ -77,7 +77,7 @@ def test_the_threat_model_is_part_of_a_run_and_the_default_leaves_keys_alone():
     run = make_plan("at", "digits-lt").run
     assert "threat_model" not in run.model_dump(exclude_defaults=True)
     other = run.model_copy(update={"threat_model": "L2"})
-    assert other.key() != run.key() and other.digests()[0] == other.key() != run.digests()[0]
+    assert other.key() != run.key()
     assert make_plan("at", "digits-lt", protocol=DIGITS).run.threat_model == "L2"
 
 
@@ -119,12 +119,12 @@ def test_an_honest_network_falls_at_the_grey_radius(adversarial):
 @pytest.mark.parametrize("slug", [*methods.names(), *plugins.names()])
 def test_every_method_takes_a_step_in_l2(slug):
     """Signed steps would leave an image of 64 pixels at up to 8 epsilon; no method's own budget reaches 3."""
-    names = {"plugin_names": [slug]} if slug in plugins else {}
+    names = {"plugins": [slug]} if slug in plugins else {}
     plan = make_plan("at" if names else slug, "digits-lt", protocol=DIGITS, **names)
     run, task = plan.run, plan.task
     recipe = run.recipe.model_copy(update={"attack": run.recipe.attack.model_copy(update={"steps": 2})})
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, max(1, recipe.epochs), CPU)
-    network = build_network(run.model, 1, 10, method)
+    network = build_network(run.model, task.spec.shape, task.classes, method)
     parts = build_plugins(run.plugins, run.options, info)
     teacher = _stand_in(plan.base, CPU) if plan.base and plan.card.base.role == "teacher" else None
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
