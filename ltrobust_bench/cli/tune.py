@@ -55,6 +55,7 @@ def command(
     data_dir: Path | None,
     device: str,
     threads: int | None,
+    fresh: bool,
     runs_dir: Path,
     **asked: Any,
 ) -> None:
@@ -73,6 +74,7 @@ def command(
             seeds=seeds,
             trials=trials,
             output=output,
+            fresh=fresh,
             data_dir=data_dir,
             runs_dir=runs_dir,
             device=device,

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.files import write_text
+from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.make import Plan, literal
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Name, Profile, RunSection, Settings, Sha256, Text, Track
@@ -38,6 +39,7 @@ class Trial(Strict):
     seed: int = Field(ge=0)
     key: Sha256 = Field(description="run key; its run folder is named after it")
     value: float = Field(ge=0, le=1, description="the metric, a fraction")
+    code: Sha256 = Field(description="of the method's and the package's code that trained it")
 
 
 class Trials(Strict):
@@ -96,6 +98,7 @@ def tune(
     seeds: Sequence[int] | None = None,
     trials: int | None = None,
     output: Path | str = Path("trials.json"),
+    fresh: bool = False,
     data_dir: Path | None = None,
     runs_dir: Path | str = Path("runs"),
     device: str = "auto",
@@ -111,10 +114,11 @@ def tune(
         seeds: of training, for each of the settings; default: the request's.
         trials: at most so many combinations, drawn at random, the same ones each time; None: all.
         output: file of the trials. Trials that it holds are not made again, and are kept.
+        fresh: make the trials of this grid again, whatever the file and the run folders hold.
         data_dir, runs_dir, device, progress: see :func:`~ltrobust_bench.verbs.train`.
 
     Raises:
-        UsageError: for an impossible grid or metric, or a file of other trials.
+        UsageError: for an impossible grid or metric, or a file of other trials, or of trials by other code.
 
     Example: ``tune("at-bsl", "digits-lt", grid={"tau": [0.5, 1.0]}).chosen``
     """
@@ -130,7 +134,13 @@ def tune(
     plans = {plan.run.key(): (one, plan) for one, plan in ((one, one.to_plan(data_dir)) for one in asked)}
     _, first = next(iter(plans.values()))
     images = _images(first, attack, part)
-    done = _trials_in(output, first.run, metric)
+    code = _code(first.run)
+    done = [trial for trial in _trials_in(output, first.run, metric) if not (fresh and trial.key in plans)]
+    if any(trial.code != code for trial in done):
+        raise UsageError(
+            f"{output} holds trials by other code than this: try all their settings again with --fresh, or name "
+            f"another file with --output."
+        )
     told = progress or Silent()
     for key, (one, plan) in plans.items():
         label = ", ".join([*(f"{name}={value}" for name, value in dict(one.settings).items()), f"seed {one.seed}"])
@@ -138,9 +148,10 @@ def tune(
             told.note(f"{label}: tried already")
             continue
         told.note(label)
-        trained = train_plan(plan, Path(runs_dir) / plan.run.folder_name(), choose_device(device), progress)
+        folder = Path(runs_dir) / plan.run.folder_name()
+        trained = train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
         value = _value(trained.model_path, plan, attack, part, data_dir=data_dir, device=device, progress=progress)
-        done.append(Trial(settings=_typed(one, plan.run), seed=one.seed, key=key, value=value))
+        done.append(Trial(settings=_typed(one, plan.run), seed=one.seed, key=key, value=value, code=code))
         write_text(output, _trials(plan.run, metric, images, done).model_dump_json(indent=1) + "\n")
     return read_trials(output)
 
@@ -226,6 +237,11 @@ def _value(path: Path, plan: Plan, attack: str, part: str, **where: Any) -> floa
     # AutoAttack has another name where there are few classes.
     name = attack if attack in ("clean", "union") else result.attacks[0]
     return float(getattr(result.metrics(name), part))
+
+
+def _code(run: RunSection) -> str:
+    code = code_of(run, "training")
+    return canonical_digest([code.method_sha256, code.package_sha256])
 
 
 def _typed(request: Request, run: RunSection) -> Settings:

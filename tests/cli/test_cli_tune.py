@@ -78,6 +78,17 @@ def test_trials_of_something_else_are_refused(tuned, capsys):
         assert f"another {name.replace('_', ' ')}: {value}" in said
 
 
+def test_trials_by_other_code_are_made_again_or_refused(tuned, capsys, monkeypatch):
+    monkeypatch.setattr(tuning, "_code", lambda run: "e" * 64)
+    again = [*TUNE, "--set", "attack.steps=1", "--fresh", "--grid"]
+    assert "by other code than this" in refused(capsys, *again[:-2], "--grid", "tau=0.5,2")
+    assert "by other code than this" in refused(capsys, *again, "tau=2")  # the other trial would stay
+    code, out, _ = call(capsys, *again, "tau=0.5,2")
+    trials = read_trials(tuned)
+    assert code == 0 and "tried already" not in out
+    assert trials.count == 2 and {trial.code for trial in trials.trials} == {"e" * 64}
+
+
 def test_an_edited_file_of_trials_is_refused(tuned, capsys):
     raw = json.loads(tuned.read_text())
     raw["trials"] = raw["trials"][:1]
