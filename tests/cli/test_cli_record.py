@@ -173,7 +173,7 @@ def test_a_smoke_run_is_refused_for_what_it_is(capsys, tmp_path, monkeypatch):
     assert call(capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST, *small)[0] == 0
     (folder,) = tmp_path.glob("runs/*")
     assert call(capsys, "record", "validate", "runs")[0] == 0, "a real reduced run is sound where it lies"
-    assert "joins no board" in refused(capsys, "record", "submit", folder)
+    assert "not filed, no board accepts this record: reduced runs" in refused(capsys, "record", "submit", folder)
 
 
 def test_retract_leaves_the_record_and_takes_it_off_the_board(capsys, here):

@@ -59,7 +59,8 @@ def unfit_record(case: Case) -> list[str]:
 
 
 def _words(found: list[Finding]) -> list[str]:
-    return [f"{one.field.rpartition('.')[2]} {one.allowed} (got {one.seen})" for one in found]
+    subject = {one: f"{one.field.rpartition('.')[2]} " if one.allowed.startswith("must") else "" for one in found}
+    return [f"{subject[one]}{one.allowed} (got {one.seen})" for one in found]
 
 
 def _joins_no_board(run: RunSection) -> Findings:
