@@ -22,6 +22,7 @@ def test_every_schema_version_is_in_the_museum():
     assert shown == set(range(1, SCHEMA_VERSION + 1))
     first = [json.loads(path.read_text()) for path in MUSEUM if path.name.startswith("v1-")]
     assert {"reliability" in raw for raw in first} == {True, False}, "before and after it was measured"
+    assert {"code" in raw["environment"] for raw in first} == {True, False}, "before and after it was recorded"
 
 
 @pytest.mark.parametrize("path", MUSEUM, ids=lambda p: p.stem)
