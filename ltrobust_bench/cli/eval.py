@@ -147,6 +147,7 @@ def command(
             transfer_from=transfer_from,
             device=device,
             state=folder / "evaluation.npz" if folder else None,
+            code=[factory.partition(":")[0]] if factory else (),
             search=search,
             progress=progress,
             **terms,
@@ -192,7 +193,7 @@ def _foreign(
     runs_dir: Path,
     terms: dict[str, Any],
 ) -> tuple[nn.Module, str, str]:
-    """A model that is not ours, a short name for it, and its data set."""
+    """A model that is not ours, a name for it that two files of one name do not share, and its data set."""
     from ltrobust_bench.data.registry import locate
     from ltrobust_bench.errors import UsageError
 
@@ -204,19 +205,24 @@ def _foreign(
     if source == "--robustbench":
         from ltrobust_bench.interop.zoo import zoo_model
 
-        return zoo_model(name, known, runs_dir / "robustbench"), f"{name}-{known}", dataset
-    if source == "--torch":
+        model = zoo_model(name, known, runs_dir / "robustbench")
+    elif source == "--torch":
         from ltrobust_bench.interop.factory import from_factory
 
         model = from_factory(name, weights)
-        return model, "-".join([name.replace(":", "."), *([weights.stem] if weights else []), known]), dataset
-    from ltrobust_bench.interop.official import from_official
-    from ltrobust_bench.plan.task import make_task
+    else:
+        from ltrobust_bench.interop.official import from_official
+        from ltrobust_bench.plan.task import make_task
 
-    assert weights is not None
-    task = make_task(dataset, **terms)
-    model = from_official(weights, name, parse_settings(settings), task.split.train_counts, known)
-    return model, f"{name}-{weights.stem}-{known}", dataset
+        assert weights is not None
+        task = make_task(dataset, **terms)
+        model = from_official(weights, name, parse_settings(settings), task.split.train_counts, known)
+    from ltrobust_bench.terms import canonical_digest
+    from ltrobust_bench.training.checkpoint import weights_sha256
+
+    digest = canonical_digest([source, name, sorted(settings), weights_sha256(model.state_dict())])[:8]
+    stem = [weights.stem] if weights else []
+    return model, "-".join([name.replace(":", "."), *stem, known, digest]), dataset
 
 
 def _file(

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from ltrobust_bench.evaluation.about import About, cells_of, columns_of
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.scores.groups import by_size, rank_groups, ranks
 from ltrobust_bench.scores.metrics import metrics_from_bits
@@ -30,11 +31,13 @@ class Classes:
     Attributes:
         names: one per label.
         train_counts, test_counts: images per label.
+        about: which network, images, protocol and attacks the tables are about.
     """
 
     names: tuple[str, ...]
     train_counts: Sequence[int]
     test_counts: Sequence[int]
+    about: About | None = None
 
     @property
     def order(self) -> np.ndarray:
@@ -50,20 +53,24 @@ class Classes:
         """Mean of ``values`` [C] over ``all`` classes and over each group's; every class counts alike."""
         return {name: float(values[labels].mean()) for name, labels in {"all": self.order, **self.groups}.items()}
 
-    def csv(self, columns: Sequence[str], lines: Callable[[int], Sequence[Sequence[str]]]) -> str:
-        """A table: what the class is, then ``columns``.
+    def csv(self, columns: Sequence[str], lines: Callable[[int], Sequence[Sequence[str]]], attack: str = "") -> str:
+        """A table: what the class is, then ``columns``, then what it is about.
 
         Args:
             lines: the cells of ``columns`` for a label, one list per line.
+            attack: name of the attack it rests on.
         """
         rank = ranks(self.train_counts)
         group = {int(c): name for name, labels in self.groups.items() for c in labels}
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["class", "label", "rank", "group", "train_images", "test_images", *columns])
+        writer.writerow(
+            ["class", "label", "rank", "group", "train_images", "test_images", *columns, *columns_of(self.about)]
+        )
+        end = cells_of(self.about, attack)
         for c in self.order.tolist():
             about = [self.names[c], c, rank[c], group.get(c, ""), self.train_counts[c], self.test_counts[c]]
-            writer.writerows([*about, *cells] for cells in lines(c))
+            writer.writerows([*about, *cells, *end] for cells in lines(c))
         return text.getvalue()
 
 
@@ -150,7 +157,7 @@ class Errors:
         """One line per class, per cent."""
         columns = ["natural_error", "boundary_error", "robust_error", "attack"]
         both = np.stack([self.natural, self.boundary, self.natural + self.boundary], axis=1)
-        return self.classes.csv(columns, lambda c: [[*map(_percent, both[c]), self.attack]])
+        return self.classes.csv(columns, lambda c: [[*map(_percent, both[c]), self.attack]], self.attack)
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ class Confusion:
         order, ends = self.classes.order, self.ends
         columns = [f"to_{name}" for name in ends] + [f"predicted {self.classes.names[c]}" for c in order] + ["attack"]
         shares = np.column_stack([*ends.values(), self.shares[:, order]])
-        return self.classes.csv(columns, lambda c: [[*map(_percent, shares[c]), self.attack]])
+        return self.classes.csv(columns, lambda c: [[*map(_percent, shares[c]), self.attack]], self.attack)
 
 
 @dataclass(frozen=True)
@@ -239,7 +246,9 @@ class Margins:
         columns = ["images", *(f"q{100 * q:02.0f}" for q in QUANTILES)]
         both = {"clean": self.clean, self.attack: self.attacked}
         return self.classes.csv(
-            columns, lambda c: [[name, *(f"{v:.6g}" for v in values[c])] for name, values in both.items()]
+            columns,
+            lambda c: [[name, *(f"{v:.6g}" for v in values[c])] for name, values in both.items()],
+            self.attack,
         )
 
 

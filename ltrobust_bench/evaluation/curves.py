@@ -6,12 +6,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ltrobust_bench.attacks.ball import LINF, Ball, ThreatModel
 from ltrobust_bench.attacks.pgd import PGD
 from ltrobust_bench.attacks.terms import Attack
+from ltrobust_bench.evaluation.about import About, cells_of, columns_of, in_words
 from ltrobust_bench.scores.metrics import Metrics
 from ltrobust_bench.terms import Start
 
@@ -35,6 +36,7 @@ class Curve:
         epsilon: the protocol's radius.
         images: test images.
         threat_model: the norm of the radius.
+        about: which model, images and protocol it is a result of.
     """
 
     kind: CurveKind
@@ -43,14 +45,19 @@ class Curve:
     epsilon: float
     images: int
     threat_model: ThreatModel
+    about: About | None = None
 
     def csv(self) -> str:
-        """One row per point: x, accuracy in per cent balanced and by group."""
+        """One row per point: x, accuracy in per cent balanced and by group, and what it is about."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([{"eps": "epsilon", "steps": "steps"}[self.kind], *SHOWN, "images"])
+        writer.writerow([{"eps": "epsilon", "steps": "steps"}[self.kind], *SHOWN, "images", *columns_of(self.about)])
         for x, point in zip(self.x, self.points, strict=True):
-            writer.writerow([f"{x:.6g}", *(f"{100 * float(getattr(point, g)):.2f}" for g in SHOWN), self.images])
+            radius = x if self.kind == "eps" else self.epsilon
+            terms = in_words(attack_at(self.kind, x), radius, self.threat_model) if x else ""
+            about = None if self.about is None else replace(self.about, attacks={"": terms})
+            accuracies = (f"{100 * float(getattr(point, g)):.2f}" for g in SHOWN)
+            writer.writerow([f"{x:.6g}", *accuracies, self.images, *cells_of(about)])
         return text.getvalue()
 
 

@@ -92,18 +92,27 @@ class _State:
     @classmethod
     def load(cls, path: Path | None, of: str) -> _State:
         """The state in ``path`` if it belongs to this model and suite, else a fresh one."""
-        if path is None or not path.exists():
-            return cls(of)
+        state = cls.kept(path) if path is not None else None
+        return state if state is not None and state.of == of else cls(of)
+
+    @classmethod
+    def kept(cls, path: Path) -> _State | None:
+        """The state in ``path``; None if there is none, or none that can be read."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 plain: dict[str, Any] = json.loads(str(stored["meta"]))
                 plain["code"] = [Code.model_validate(session) for session in plain["code"]]
                 broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
                 clean = stored["clean"] if "clean" in stored.files else None
-            state = cls(clean=clean, broken=broken, **plain)
+            return cls(clean=clean, broken=broken, **plain)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
-            return cls(of)
-        return state if state.of == of else cls(of)
+            return None
+
+
+def kept_identity(path: Path) -> str:
+    """The identity of what was evaluated when the state in ``path`` was kept; empty if there is none to go on with."""
+    state = _State.kept(path)
+    return "" if state is None else state.of
 
 
 @contextmanager

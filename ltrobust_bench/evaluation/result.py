@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ltrobust_bench.evaluation.about import About, cells_of, columns_of
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import Flag, Reliability, flags
 
@@ -24,6 +25,7 @@ class Evaluation:
         forwards, backwards: images passed through the model.
         seconds: wall time.
         reliability: what was measured of the model; None if only a part of the suite was run.
+        about: which model, images, protocol and attacks it is a result of.
     """
 
     bits: dict[str, np.ndarray]
@@ -34,6 +36,7 @@ class Evaluation:
     backwards: int
     seconds: float
     reliability: Reliability | None = None
+    about: About | None = None
 
     @property
     def flags(self) -> list[Flag]:
@@ -47,15 +50,17 @@ class Evaluation:
 
     def csv(self) -> str:
         """One row per attack, then their union: accuracy in per cent over all classes, by group, worst, and of each
-        class; empty where there is no such group."""
+        class, empty where there is no such group; then what it is about (:class:`~.about.About`)."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         columns = ("balanced", "head", "medium", "tail", "worst_class", "worst_tenth")
-        writer.writerow(["attack", *columns, *(f"class_{c}" for c in range(len(self.train_counts)))])
+        classes = (f"class_{c}" for c in range(len(self.train_counts)))
+        writer.writerow(["attack", *columns, *classes, *columns_of(self.about)])
         for name in ("clean", *self.attacks, "union"):
             m = self.metrics(name)
             values = [*(float(getattr(m, column)) for column in columns), *m.per_class]
-            writer.writerow([name, *("" if v != v else f"{100 * float(v):.2f}" for v in values)])
+            cells = ("" if v != v else f"{100 * float(v):.2f}" for v in values)
+            writer.writerow([name, *cells, *cells_of(self.about, name)])
         return text.getvalue()
 
     def metrics(self, attack: str = "union") -> Metrics:

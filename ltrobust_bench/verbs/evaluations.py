@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ltrobust_bench.attacks.registry import standard_attacks
 from ltrobust_bench.attacks.terms import Attack
@@ -17,32 +18,26 @@ from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
-from ltrobust_bench.data.split import first_of_each_class
-from ltrobust_bench.errors import CheckpointError, UnknownNameError, UsageError
+from ltrobust_bench.data.split import first_of_each_class, index_sha256
+from ltrobust_bench.errors import UnknownNameError
 from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
-from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
-from ltrobust_bench.evaluation.examine import first_places
-from ltrobust_bench.evaluation.foreign import check_takes_pixels
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen, kept_identity
+from ltrobust_bench.evaluation.identity import settled
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.files import make_folder
-from ltrobust_bench.plan.code import Code, package_sha256
-from ltrobust_bench.plan.task import Task, make_task
+from ltrobust_bench.plan.code import Code
+from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import Protocol
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
-from ltrobust_bench.terms import canonical_digest
-from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record, task_of
+from ltrobust_bench.verbs.subject import EXAMINED, Model, Subject, subject_of
 
-Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
-"""What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
 Search = Literal["network", "folded", "winograd", "bf16"]
 """What attacks climb: the network itself, or a faster copy of it (:mod:`ltrobust_bench.compute.stand_in`)."""
-EXAMINED = 200
-"""Test images on which a model's reliability is measured."""
 
 
 def evaluate(
@@ -58,6 +53,7 @@ def evaluate(
     data_dir: Path | None = None,
     device: str = "auto",
     state: Path | None = None,
+    code: Sequence[str] = (),
     search: Search = "network",
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -75,8 +71,10 @@ def evaluate(
         limit_test: first limit // C test images of each class.
         data_dir: folder or archive of the data set.
         device: where to compute; ``auto``: where the model is.
-        state: file that keeps what is done, so that an interrupted call goes on; removed at the end. It is ignored if
-            it belongs to other weights, images or attacks. A plain function has no weights to tell, so none is kept.
+        state: file that keeps what is done, so that an interrupted call goes on; removed at the end. If the model's
+            weights, its source files or its logits for fixed images are no longer what they were (or the test images,
+            protocol or attacks are others), it begins again, and a line says why. See :func:`.identity.code_of`.
+        code: names of Python modules whose source belongs to the model too, for instance the one that builds it.
         search: what the attacks climb: the ``network`` itself, or a faster copy of it, ``folded``, ``winograd`` or
             ``bf16``. The network itself confirms every success.
 
@@ -87,7 +85,7 @@ def evaluate(
         UsageError: for unknown names or a network of another data set.
         CheckFailed: if the model does not return finite logits [B, C], or needs normalised input.
     """
-    module, task, where = _subject(
+    subject = subject_of(
         model,
         dataset,
         device,
@@ -97,6 +95,7 @@ def evaluate(
         limit_test=limit_test,
         data_dir=data_dir,
     )
+    module, task, where = subject.module, subject.task, subject.device
     chosen = suite_attacks(task.protocol, attacks)
     surrogate = None
     if transfer_from is not None:
@@ -104,15 +103,20 @@ def evaluate(
         surrogate = other.to(where).eval()
         chosen = [*(chosen or []), Transfer.standard()]
     identity = ""
-    if state is not None and module.state_dict():
+    if state is not None:
         make_folder(state.parent)
-        identity = canonical_digest([_identity_of(module, task, chosen, surrogate), search])
-    verdict = attack_model(
-        module, task, where, identity, state if identity else None, progress, chosen, surrogate, search
-    )
+        parts = subject.parts(chosen, surrogate, code) | {"search": search}
+        identity, changed = settled(parts, kept_identity(state))
+        if changed:
+            state.unlink()
+            _say(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted", progress)
+    verdict = attack_model(module, task, where, identity, state, progress, chosen, surrogate, search)
     if state is not None:
         state.unlink(missing_ok=True)
     labels = task.source.test_labels[task.split.test]
+    # An attack's name in the verdict can be another one than the protocol's.
+    named = [name for name in verdict.bits if name != "clean"]
+    used = task.protocol.evaluation.attacks if chosen is None else chosen
     return Evaluation(
         verdict.bits,
         labels,
@@ -122,6 +126,7 @@ def evaluate(
         verdict.backwards,
         verdict.seconds,
         verdict.reliability,
+        subject.about(dict(zip(named, used, strict=True)), surrogate),
     )
 
 
@@ -146,7 +151,8 @@ def curve(
     """
     if kind not in CURVES:
         raise UnknownNameError("curve", kind, CURVES)
-    module, task, where = _subject(model, dataset, device, **terms)
+    subject = subject_of(model, dataset, device, **terms)
+    module, task, where = subject.module, subject.task, subject.device
     labels, counts = task.source.test_labels[task.split.test], task.split.train_counts
 
     def measure(attack: Attack, epsilon: float) -> Metrics:
@@ -155,7 +161,7 @@ def curve(
         return metrics_from_bits(bits, labels, counts)
 
     clean = metrics_from_bits(attack_model(module, task, where, "", None, progress, []).bits["clean"], labels, counts)
-    return trace(kind, task.epsilon, len(labels), measure, clean, task.ball)
+    return replace(trace(kind, task.epsilon, len(labels), measure, clean, task.ball), about=subject.about({}))
 
 
 def analyse(
@@ -202,7 +208,12 @@ def analyse(
     )
     tested = np.bincount(labels[index], minlength=task.classes).tolist()
     worst_case = None if record is None else (record.bits("clean"), record.bits("union"))
-    return analysis_of(loaded.run, Classes(loaded.class_names, loaded.run.train_counts, tested), seen, worst_case)
+    subject = Subject(loaded.model, task, choose_device(device), loaded.weights_sha256)
+    about = subject.about({attack.name: attack for attack in task.protocol.evaluation.attacks})
+    if limit_test is not None:
+        about = replace(about, test_sha256=index_sha256(index))
+    classes = Classes(loaded.class_names, loaded.run.train_counts, tested, about)
+    return analysis_of(loaded.run, classes, seen, worst_case)
 
 
 def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[Attack] | None:
@@ -221,86 +232,12 @@ def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[Attack] |
     return [known[n] for n in known if n in names]
 
 
-class _Function(nn.Module):
-    """A plain function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def _subject(
-    model: Model,
-    dataset: str | None,
-    device: str,
-    *,
-    protocol: str | None = None,
-    imbalance_ratio: float | None = None,
-    profile: str | None = None,
-    **terms: Any,
-) -> tuple[nn.Module, Task, torch.device]:
-    """A model ready to be attacked, its task, and where it is; of a network of ours what is not given is its own."""
-    if isinstance(model, (str, Path)):
-        loaded = load_model(Path(model), device=device)
-        own = loaded.run
-        if dataset is not None and dataset != own.dataset:
-            raise CheckpointError(f"{model} was trained on {own.dataset}, not on {dataset}.")
-        if own.holdout is not None:
-            if (imbalance_ratio, profile) != (None, None):
-                raise UsageError(
-                    f"{model} was trained on a part of its split and is tested on the rest: leave imbalance ratio and "
-                    f"profile out."
-                )
-            terms["holdout"] = own.holdout
-        dataset, protocol = own.dataset, protocol or own.protocol
-        imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
-        module: nn.Module = loaded.model
-    elif dataset is None:
-        raise UsageError("evaluate(model, dataset) needs the name of a data set; `ltbench list datasets` shows them.")
+def _say(line: str, progress: Progress | None) -> None:
+    """To whoever follows, or as a warning if nobody was named."""
+    if progress is None:
+        warnings.warn(line, stacklevel=3)
     else:
-        module = model if isinstance(model, nn.Module) else _Function(model)
-    own_device = next((p.device for p in module.parameters()), None)
-    where = own_device if device == "auto" and own_device is not None else choose_device(device)
-    task = make_task(
-        dataset,
-        protocol=protocol,
-        imbalance_ratio=imbalance_ratio,
-        profile=profile,
-        **terms,
-    )
-    module = module.to(where)
-    if not isinstance(model, (str, Path)):
-        _check_foreign(module, task, where)
-    return module, task, where
-
-
-def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
-    """See that a model that is not ours takes the data set's pixels, or say what it does instead."""
-    labels = np.asarray(task.source.test_labels[task.split.test])
-    first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
-    data = DeviceData.of(task.source.test_images[task.split.test[first]], labels[first], device)
-    with frozen(module):
-        check_takes_pixels(module, to_unit(data.images), data.labels, task.classes)
-
-
-def _identity_of(module: nn.Module, task: Task, attacks: list[Attack] | None, surrogate: nn.Module | None) -> str:
-    """Digest of what an evaluation's verdict depends on, as far as it can be told: code is known by its name only."""
-    return canonical_digest(
-        [
-            f"{type(module).__module__}.{type(module).__qualname__}",
-            ckpt.weights_sha256(module.state_dict()),
-            ckpt.weights_sha256(surrogate.state_dict()) if surrogate is not None else None,
-            task.protocol.digest(task.spec.name),
-            task.split.test_sha256,
-            task.source.sha256,
-            task.epsilon,
-            None if attacks is None else [attack.model_dump(mode="json") for attack in attacks],
-            package_sha256("evaluation"),
-        ]
-    )
+        progress.note(line)
 
 
 def attack_model(

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
+import sys
+
 import pytest
+import torch
 from command_line import FAST, call, refused
 
+from ltrobust_bench import verbs
+from ltrobust_bench.plan.task import make_task
+from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.io import read_record
 
 
@@ -151,42 +159,212 @@ def nets(tmp_path, monkeypatch):
 def test_a_network_of_somebody_else(capsys, nets):
     options = ["--weights", "net.pt", "--dataset", "digits-lt", "--protocol", "smoke", "--limit-test", 40]
     code, out, _ = call(capsys, "eval", "--torch", "own_nets:Net", *options)
-    assert code == 0 and "own_nets.Net-net-digits-lt (the suite, no record)" in out
-    table = nets / "runs" / "eval-own_nets.Net-net-digits-lt" / "evaluation.csv"
-    header, clean, *_, union = table.read_text().splitlines()
-    assert header.startswith("attack,balanced,head,medium,tail") and header.endswith("class_9")
+    (folder,) = nets.glob("runs/eval-own_nets.Net-net-digits-lt-*")
+    assert code == 0 and f"{folder.name.removeprefix('eval-')} (the suite, no record)" in " ".join(out.split())
+    header, clean, *_, union = (folder / "evaluation.csv").read_text().splitlines()
+    assert header.startswith("attack,balanced,head,medium,tail")
     assert clean.startswith("clean,") and union.startswith("union,")
     assert not list(nets.glob("runs/*/evaluation.npz"))
     code, out, _ = call(capsys, "eval", "--torch", "own_nets:Net", *options, "--curve", "steps", "--output", "drawn")
     assert code == 0 and (nets / "drawn" / "curve-steps.svg").exists()
 
 
-def test_an_interrupted_evaluation_of_somebody_elses_network_goes_on(nets):
-    from ltrobust_bench import verbs
-    from ltrobust_bench.interop.factory import from_factory
-    from ltrobust_bench.progress import Silent
+ABOUT = ["weights_sha256", "dataset", "train_sha256", "test_sha256", "protocol", "protocol_digest", "attack_terms"]
 
-    class Stop(Silent):
-        def start(self, label, total, done=0):
-            if label.startswith("fab"):
-                raise KeyboardInterrupt
-            started.append(label)
 
-    class Watch(Silent):
-        def start(self, label, total, done=0):
-            started.append(label)
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
 
-    started: list[str] = []
-    terms = {"dataset": "digits-lt", "limit_test": 20, "attacks": ["apgd-ce", "apgd-dlr", "fab-t"], "device": "cpu"}
-    model, state = from_factory("own_nets:Net", None), nets / "state" / "evaluation.npz"
-    whole = verbs.evaluate(model, **terms)
+
+def test_checkpoints_of_one_name_do_not_share_a_folder_and_tables_say_what_they_are_about(capsys, nets):
+    asked = ["--dataset", "digits-lt", "--protocol", "smoke", "--limit-test", 20]
+    for fold in (1, 2):
+        weights = {"layer.weight": torch.full((10, 64), float(fold)), "layer.bias": torch.zeros(10)}
+        (nets / f"fold{fold}").mkdir()
+        torch.save(weights, nets / f"fold{fold}" / "best.pt")
+        options = ["--torch", "own_nets:Net", "--weights", nets / f"fold{fold}" / "best.pt", *asked]
+        assert call(capsys, "eval", *options)[0] == 0
+        assert call(capsys, "eval", *options, "--curve", "eps")[0] == 0
+    first, second = sorted(nets.glob("runs/eval-own_nets.Net-best-digits-lt-*"))
+    assert sorted(p.name for p in first.iterdir()) == sorted(p.name for p in second.iterdir())
+    tables = [table(folder / name) for folder in (first, second) for name in ("evaluation.csv", "curve-eps.csv")]
+    assert all(list(row)[-7:] == ABOUT for rows in tables for row in rows)
+    assert len({row["weights_sha256"] for rows in tables for row in rows}) == 2
+    rows = {row["attack"]: row for row in tables[0]}
+    task = make_task("digits-lt", protocol="smoke", limit_test=20)
+    assert rows["pgd-5"]["test_sha256"] == task.split.test_sha256 and rows["clean"]["attack_terms"] == ""
+    assert rows["pgd-5"]["protocol_digest"] == task.protocol.digest("digits-lt")
+    assert rows["pgd-5"]["attack_terms"].startswith(f"pgd Linf epsilon={task.epsilon:g} ")
+    assert "steps=5" in rows["pgd-5"]["attack_terms"]
+    assert "steps=20" in tables[1][-1]["attack_terms"] and tables[1][0]["attack_terms"] == ""
+
+
+def test_tables_of_a_network_of_ours_name_the_weights_of_its_record(capsys, folder):
+    assert call(capsys, "eval", folder, "--device", "cpu", "--curve", "steps")[0] == 0
+    assert call(capsys, "eval", folder, "--device", "cpu")[0] == 0
+    assert call(capsys, "report", "analyse", folder)[0] == 0
+    record = read_record(folder / "record.json")
+    written = [folder / "curve-steps.csv", *sorted((folder / "analysis").glob("*.csv"))]
+    assert len(written) == 5
+    for path in written:
+        for row in table(path):
+            assert row["weights_sha256"] == record.result.weights_sha256
+            assert row["test_sha256"] == record.run.test_index_sha256
+            assert row["protocol_digest"] == record.run.protocol_digest
+
+
+class Stop(Silent):
+    """Interrupts an evaluation before its last attack."""
+
+    def start(self, what, total, done=0):
+        if what.startswith("fab"):
+            raise KeyboardInterrupt
+
+
+class Watch(Silent):
+    def __init__(self):
+        self.started, self.said = [], []
+
+    def start(self, what, total, done=0):
+        self.started.append(what)
+
+    def note(self, text):
+        self.said.append(text)
+
+
+TERMS = {"dataset": "digits-lt", "limit_test": 20, "attacks": ["apgd-ce", "fab-t"], "device": "cpu"}
+CHANGED = """
+import torch
+from torch import nn
+from parts.scale import scaled
+import unrelated_to_the_net  # noqa
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return scaled(self.layer(x.flatten(1)))
+
+
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+def bare(x):
+    return scaled(x.flatten(1)[:, :10] + x.flatten(1)[:, 10:20])
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's package: a network, and a helper that it imports; and how a new process would load them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "__init__.py").write_text("")
+    (tmp_path / "parts" / "scale.py").write_text("def scaled(z):\n    return z\n")
+    (tmp_path / "changing.py").write_text(CHANGED)
+    (tmp_path / "unrelated_to_the_net.py").write_text("import json\n")
+    (tmp_path / "training_script.py").write_text("")
+
+    def load():
+        for name in ("changing", "parts", "parts.scale", "unrelated_to_the_net", "training_script"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        importlib.import_module("training_script")
+        return importlib.import_module("changing")
+
+    yield tmp_path, load
+    for name in ("changing", "parts", "parts.scale", "unrelated_to_the_net", "training_script"):
+        sys.modules.pop(name, None)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new) + "# so that the file has another size\n")
+
+
+CHANGES = {
+    "nothing": (lambda folder: None, None),
+    "another file of the folder": (lambda folder: (folder / "training_script.py").write_text("1\n"), None),
+    "its forward": (lambda folder: edit(folder / "changing.py", "scaled(self.", "-scaled(self."), "code (changing.py)"),
+    "a helper": (
+        lambda folder: edit(folder / "parts" / "scale.py", "return z", "return 0.5 * z"),
+        "code (parts/scale.py)",
+    ),
+    "its weights": (lambda folder: edit(folder / "changing.py", "seed(0)", "seed(1)"), "weights and"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupted_evaluation_goes_on_if_the_model_is_what_it_was(change, own):
+    folder, load = own
+    state, (make, says) = folder / "state" / "evaluation.npz", CHANGES[change]
     with pytest.raises(KeyboardInterrupt):
-        verbs.evaluate(model, state=state, progress=Stop(), **terms)
-    assert state.exists() and started == ["apgd-ce", "apgd-dlr"]
-    started.clear()
-    resumed = verbs.evaluate(model, state=state, progress=Watch(), **terms)
-    assert started == ["fab-t"] and not state.exists()
-    assert all((resumed.bits[name] == value).all() for name, value in whole.bits.items())
+        verbs.evaluate(load().net(), state=state, progress=Stop(), **TERMS)
+    assert state.exists()
+    make(folder)
+    model, watch = load().net(), Watch()
+    resumed = verbs.evaluate(model, state=state, progress=watch, **TERMS)
+    assert not state.exists() and watch.started == (["fab-t"] if says is None else ["apgd-ce", "fab-t"])
+    again = [line for line in watch.said if "begun again" in line]
+    assert again == [] if says is None else len(again) == 1 and says in again[0]
+    fresh = verbs.evaluate(model, **TERMS)
+    assert all((resumed.bits[name] == value).all() for name, value in fresh.bits.items())
+
+
+def test_a_plain_function_keeps_its_state_too(own):
+    folder, load = own
+    state = folder / "evaluation.npz"
+    for change in (None, "its source", "what it refers to"):
+        with pytest.raises(KeyboardInterrupt):
+            verbs.evaluate(load().bare, state=state, progress=Stop(), **TERMS)
+        if change == "its source":
+            edit(folder / "changing.py", "def bare(x):", "def bare(x):\n    x = x / 2")
+        function = load().bare
+        if change == "what it refers to":  # no file tells
+            function.__globals__["scaled"] = lambda z: z / 2
+        if change is None:
+            watch = Watch()
+            verbs.evaluate(function, state=state, progress=watch, **TERMS)
+            assert watch.started == ["fab-t"]
+        else:
+            with pytest.warns(
+                UserWarning, match="begun again: .*logits" if change != "its source" else r"changing\.py"
+            ):
+                verbs.evaluate(function, state=state, **TERMS)
+
+
+def test_the_code_of_a_factory_is_the_networks(capsys, own, monkeypatch):
+    """The command line names the module of the factory, whose network may be of an installed class."""
+    folder, load = own
+    factory = folder / "parts" / "factory.py"
+    factory.write_text("import torch\nfrom torch import nn\ndef net():\n    torch.manual_seed(0)\n"
+                       "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")  # fmt: skip
+    load()
+    from ltrobust_bench.evaluation.identity import code_of
+    from ltrobust_bench.interop.factory import from_factory
+
+    model = from_factory("parts.factory:net", None)
+    assert code_of(model) == {} and set(code_of(model, ["parts.factory"])) == {"parts/factory.py"}
+    sys.modules.pop("parts.factory")
+
+
+def test_answers_within_rounding_are_the_same_and_stay_what_is_compared_with():
+    from ltrobust_bench.evaluation.identity import settled
+
+    parts = {"weights": "a", "logits": [[1.0, -2.0]], "code": {}}
+    kept, changed = settled(parts, "")
+    assert changed == []
+    assert settled({**parts, "logits": [[1.001, -2.001]]}, kept) == (kept, [])
+    assert settled({**parts, "logits": [[1.01, -2.0]]}, kept)[1] == ["logits"]
+    assert settled({**parts, "weights": "b"}, kept)[1] == ["weights"]
+    assert settled(parts, "0123abcd")[1] == ["code of ltbench"]
 
 
 def test_models_that_are_no_classifiers_of_these_images(capsys, nets):

@@ -96,7 +96,7 @@ def test_an_installed_package_knows_no_commit(checkout):
 
 
 def test_the_digest_is_of_what_computes_and_attacks_are_no_part_of_training():
-    run = make_plan("at", "digits-lt", plugin_names=["awp"]).run
+    run = make_plan("at", "digits-lt", plugins=["awp"]).run
     training, evaluation = (code_of(run, work) for work in ("training", "evaluation"))
     assert training.method_sha256 == evaluation.method_sha256
     assert training.package_sha256 == package_sha256("training") != evaluation.package_sha256

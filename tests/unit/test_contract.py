@@ -23,6 +23,8 @@ from ltrobust_bench.training.trainer import Session, train_plan
 
 CPU = torch.device("cpu")
 SMALL = {"protocol": "smoke", "epochs": 2, "limit_train": 60}
+BATCH = make_plan("at", "digits-lt", **SMALL).train_size
+"""All training images: an epoch is one step."""
 
 
 class Seen:
@@ -32,7 +34,7 @@ class Seen:
         self.forwards, self.backwards = 0, 0
         for name in ("build_network", "load_deployed"):
             monkeypatch.setattr(trainer, name, self.watching(getattr(trainer, name)))
-        monkeypatch.setattr(Session, "_monitor", lambda self: (0.0, 0.0))
+        monkeypatch.setattr(Session, "_monitor", lambda self: {"train_clean": 0.0, "train_robust": 0.0})
 
     def watching(self, build):
         def built(*arguments):
@@ -61,7 +63,7 @@ CASES = [
 
 @pytest.mark.parametrize(("slug", "plugged", "terms"), CASES, ids=lambda v: str(v)[:30])
 def test_what_is_counted_is_what_the_backbones_did(slug, plugged, terms, tmp_path, monkeypatch):
-    plan = make_plan(slug, "digits-lt", plugin_names=plugged, **SMALL, **terms)
+    plan = make_plan(slug, "digits-lt", plugins=plugged, **SMALL, **terms)
     before = 0  # backwards of the base, which is trained first
     if plan.base:
         before = train_plan(plan.base, tmp_path / plan.base.run.folder_name(), CPU).cost.backwards
@@ -125,8 +127,8 @@ def test_a_network_in_other_hands_counts_too(policy, monkeypatch, tmp_path):
     plain, _ = played(monkeypatch, tmp_path / "plain", policy=policy)
     counted, _ = played(monkeypatch, tmp_path / "more", (Looks(),), policy, loss=memory.loss, memory={"m": memory})
     # Two epochs of one step: the plug-in looks in both, the memory at the end of both, the loss in the second.
-    assert counted[0] - plain[0] == 2 * 60 + 2 * 7 + (5 + 3)
-    assert counted[1] - plain[1] == 2 * 60 + 3
+    assert counted[0] - plain[0] == 2 * BATCH + 2 * 7 + (5 + 3)
+    assert counted[1] - plain[1] == 2 * BATCH + 3
 
 
 def test_a_loss_on_features_alone_counts_its_backward(monkeypatch, tmp_path):
@@ -150,7 +152,7 @@ def test_an_attack_that_begins_again_is_counted_once(monkeypatch, tmp_path):
     plain, _ = played(monkeypatch, tmp_path / "plain")
     monkeypatch.setattr(forwards, "Splitting", Tight)
     split, _ = played(monkeypatch, tmp_path / "split", objective=objective)
-    assert split == plain and set(calls) == {60}
+    assert split == plain and set(calls) == {BATCH}
     assert len(calls) > 2 * 2  # epochs times attack steps
 
 

@@ -1,0 +1,150 @@
+"""A model that is to be attacked or looked at: ours or anybody's, ready, with its task and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltrobust_bench.attacks.terms import Attack
+from ltrobust_bench.attacks.transfer import Transfer
+from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.errors import CheckpointError, UsageError
+from ltrobust_bench.evaluation import identity
+from ltrobust_bench.evaluation.about import About, in_words
+from ltrobust_bench.evaluation.evaluator import frozen
+from ltrobust_bench.evaluation.examine import first_places
+from ltrobust_bench.evaluation.foreign import check_takes_pixels
+from ltrobust_bench.plan.code import package_sha256
+from ltrobust_bench.plan.task import Task, make_task
+from ltrobust_bench.training import checkpoint as ckpt
+from ltrobust_bench.verbs.loading import load_model
+
+Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
+"""What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
+PROBED = 4
+"""Test images whose logits are part of a model's identity."""
+EXAMINED = 200
+"""Test images on which a model's reliability is measured."""
+
+
+class AsModule(nn.Module):
+    """A plain function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model ready to be attacked, its task, and where it is.
+
+    Attributes:
+        weights_sha256: digest of its tensors; of a network of ours the one in its file and its record.
+    """
+
+    module: nn.Module
+    task: Task
+    device: torch.device
+    weights_sha256: str
+
+    def about(self, attacks: Mapping[str, Attack], surrogate: nn.Module | None = None) -> About:
+        """What tables of it are about; ``attacks`` by their names there."""
+        task, protocol = self.task, self.task.protocol
+        terms = {name: in_words(attack, task.epsilon, task.ball.name) for name, attack in attacks.items()}
+        if surrogate is not None:
+            terms[Transfer.standard().name] += f" surrogate={ckpt.weights_sha256(surrogate.state_dict())[:12]}"
+        split = task.split
+        digest = protocol.digest(task.spec.name)
+        return About(
+            self.weights_sha256, task.spec.name, split.train_sha256, split.test_sha256, protocol.name, digest, terms
+        )
+
+    def parts(
+        self, attacks: list[Attack] | None, surrogate: nn.Module | None, modules: Sequence[str]
+    ) -> dict[str, Any]:
+        """What a verdict depends on, part by part."""
+        module, task = self.module, self.task
+        # The logits come first: what a forward imports is code of the model, too.
+        with frozen(module):
+            spread = task.split.test[np.linspace(0, len(task.split.test) - 1, PROBED).astype(int)]
+            pixels = torch.from_numpy(np.asarray(task.source.test_images[spread])).to(self.device)
+            logits = identity.probe(module, to_unit(pixels), task.classes)
+        made_of = module.function if isinstance(module, AsModule) else module
+        return {
+            "weights": ckpt.weights_sha256(module.state_dict()),
+            "class": f"{type(module).__module__}.{type(module).__qualname__}",
+            "code": identity.code_of(made_of, modules),
+            identity.LOGITS: logits,
+            "images": [task.split.test_sha256, task.source.sha256],
+            "protocol": [task.protocol.digest(task.spec.name), task.epsilon],
+            "attacks": None if attacks is None else [attack.model_dump(mode="json") for attack in attacks],
+            "second model": ckpt.weights_sha256(surrogate.state_dict()) if surrogate is not None else None,
+            "code of ltbench": package_sha256("evaluation"),
+        }
+
+
+def subject_of(
+    model: Model,
+    dataset: str | None,
+    device: str,
+    *,
+    protocol: str | None = None,
+    imbalance_ratio: float | None = None,
+    profile: str | None = None,
+    **terms: Any,
+) -> Subject:
+    """A model ready to be attacked; of a network of ours what is not given is its own."""
+    weights = ""
+    if isinstance(model, (str, Path)):
+        loaded = load_model(Path(model), device=device)
+        own = loaded.run
+        if dataset is not None and dataset != own.dataset:
+            raise CheckpointError(f"{model} was trained on {own.dataset}, not on {dataset}.")
+        if own.holdout is not None:
+            if (imbalance_ratio, profile) != (None, None):
+                raise UsageError(
+                    f"{model} was trained on a part of its split and is tested on the rest: leave imbalance ratio and "
+                    f"profile out."
+                )
+            terms["holdout"] = own.holdout
+        dataset, protocol = own.dataset, protocol or own.protocol
+        imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
+        module: nn.Module = loaded.model
+        weights = loaded.weights_sha256
+    elif dataset is None:
+        raise UsageError("evaluate(model, dataset) needs the name of a data set; `ltbench list datasets` shows them.")
+    else:
+        module = model if isinstance(model, nn.Module) else AsModule(model)
+    own_device = next((p.device for p in module.parameters()), None)
+    where = own_device if device == "auto" and own_device is not None else choose_device(device)
+    task = make_task(
+        dataset,
+        protocol=protocol,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        **terms,
+    )
+    module = module.to(where)
+    if not isinstance(model, (str, Path)):
+        _check_foreign(module, task, where)
+    return Subject(module, task, where, weights or ckpt.weights_sha256(module.state_dict()))
+
+
+def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
+    """See that a model that is not ours takes the data set's pixels, or say what it does instead."""
+    labels = np.asarray(task.source.test_labels[task.split.test])
+    first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
+    data = DeviceData.of(task.source.test_images[task.split.test[first]], labels[first], device)
+    with frozen(module):
+        check_takes_pixels(module, to_unit(data.images), data.labels, task.classes)
