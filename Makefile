@@ -50,6 +50,8 @@ results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 h
 	$(BOARD) --method at-bsl --plugin robustlt
 	$(BOARD) --method at --profile balanced
 	$(BOARD) --method at --imbalance-ratio 1
+	$(BOARD) --protocol digits-l2-v0 --method at --method trades --method reat --method robal --method at-bsl \
+	  --method resample
 	$(BIN)/ltbench report leaderboard
 
 screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records
