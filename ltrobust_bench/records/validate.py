@@ -1,6 +1,6 @@
 """Examining records: each file on its own, the files together, and against git. No torch here.
 
-Every check is a rule with a name. Those about one record are in ``rules.py``; those about several are here.
+Every check is a rule with a name. Those about one record are in ``rules/``; those about several are here.
 """
 
 from __future__ import annotations
