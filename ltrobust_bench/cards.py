@@ -248,11 +248,12 @@ class MethodEntry:
     def folder(self) -> Path:
         """Where its code lies: its own folder; of somebody else's package the whole package, of which it may use any
         part."""
-        own = self.module.startswith("ltrobust_bench.baselines.")
-        found = find_spec(self.module if own else self.module.partition(".")[0])
-        if found is None or found.origin is None:
-            raise UsageError(f"{self.card.kind} {self.card.slug} has no code at {self.module}; add its method.py.")
-        return Path(found.origin).resolve().parent
+        ours = self.module.startswith("ltrobust_bench.baselines.")
+        found = find_spec(self.module.rpartition(".")[0] if ours else self.module.partition(".")[0])
+        folder = next(iter(found.submodule_search_locations or ()), None) if found else None
+        if folder is None:
+            raise UsageError(f"{self.card.kind} {self.card.slug}: its package is gone; install it again.")
+        return Path(folder).resolve()
 
     def factory(self) -> Callable[..., Any]:
         """The function ``method(options, data) -> Method``, or ``plugin(options, data) -> Plugin``, of its

@@ -31,7 +31,7 @@ def unfit_note(run: RunSection, code: Sequence[Code]) -> str:
         code: of its sessions so far, this process's last.
     """
     reasons = unfit(run, code)
-    return f"no board accepts its record, which will stay in the run folder: {'; '.join(reasons)}" if reasons else ""
+    return f"no board accepts its record, which is not filed: {'; '.join(reasons)}" if reasons else ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def filing(record: Record, results_dir: Path, *, replace: bool = False) -> Filin
     place = record.run.record_path()
     reasons = unfit_record(Case.of(record, place, datetime.now(UTC)))
     if reasons:
-        raise UsageError(f"not filed, the record stays in its run folder: {'; '.join(reasons)}.")
+        raise UsageError(f"not filed, no board accepts this record: {'; '.join(reasons)}.")
     path = results_dir / "records" / place
     if not path.exists():
         return Filing(record, path, "nothing")

@@ -48,7 +48,7 @@ def test_reduced_run_writes_its_record_but_files_none(capsys, here):
     assert not list(here.glob("results/records/**/*.json"))
     assert "REDUCED" in out and out.index("no board accepts its record") < out.index("clean accuracy")
     assert out.count("IR 20 asked, 15 left") == 2
-    assert "filed: " not in out.replace("not filed", "") and "not filed, the record stays in its run folder: " in out
+    assert "filed: " not in out.replace("not filed", "") and "not filed, no board accepts this record: " in out
     assert json.loads((path.parent / "plan.json").read_text())["method"] == "reat"
 
 

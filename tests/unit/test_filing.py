@@ -79,7 +79,7 @@ def test_only_a_submission_replaces_and_only_what_git_says_was_never_committed(t
 )
 def test_what_no_board_accepts_is_not_filed(tmp_path, sections, says):
     record = changed(**sections)
-    with pytest.raises(UsageError, match=f"^not filed, the record stays in its run folder: .*{says}"):
+    with pytest.raises(UsageError, match=f"^not filed, no board accepts this record: .*{says}"):
         filing(record, tmp_path, replace=True)
     assert file_record(record, tmp_path).startswith("not filed") and not list(tmp_path.iterdir())
 
