@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ltrobust_bench import verbs
+from ltrobust_bench.attacks.ball import LINF
+from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.evaluation import examine
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
 from ltrobust_bench.plan.make import make_plan
@@ -114,7 +116,8 @@ def test_every_flag_has_a_model_that_is_built_to_raise_it():
 def test_measured_labels_do_not_depend_on_order(honest, task):
     """Images are put back in their places after they were mixed."""
     x, y = torch.rand(20, 1, 8, 8), torch.zeros(20, dtype=torch.int64)
-    assert examine.batch_dependence(honest, x, y, 0.1, 5, 0) == 0.0
+    on = Target(honest, 10, 0.1, LINF, 0, x.device)
+    assert examine.batch_dependence(on, x, y, 5) == 0.0
 
 
 def test_first_places_takes_the_first_of_each_class():
