@@ -52,7 +52,7 @@ def find_board(records_dirs: Sequence[Path], **wanted: Any) -> tuple[Board, list
 
     Args:
         wanted: fields of the board's key (dataset, protocol, track, imbalance_ratio, profile, model); None fits all,
-            and if several boards fit, means the protocol's own ratio, profile and network.
+            and if several boards fit, means the data set's own protocol and that one's ratio, profile and network.
 
     Raises:
         UsageError: if none or several fit; the message names what there is.
@@ -64,8 +64,9 @@ def find_board(records_dirs: Sequence[Path], **wanted: Any) -> tuple[Board, list
     records, problems = find_records(records_dirs)
     full = [board for board in aggregate.boards(records) if not board.key.reduced]
     fitting = [b for b in full if all(v is None or getattr(b.key, k) == v for k, v in wanted.items())]
-    if len(fitting) > 1:
-        fitting = [b for b in fitting if b.usual] or fitting
+    for preferred in ("main", "usual"):
+        if len(fitting) > 1:
+            fitting = [board for board in fitting if getattr(board, preferred)] or fitting
     if len(fitting) != 1:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
         damaged = f" ({len(problems)} damaged, the first: {problems[0]})" if problems else ""

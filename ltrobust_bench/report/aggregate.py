@@ -57,8 +57,8 @@ FLAGS = {
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
-    """The boards of some records: full before reduced, frozen before candidate before disposable ones, the protocol's
-    own ratio, profile and network before others.
+    """The boards of some records: full before reduced, frozen before candidate before disposable ones, the data
+    set's own protocol and the protocol's own ratio, profile and network before others.
 
     The order of ``records`` does not matter. If a seed was run twice with different results (on two machines,
     say), the earlier run counts and the board has a message.
@@ -77,7 +77,7 @@ def boards(records: Iterable[Record]) -> list[Board]:
     built = [_ranked(board) for board in built]
     built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
-    return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.usual, b.slug))
+    return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.main, not b.usual, b.slug))
 
 
 REFERENCE = "at"

@@ -172,6 +172,11 @@ class Board:
         )
 
     @property
+    def main(self) -> bool:
+        """Whether its protocol is the one that the data set is run under when none is named."""
+        return self.status != "unknown" and protocol_for(self.key.dataset).name == self.key.protocol
+
+    @property
     def missing(self) -> list[str]:
         """Attacks of the protocol that the runs were not put through."""
         if self.status == "unknown":
