@@ -34,6 +34,11 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def some_trades():
+    """A record of the first board: the newer ones also state the code of each session."""
+    return next(Path("results/records/digits-v0").rglob("trades/*.json"))
+
+
 def filed(record):
     return Path("results/records") / record.run.record_path()
 
@@ -55,7 +60,7 @@ def test_validate_finds_nothing_wrong_with_real_records(capsys, here):
 
 
 def test_validate_names_file_field_value_and_what_is_allowed(capsys, here):
-    path = next(Path("results/records").rglob("trades/*.json"))
+    path = some_trades()
     changed(path, environment={"git_dirty": True, "created": "2999-01-01T00:00:00Z"})
     code, out, _ = call(capsys, "record", "validate")
     first, second, last = out.splitlines()
@@ -71,7 +76,7 @@ def test_validate_names_file_field_value_and_what_is_allowed(capsys, here):
 
 
 def test_validate_and_the_board_go_on_after_a_damaged_record(capsys, here):
-    path = next(Path("results/records").rglob("trades/*.json"))
+    path = some_trades()
     path.write_text(path.read_text()[:300])
     code, out, _ = call(capsys, "record", "validate")
     assert (
@@ -160,7 +165,7 @@ def test_submit_writes_nothing_if_a_rule_is_broken(capsys, here):
     code, out, _ = call(capsys, "record", "submit", "runs/reat")
     assert code == 1 and "environment.created" in out and "1 problem; nothing was written" in out
     shutil.copy(REAL, path)
-    other = read_record(next(Path("results/records").rglob("reat/small-s1-*.json")))
+    other = read_record(next(Path("results/records/digits-v0").rglob("reat/small-s1-*.json")))
     changed(path, result={"weights_sha256": other.result.weights_sha256})
     code, out, _ = call(capsys, "record", "submit", path)
     assert code == 1 and "[weights-of-one-seed]" in out
@@ -177,7 +182,7 @@ def test_a_smoke_run_is_refused_for_what_it_is(capsys, tmp_path, monkeypatch):
 
 
 def test_retract_leaves_the_record_and_takes_it_off_the_board(capsys, here):
-    path = next(Path("results/records").rglob("reat/*.json"))
+    path = next(Path("results/records/digits-v0").rglob("reat/*.json"))
     record, before = read_record(path), path.read_bytes()
     code, out, _ = call(capsys, "record", "retract", record.id, "--reason", "trained on the wrong split")
     place = Path(f"results/retractions/{record.id}.json")
@@ -196,7 +201,7 @@ def test_retract_leaves_the_record_and_takes_it_off_the_board(capsys, here):
 
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "\x1b[2J", "x" * 501])
 def test_a_reason_is_one_line_of_text(capsys, here, reason):
-    record = read_record(next(Path("results/records").rglob("reat/*.json")))
+    record = read_record(next(Path("results/records/digits-v0").rglob("reat/*.json")))
     assert "reason" in refused(capsys, "record", "retract", record.id, "--reason", reason)
     assert not Path("results/retractions").exists()
 

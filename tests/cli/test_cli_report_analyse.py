@@ -61,7 +61,7 @@ def test_bad_requests(capsys, folder, tmp_path):
     assert "cannot write to" in refused(capsys, *ANALYSE, folder, "--output", tmp_path / "file" / "below")
     assert "use auto, cpu" in refused(capsys, *ANALYSE, folder, "--device", "tpu")
     assert "RUN" in refused(capsys, *ANALYSE)
-    shutil.copy(next(RECORDS.rglob("robal/*.json")), folder / "record.json")
+    shutil.copy(next((RECORDS / "digits-v0").rglob("robal/*.json")), folder / "record.json")
     assert "belongs to another run" in refused(capsys, *ANALYSE, folder)
     (folder / "record.json").write_text("[]")
     assert "schema_version" in refused(capsys, *ANALYSE, folder)

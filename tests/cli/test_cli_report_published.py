@@ -58,7 +58,7 @@ def test_ours_stands_beside_where_a_board_has_it(capsys, tmp_path):
         (ours,) = [
             r["clean_balanced"]
             for r in csv.DictReader(handle)
-            if r["method"] == "reat" and r["imbalance_ratio"] == "20"
+            if (r["board"], r["method"]) == ("digits-v0-digits-lt-ir20-small-fixed", "reat")
         ]
     _, out, _ = published(capsys, tmp_path, "--format", "csv")
     (line,) = csv.DictReader(out.splitlines())

@@ -218,5 +218,5 @@ def test_the_first_stop_of_the_keyboard_skips_to_the_content_and_focus_is_seen(o
 
 def test_without_scripts_every_board_is_there(opened):
     page = opened(java_script_enabled=False)
-    assert page.locator("section.board:visible").count() == 3
+    assert page.locator("section.board:visible").count() == page.locator("section.board").count() > 1
     assert page.locator("form:visible").count() == 0 and page.locator("button:visible").count() == 0

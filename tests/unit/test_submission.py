@@ -19,7 +19,7 @@ from ltrobust_bench.records.io import read_record, write_record
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((GITHUB / "workflows").glob("*.yml"))}
-RECORD = next((ROOT / "results" / "records").rglob("at/*.json")).relative_to(ROOT).as_posix()
+RECORD = next((ROOT / "results" / "records" / "digits-v0").rglob("at/*.json")).relative_to(ROOT).as_posix()
 
 
 def load():
