@@ -22,6 +22,10 @@ def _built_in() -> list[Registration]:
         Registration(
             "small", f"{base}.small:small", "three convolutions, 64 features, for 8x8 and 28x28 images", _HERE
         ),
+        Registration("resnet8w", f"{base}.resnet:resnet8w", "trial", _HERE),
+        Registration(
+            "resnet8", f"{base}.resnet:resnet8", "ResNet-8 at half the resolution, 96 features, for CPUs", _HERE
+        ),
         Registration("resnet18", f"{base}.resnet:resnet18", "ResNet-18 with CIFAR stem, 512 features", _HERE),
         Registration("preact-resnet18", f"{base}.resnet:preact_resnet18", "PreActResNet-18, 512 features", _HERE),
         Registration("wrn-28-10", f"{base}.wide_resnet:wrn_28_10", "WideResNet-28-10, 640 features", _HERE),

@@ -1,6 +1,9 @@
-"""ResNet-18 (He et al., CVPR 2016) and PreActResNet-18 (He et al., ECCV 2016) with the 3x3 stem for 32x32 images."""
+"""ResNet-18 (He et al., CVPR 2016) and PreActResNet-18 (He et al., ECCV 2016) with the 3x3 stem for 32x32 images, and a
+ResNet-8 that a CPU trains in minutes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -43,30 +46,40 @@ class PreActBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four groups of two blocks of widths 64, 128, 256, 512, averaged over space.
+    """Groups of blocks, each group after the first at half the size of the one before, averaged over space.
 
     Args:
         channels: of the input.
         block: :class:`BasicBlock` or :class:`PreActBlock`.
+        widths: channels of each group; the last are the features.
+        blocks: in a group.
+        stride: of the stem, a 3x3 convolution.
     """
 
-    features = 512
-
-    def __init__(self, channels: int, block: type[BasicBlock] | type[PreActBlock]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        block: type[BasicBlock] | type[PreActBlock],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        blocks: int = 2,
+        stride: int = 1,
+    ) -> None:
         super().__init__()
         pre_activation = block is PreActBlock
-        self.conv1 = _conv(channels, 64, 3)
-        self.bn1 = nn.Identity() if pre_activation else nn.BatchNorm2d(64)
-        groups, inputs = [], 64
-        for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            groups.append(nn.Sequential(block(inputs, width, stride), block(width, width, 1)))
+        self.features = widths[-1]
+        self.conv1 = _conv(channels, widths[0], 3, stride)
+        self.bn1 = nn.Identity() if pre_activation else nn.BatchNorm2d(widths[0])
+        groups, inputs = [], widths[0]
+        for number, width in enumerate(widths):
+            first = block(inputs, width, 2 if number else 1)
+            groups.append(nn.Sequential(first, *(block(width, width, 1) for _ in range(blocks - 1))))
             inputs = width
         self.groups = nn.ModuleList(groups)
-        self.final = nn.Sequential(nn.BatchNorm2d(512), nn.ReLU()) if pre_activation else nn.Identity()
+        self.final = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU()) if pre_activation else nn.Identity()
         self.stem_activation = nn.Identity() if pre_activation else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of images, shape [B, 512]."""
+        """Features of images, shape [B, features]."""
         x = self.stem_activation(self.bn1(self.conv1(x)))
         for group in self.groups:
             x = group(x)
@@ -87,3 +100,14 @@ def preact_resnet18(shape: Shape) -> ResNet:
     """PreActResNet-18, CIFAR stem."""
     require_size("preact-resnet18", shape, SMALLEST)
     return ResNet(shape[0], PreActBlock)
+
+
+def resnet8(shape: Shape) -> ResNet:
+    """Three groups of one block, widths 24, 48, 96, after a stem of stride 2."""
+    require_size("resnet8", shape, SMALLEST)
+    return ResNet(shape[0], BasicBlock, (24, 48, 96), blocks=1, stride=2)
+
+
+def resnet8w(shape: Shape) -> ResNet:
+    require_size("resnet8", shape, SMALLEST)
+    return ResNet(shape[0], BasicBlock, (32, 64, 128), blocks=1, stride=2)
