@@ -5,25 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
-from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import compile_problem
-from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
-from ltrobust_bench.data.loader import DeviceData, TrainLoader, to_unit
+from ltrobust_bench.data.loader import DeviceData, TrainLoader
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
-from ltrobust_bench.files import make_folder, remove_leftovers, write_text
+from ltrobust_bench.files import write_text
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import RunSection
@@ -39,13 +34,9 @@ from ltrobust_bench.training.build import (
     load_deployed,
     trained_parameters,
 )
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.monitor import due, monitor
 from ltrobust_bench.training.step import Step, Trainee
-
-MONITOR_IMAGES = 128
-MONITOR_TIMES = 20
-"""At most, in a run."""
-HELD_OUT_IMAGES, HELD_OUT_STEPS = 500, 20
-"""Held-out images that a run with a holdout is attacked on as it trains, at most, and PGD steps."""
 
 
 @dataclass
@@ -80,32 +71,6 @@ class TrainingResult:
     forwards_here: int
     history: list[dict[str, Any]] = field(default_factory=list)
     code: list[Code] = field(default_factory=list)
-
-
-@contextmanager
-def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
-    """Hold a run folder alone, without what a killed process left half-written in it.
-
-    Args:
-        waiting: wait while another process works in it, and say so there; None: do not wait.
-
-    Raises:
-        UsageError: if another process works in it.
-    """
-    make_folder(folder)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if waiting is None:
-            raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
-        waiting.note(f"waiting for another process that works in {folder}")
-        lock.acquire()
-    try:
-        remove_leftovers(folder)
-        yield
-    finally:
-        lock.release()
 
 
 def train_plan(
@@ -277,8 +242,8 @@ class Session:
         self.cost.backwards += trainee.counter.backwards - before[1]
         self.cost.steps += self.plan.steps_per_epoch
         self.cost.seconds += time.monotonic() - began
-        if epoch == epochs or epoch % -(-epochs // MONITOR_TIMES) == 0:
-            row |= self._monitor()
+        if due(epoch, epochs):
+            row |= monitor(trainee, run, self.data, self.held_out)
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
 
@@ -290,48 +255,6 @@ class Session:
         for group in self.trainee.optimizer.param_groups:
             group["lr"] = rate
         return rate
-
-    def _monitor(self) -> dict[str, float]:
-        """Clean and PGD accuracy on some *training* images under the recipe's attack, and of a run with a holdout also
-        on some held-out images, under PGD-20 of the evaluation's radius. The network is as it is trained, without the
-        method's form of inference."""
-        run, spec = self.plan.run, self.trainee.recipe.attack
-        found = {}
-        found["train_clean"], found["train_robust"] = self._accuracy(
-            self.data, MONITOR_IMAGES, float(spec.epsilon), float(spec.step_size), max(spec.steps, 1)
-        )
-        if self.held_out is not None:
-            found["val_clean"], found["val_robust"] = self._accuracy(
-                self.held_out, HELD_OUT_IMAGES, run.epsilon, run.epsilon / 4, HELD_OUT_STEPS
-            )
-        return found
-
-    def _accuracy(
-        self, data: DeviceData, most: int, epsilon: float, step_size: float, steps: int
-    ) -> tuple[float, float]:
-        """Clean and PGD accuracy on at most so many images, spread evenly over a set."""
-        chosen = torch.linspace(0, len(data) - 1, min(most, len(data)), device=self.device).long()
-        x, y = to_unit(data.images[chosen]), data.labels[chosen]
-        network = Splitting(self.trainee.network.eval())
-
-        def attack() -> Tensor:
-            return pgd(
-                network,
-                x,
-                y,
-                epsilon=epsilon,
-                step_size=step_size,
-                steps=steps,
-                ball=self.trainee.ball,
-                generator=seeded(self.plan.run.seed, "monitor", 0, self.device),
-            )
-
-        # A batch of the recipe's may be smaller, because no more images fit. What is looked at is no cost of training.
-        with self.trainee.forwards.meter.apart():
-            adversarial = network.fit(attack, len(x))
-        with torch.no_grad(), self.trainee.forwards.meter.apart():
-            clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
-        return clean.float().mean().item(), (clean & robust).float().mean().item()
 
     def _state(self) -> dict[str, Any]:
         # Randomness is a function of seed and epoch, so no generator's state has to be kept.

@@ -12,7 +12,8 @@ from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.trainer import locked, train_plan
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import load_model
 
 CPU = torch.device("cpu")
@@ -130,7 +131,7 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(trainer, "build_network", counting)
-    monkeypatch.setattr(trainer.Session, "_monitor", lambda self: {"train_clean": 0.0, "train_robust": 0.0})
+    monkeypatch.setattr(trainer, "monitor", lambda *_: {"train_clean": 0.0, "train_robust": 0.0})
     result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
     assert result.cost.forwards == counter.forwards == 95 * 5
     assert result.cost.backwards == counter.backwards == 95 * 4
