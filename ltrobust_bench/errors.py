@@ -37,6 +37,10 @@ class RecordError(UsageError):
     """A record cannot be read: damaged, of another schema, or edited."""
 
 
+class StorageError(LTBenchError):
+    """A file could not be written whole, on a full disk for example; what lay there before is as it was."""
+
+
 class CheckFailed(LTBenchError):
     """A method, a record or a model was examined and found wanting."""
 

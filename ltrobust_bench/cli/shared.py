@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +104,9 @@ request_options = options(
                  "(docs/performance.md); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
+    click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
+                 help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
+                 "there on; all but stop are off-recipe."),
     click.option("--fresh", is_flag=True, help="Begin again: what is in the run folder is removed."),
     data_dir_option,
     device_option,
@@ -129,6 +131,7 @@ def requests(
     settings: tuple[str, ...],
     crafting: Crafting,
     compiled: bool,
+    on_nan: str,
     **fields: Any,
 ) -> list[Request]:
     """One request for each method and seed of ``plan_options``; says what is to be said about how it is computed.
@@ -142,7 +145,8 @@ def requests(
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
-    fields |= {"policy": policy, "settings": parse_settings(settings)}
+    by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})
+    fields |= {"policy": policy, "settings": by_hand}
     return [Request(method, seed=seed, **fields) for method in method_names for seed in seeds]
 
 
@@ -180,18 +184,11 @@ def set_threads(threads: int | None) -> None:
 
 @contextmanager
 def progress_on(out: Console) -> Iterator[Progress]:
-    """Progress on a console; a request to terminate stops as cleanly as Ctrl-C does."""
+    """Progress on a console."""
     from ltrobust_bench.progress import RichProgress
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        with RichProgress(out) as progress:
-            yield progress
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with RichProgress(out) as progress:
+        yield progress
 
 
 def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:

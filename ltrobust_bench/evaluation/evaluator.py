@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +27,8 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.files import atomic_path
+from ltrobust_bench.files import write_bytes
+from ltrobust_bench.interrupt import in_steps, stop_if_asked
 from ltrobust_bench.plan.code import Code, joined
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.protocol import Suite
@@ -59,6 +60,10 @@ class Verdict:
     code: list[Code] = field(default_factory=list)
 
 
+DIGEST = hashlib.sha256().digest_size
+"""Bytes at the end of a state's file: the SHA-256 of all before them."""
+
+
 @dataclass
 class _State:
     """Everything needed to go on: per attack and image 0 (standing) or 1 + the stage that broke it."""
@@ -86,8 +91,10 @@ class _State:
         arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
         if self.clean is not None:
             arrays["clean"] = self.clean
-        with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, meta=np.array(json.dumps(plain)), **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, meta=np.array(json.dumps(plain)), **arrays)
+        content = buffer.getvalue()
+        write_bytes(path, content + hashlib.sha256(content).digest())
 
     @classmethod
     def load(cls, path: Path | None, of: str) -> _State:
@@ -97,15 +104,21 @@ class _State:
 
     @classmethod
     def kept(cls, path: Path) -> _State | None:
-        """The state in ``path``; None if there is none, or none that can be read."""
+        """The state in ``path``; None if there is none, or not what was written there."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                plain: dict[str, Any] = json.loads(str(stored["meta"]))
+            stored = path.read_bytes()
+        except OSError:
+            return None
+        content, digest = stored[:-DIGEST], stored[-DIGEST:]
+        if hashlib.sha256(content).digest() != digest:  # before it is read: a damaged zip file may raise anything
+            return None
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                plain: dict[str, Any] = json.loads(str(arrays["meta"]))
                 plain["code"] = [Code.model_validate(session) for session in plain["code"]]
-                broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
-                clean = stored["clean"] if "clean" in stored.files else None
-            return cls(clean=clean, broken=broken, **plain)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+                broken = {k.removeprefix("broken/"): arrays[k] for k in arrays.files if k.startswith("broken/")}
+                return cls(clean=arrays["clean"] if "clean" in arrays.files else None, broken=broken, **plain)
+        except (ValueError, KeyError, TypeError):  # another version's
             return None
 
 
@@ -261,7 +274,7 @@ class _Evaluation:
 
     def run(self) -> Verdict:
         state = self.state
-        with frozen(self.model):
+        with in_steps(), frozen(self.model):
             before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
@@ -315,13 +328,14 @@ class _Evaluation:
 
     @contextmanager
     def _accounted(self) -> Iterator[None]:
-        """Add the computing of one batch to the state, and save it."""
+        """Add the computing of one batch to the state, and save it: a place to stop at."""
         before, began = (self.counter.forwards, self.counter.backwards), time.monotonic()
         yield
         self.state.forwards += self.counter.forwards - before[0]
         self.state.backwards += self.counter.backwards - before[1]
         self.state.seconds += time.monotonic() - began
         self.state.save(self.state_path)
+        stop_if_asked(kept=self.state_path is not None)
 
     def _clean(self) -> None:
         total = len(self.data)

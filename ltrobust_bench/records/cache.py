@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.records.schema import Tally
 
@@ -41,7 +41,7 @@ def recall(folder: Path) -> dict[str, Tally]:
 def remember(folder: Path, tallies: Mapping[str, Tally]) -> None:
     """Remember this of the records below a folder, and nothing else."""
     text = json.dumps({sha256: _kept(tally) for sha256, tally in tallies.items()})
-    with suppress(OSError, UsageError):
+    with suppress(OSError, LTBenchError):
         write_text(_place(folder), f"{_head(text)}\n{text}")
 
 

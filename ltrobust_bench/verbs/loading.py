@@ -20,7 +20,7 @@ from ltrobust_bench.records.schema import Record
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import load_deployed
-from ltrobust_bench.training.trainer import TrainingCost
+from ltrobust_bench.training.result import TrainingCost
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from ltrobust_bench.records.provenance import device_name, environment
 from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
 from ltrobust_bench.scores.bits import pack
 from ltrobust_bench.terms import canonical_digest
-from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.result import TrainingCost, TrainingResult
+from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs.evaluations import attack_model
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
 from ltrobust_bench.verbs.tuning import tuned_plan
