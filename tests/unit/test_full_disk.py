@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import StorageError, UsageError
 from ltrobust_bench.training import checkpoint as ckpt
 
-REQUEST = lt.Request("reat", "digits-lt", protocol="smoke", epochs=3, limit_train=60, limit_test=20)
+REQUEST = lt.Request("reat", "digits-lt", protocol="smoke", epochs=2, limit_train=60, limit_test=20)
 CPU = torch.device("cpu")
 
 
@@ -30,21 +31,19 @@ def expected(tmp_path_factory):
     return attempt(tmp_path_factory.mktemp("whole")).result
 
 
-@contextmanager
-def full_at(nth, monkeypatch):
-    """No room when the ``nth`` file or folder is to be on the disk itself."""
-    left, sync = nth, os.fsync
+def fill_once_for_each(monkeypatch, met):
+    """No room when a file or folder is to be on the disk itself, once for each name; the names are added to ``met``."""
+    sync = os.fsync
 
     def fsync(handle):
-        nonlocal left
-        left -= 1
-        if left == 0:
+        path = os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115
+        name = re.sub(r"\.(\S+)\.\w+\.tmp", r"\1", path.split("/reat-")[-1].split("/", 1)[-1])
+        if name not in met:
+            met.add(name)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", fsync)
-        yield
+    monkeypatch.setattr(files.os, "fsync", fsync)
 
 
 @contextmanager
@@ -60,9 +59,9 @@ def at_most(size):
 
 def sound(folder, error):
     """What must hold of a run folder after a failed write."""
-    (line,) = str(error.value).splitlines()
+    (line,) = str(error).splitlines()
     assert line.startswith("cannot write ") and str(folder) in line and "intact" in line
-    assert error.value.exit_code == 1
+    assert error.exit_code == 1
     for run in folder.glob("reat-*"):
         assert not list(run.glob(".*.tmp"))
         ckpt.load_checkpoint(run, CPU)  # none is half-written
@@ -70,26 +69,25 @@ def sound(folder, error):
 
 def test_no_room_at_any_write(tmp_path, monkeypatch, expected):
     """Every kind of file meets it: plan, checkpoint, history, network, evaluation state, record."""
-    met, nth, found = set(), 0, None
+    met, found = set(), None
+    fill_once_for_each(monkeypatch, met)
     while found is None:
-        nth += 1
+        before = len(met)
         try:
-            with full_at(nth, monkeypatch):
-                found = attempt(tmp_path)
+            found = attempt(tmp_path)
         except StorageError as error:
-            met.add(str(error).split(":")[0].split("/")[-1])
-            with pytest.raises(StorageError) as caught:
-                raise error
-            sound(tmp_path, caught)
+            assert len(met) == before + 1
+            sound(tmp_path, error)
     assert found.result == expected
-    assert {"plan.json", "checkpoint-0001", "training.csv", "model.safetensors", "evaluation.npz"} <= met
+    checkpoint = {f"checkpoint-0001{file}" for file in ("", "/weights.safetensors", "/state.pt", "/meta.json")}
+    assert {"plan.json", "training.csv", "model.safetensors", "evaluation.npz", "record.json", *checkpoint} <= met
 
 
 @pytest.mark.parametrize("size", [0, 100, 4000, 20_000])
 def test_a_file_that_is_cut_off(tmp_path, size, expected):
-    with at_most(size), pytest.raises(StorageError) as error:
+    with at_most(size), pytest.raises(StorageError) as caught:
         attempt(tmp_path)
-    sound(tmp_path, error)
+    sound(tmp_path, caught.value)
     assert attempt(tmp_path).result == expected
 
 
