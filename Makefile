@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fidelity autoattack-equivalence screenshots lint results clean
+.PHONY: demo test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -22,6 +22,9 @@ fidelity: $(STAMP)  ## docs/fidelity.md: what each method is compared with, and 
 
 autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real CIFAR-10 (LTBENCH_DATA=DIR)
 	$(BIN)/python benchmarks/autoattack_equivalence.py
+
+faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
+	$(BIN)/python benchmarks/faults.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -269,7 +269,9 @@ class _Evaluation:
         self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
         self.state = _State.load(state_path, identity)
         if state_path is not None and state_path.exists() and self.state.clean is None:
-            self.progress.note(f"{state_path} is of other code, weights, images or attacks, or damaged: begun again")
+            self.progress.note(
+                f"{state_path} is of other code, weights, images or attacks, old or damaged: begun again"
+            )
         self.state.code = joined(self.state.code, [] if code is None else [code])
 
     def run(self) -> Verdict:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import CheckpointError
+from ltrobust_bench.evaluation.evaluator import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
@@ -159,13 +161,15 @@ def finish_run(
     if results_dir is not None:
         make_folder(results_dir)
     if folder is None:
-        record = _evaluate(loaded, task, None, progress, trials, search)
+        record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:
         with locked(folder):
             path, state = folder / "record.json", folder / "evaluation.npz"
-            _forget_recorded(state, path)
+            identity = _identity(loaded, search, path)
             if path.exists() and not again:
                 record = own_record(path, loaded)
+                if state.exists() and kept_identity(state) != identity:
+                    state.unlink()  # of the evaluation that made the record; nobody was left to tidy it up
                 _refuse_other_code(path, record)
                 other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
                 progress.note(f"already finished: reusing {path}{other}")
@@ -175,7 +179,7 @@ def finish_run(
             else:
                 if path.exists():
                     trials = max(trials, read_record(path).status.trials)
-                record = _evaluate(loaded, task, state, progress, trials, search)
+                record = _evaluate(loaded, task, state, identity, progress, trials, search)
                 write_record(record, path)
                 state.unlink(missing_ok=True)
     if results_dir is not None:
@@ -194,21 +198,28 @@ def _refuse_other_code(path: Path, record: Record) -> None:
             )
 
 
-def _forget_recorded(state: Path, record: Path) -> None:
-    """Remove the state of an evaluation whose record was written just before the process was killed: another one
-    would take it for its own, and attack nothing."""
-    if state.exists() and record.exists() and state.stat().st_mtime_ns <= record.stat().st_mtime_ns:
-        state.unlink()
+def _identity(loaded: LoadedModel, search: Crafting, record: Path) -> str:
+    """What an evaluation's state belongs to. The record that the evaluation will replace is part of it: once there is
+    a new one, the state that made it is nobody's, or another evaluation would take it for its own and attack nothing.
+    """
+    code = code_of(loaded.run, "evaluation")
+    replaced = hashlib.sha256(record.read_bytes()).hexdigest() if record.exists() else None
+    return canonical_digest(
+        [loaded.weights_sha256, loaded.run.key(), code.method_sha256, code.package_sha256, search, replaced]
+    )
 
 
 def _evaluate(
-    loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int, search: Crafting
+    loaded: LoadedModel,
+    task: Task,
+    state: Path | None,
+    identity: str,
+    progress: Progress,
+    trials: int,
+    search: Crafting,
 ) -> Record:
     """The record of one evaluation."""
     code = code_of(loaded.run, "evaluation")
-    identity = canonical_digest(
-        [loaded.weights_sha256, loaded.run.key(), code.method_sha256, code.package_sha256, search]
-    )
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
