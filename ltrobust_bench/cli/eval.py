@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -87,6 +88,7 @@ foreign_options = options(
 @threads_option
 @runs_dir_option
 @results_dir_option
+@on_devices
 def command(
     checkpoint: Path | None,
     dataset: str | None,

@@ -72,7 +72,12 @@ def _run(arguments: list[str] | None) -> int:
     from ltrobust_bench.errors import LTBenchError
 
     try:
-        result = ltbench.main(args=arguments, prog_name="ltbench", standalone_mode=False)
+        result = ltbench.main(
+            args=arguments,
+            prog_name="ltbench",
+            standalone_mode=False,
+            obj=sys.argv[1:] if arguments is None else arguments,
+        )
     except click.exceptions.Abort:
         return _interrupted()
     except KeyboardInterrupt:

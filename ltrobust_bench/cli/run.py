@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -46,6 +47,7 @@ LONG = 12 * 3600
     help="Take the settings that `ltbench tune` chose; the record says how many were tried.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
+@on_devices
 def command(
     data_dir: Path | None,
     device: str,

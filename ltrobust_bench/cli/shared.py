@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ltrobust_bench.cli.devices import listens
+
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
@@ -164,10 +166,10 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
 
 
 def console() -> Console:
-    """Where results are printed."""
+    """Where results are printed; of several ranks of one run the first prints."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, quiet=listens())
 
 
 def set_threads(threads: int | None) -> None:
@@ -181,7 +183,11 @@ def set_threads(threads: int | None) -> None:
 @contextmanager
 def progress_on(out: Console) -> Iterator[Progress]:
     """Progress on a console; a request to terminate stops as cleanly as Ctrl-C does."""
-    from ltrobust_bench.progress import RichProgress
+    from ltrobust_bench.progress import RichProgress, Silent
+
+    if out.quiet:
+        yield Silent()
+        return
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -17,10 +17,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ltrobust_bench.attacks.pgd import pgd
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import compile_problem
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, to_unit
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers, write_text
@@ -84,7 +86,8 @@ class TrainingResult:
 
 @contextmanager
 def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
-    """Hold a run folder alone, without what a killed process left half-written in it.
+    """Hold a run folder alone, without what a killed process left half-written in it. Of several ranks the first holds
+    it for all.
 
     Args:
         waiting: wait while another process works in it, and say so there; None: do not wait.
@@ -92,6 +95,10 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
     Raises:
         UsageError: if another process works in it.
     """
+    if not ranks.first():
+        ranks.wait()
+        yield
+        return
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
@@ -103,6 +110,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         lock.acquire()
     try:
         remove_leftovers(folder)
+        ranks.wait()
         yield
     finally:
         lock.release()
@@ -137,10 +145,10 @@ def train_plan(
     """
     progress = progress or Silent()
     with locked(folder, progress if wait else None):
-        if fresh:
+        if fresh and ranks.first():
             ckpt.remove_run(folder)
         finished = folder / "model.safetensors"
-        if finished.exists():
+        if ranks.from_first(finished.exists):
             return _finished(plan, finished, progress)
         base = None
         if plan.base is not None:
@@ -153,7 +161,8 @@ def train_plan(
                 )
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             session = Session(plan, folder, device, progress, base)
-            write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+            if ranks.first():
+                write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
             return session.run()
 
 
@@ -233,7 +242,8 @@ class Session:
         if self.plan.base is None or self.base is None or card.base is None or card.base.role != "teacher":
             return None
         weights, _ = ckpt.read_model(self.base.model_path, self.device)
-        return load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device).requires_grad_(False)
+        teacher = load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device)
+        return shared(teacher.requires_grad_(False))
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
@@ -245,7 +255,7 @@ class Session:
             self.progress.note(f"going on after epoch {first - 1} of {epochs}")
         for epoch in range(first, epochs + 1):
             self._epoch(epoch, epochs)
-            ckpt.save_checkpoint(self.folder, epoch, self.trainee.network.state_dict(), self._state())
+            self._save(epoch)
         return self._finish()
 
     def _epoch(self, epoch: int, epochs: int) -> None:
@@ -333,6 +343,13 @@ class Session:
             clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
         return clean.float().mean().item(), (clean & robust).float().mean().item()
 
+    def _save(self, epoch: int) -> None:
+        weights = self.trainee.network.state_dict()
+        if ranks.count() > 1:
+            ranks.see_agreement(ckpt.weights_sha256(weights))
+        if ranks.first():
+            ckpt.save_checkpoint(self.folder, epoch, weights, self._state())
+
     def _state(self) -> dict[str, Any]:
         # Randomness is a function of seed and epoch, so no generator's state has to be kept.
         return {
@@ -378,9 +395,11 @@ class Session:
             "code": [session.model_dump() for session in self.code],
             "history": self.history,
         }
-        write_text(self.folder / "training.csv", _csv(self.history))
-        ckpt.save_model(path, self.trainee.network.state_dict(), description)
-        ckpt.remove_checkpoints(self.folder)
+        if ranks.first():
+            write_text(self.folder / "training.csv", _csv(self.history))
+            ckpt.save_model(path, self.trainee.network.state_dict(), description)
+            ckpt.remove_checkpoints(self.folder)
+        ranks.wait()
         here = self.trainee.counter.forwards + (self.base.forwards_here if self.base else 0)
         return TrainingResult(path, cost, here, self.history, self.code)
 
