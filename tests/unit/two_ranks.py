@@ -1,0 +1,97 @@
+"""What ``test_ranks.py`` has two processes do: train every method alone and together, and compare.
+
+Started by torchrun with a folder, in which the first rank writes ``found.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from ltrobust_bench.cards import methods, plugins
+from ltrobust_bench.cli.devices import listens
+from ltrobust_bench.compute import ranks
+from ltrobust_bench.compute.sharing import shared
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.progress import Silent
+from ltrobust_bench.training.build import deployed
+from ltrobust_bench.training.trainer import Session
+
+CPU = torch.device("cpu")
+EVERY_OPTION = {
+    "reat": [{"tail": "pairwise", "count_at": "after", "attack.bn_mode": "batch"}],
+    "dafa": [{"host": "at", "warmup": "0.5"}],
+    "cfa": [{"host": "at", "begin": "0", "threshold": "0", "average_decay": "0.5"}],
+    "taet": [{"first_harl_epoch": "2", "stage1": "adv"}],
+    "cosine": [{"margin": "0.2"}],
+}
+AROUND = {
+    "awp": ("reat", [{}, {"awp.proxy": "main_optimizer"}]),
+    "robustlt": ("trades", [{}, {"robustlt.start": "class"}]),
+}
+CASES = {slug: {"method": slug} for slug in methods.names()}
+for slug, found in EVERY_OPTION.items():
+    CASES |= {f"{slug} {settings}": {"method": slug, "settings": settings} for settings in found}
+for slug, (host, found) in AROUND.items():
+    CASES |= {
+        f"{slug} {settings}": {"method": host, "plugins": [slug], "settings": settings} for settings in found
+    }
+CASES |= {
+    "both plug-ins": {"method": "tde", "plugins": ["awp", "robustlt"]},
+    "train mode in crafting": {"method": "trades", "settings": {"attack.bn_mode": "train"}},
+    "a recipe's own forwards": {"method": "taet", "track": "paper", "epochs": 2, "settings": {"attack.steps": 2}},
+    "the folded copy": {"method": "at", "policy": Policy(crafting="folded", memory_format="channels_last")},
+    "Winograd's copy": {"method": "at", "policy": Policy(crafting="winograd"), "model": "resnet18"},
+    "bf16": {"method": "at", "precision": "bf16"},
+    "held-out images": {"method": "at", "holdout": "val", "limit_train": None, "epochs": 1},
+}
+assert set(AROUND) == set(plugins.names())
+
+
+def trained(folder: Path, **request) -> dict:
+    """What is left of two epochs in batches of 64 and a rest: losses and cost, weights, what memories hold, and logits
+    of the deployed model."""
+    plan = make_plan(dataset="digits-lt", **{"protocol": "smoke", "model": "small", "limit_train": 75, **request})
+    session = Session(plan, folder, CPU, Silent(), None)
+    trainee = session.trainee
+    if plan.card.base is not None and plan.card.base.role == "teacher":
+        torch.manual_seed(1)
+        trainee.teacher = shared(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval())
+    result = session.run()
+    deployment = deployed(trainee.method, trainee.network, session.info)
+    with torch.no_grad():
+        logits = deployment(session.data.images[:3] / 255.0)
+    memory = {f"{n} {k}": v for n, m in trainee.method.memory.items() for k, v in m.state_dict().items()}
+    numbers = {k: torch.tensor(v) for row in result.history for k, v in row.items()}
+    cost = torch.tensor([result.cost.forwards, result.cost.backwards, result.cost.steps])
+    return {**trainee.network.state_dict(), **memory, **numbers, "cost": cost, "logits": logits}
+
+
+def difference(one: dict, other: dict) -> float:
+    """The largest, as a share of the largest value of each tensor."""
+    assert one.keys() == other.keys()
+    largest = 0.0
+    for name, value in one.items():
+        gap = (value.double() - other[name].double()).abs().max() if value.numel() else 0.0
+        largest = max(largest, float(gap) / max(1.0, float(value.double().abs().max())))
+    return largest
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    alone = {} if listens() else {name: trained(folder / "alone" / str(i), **CASES[name]) for i, name in enumerate(CASES)}
+    found = {}
+    with ranks.joined(CPU):
+        for i, (name, case) in enumerate(CASES.items()):
+            here = trained(folder / "together" / str(i), **case)
+            if ranks.first():
+                found[name] = difference(alone[name], here)
+    (folder / "found.json").write_text(json.dumps(found)) if found else None
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
