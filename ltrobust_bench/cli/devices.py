@@ -52,7 +52,7 @@ def on_devices(command: Callable[..., Any]) -> Callable[..., Any]:
         if started() == 1:
             assert devices is not None
             require_devices(devices, where)
-            return _start(devices, ctx.find_root().obj)
+            return start([sys.executable, "-m", "ltrobust_bench", *ctx.find_root().obj], devices)
         if devices not in (None, started()):
             raise UsageError(f"--devices {devices} disagrees with the {started()} processes that were started.")
         require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", started())), where)
@@ -84,8 +84,8 @@ def _one_voice() -> Iterator[None]:
         raise
 
 
-def _start(devices: int, arguments: list[str]) -> int:
-    """Run this command line as so many ranks on this machine; its exit code.
+def start(command: list[str], devices: int) -> int:
+    """Run a command as so many ranks on this machine, as ``torchrun`` does; its exit code.
 
     The ranks are a process group each, so that a terminal's Ctrl-C comes here, and from here to the first rank only,
     which stops as one process does.
@@ -107,7 +107,6 @@ def _start(devices: int, arguments: list[str]) -> int:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
     }
     environment = os.environ | {name: str(value) for name, value in around.items()}
-    command = [sys.executable, "-m", "ltrobust_bench", *arguments]
     processes: list[subprocess.Popen[bytes]] = []
     try:
         with _signals_to(processes):

@@ -13,7 +13,7 @@ import torch
 
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.cli.devices import listens
-from ltrobust_bench.compute import ranks
+from ltrobust_bench.compute import ranks, winograd
 from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
@@ -45,17 +45,17 @@ CASES |= {
     "train mode in crafting": {"method": "trades", "settings": {"attack.bn_mode": "train"}},
     "a recipe's own forwards": {"method": "taet", "track": "paper", "epochs": 2, "settings": {"attack.steps": 2}},
     "the folded copy": {"method": "at", "policy": Policy(crafting="folded", memory_format="channels_last")},
-    "Winograd's copy": {"method": "at", "policy": Policy(crafting="winograd"), "model": "resnet18"},
+    "Winograd's copy": {"method": "at", "policy": Policy(crafting="winograd")},
     "bf16": {"method": "at", "precision": "bf16"},
-    "held-out images": {"method": "at", "holdout": "val", "limit_train": None, "epochs": 1},
+    "held-out images, many steps": {"method": "at", "holdout": "val", "limit_train": 150, "epochs": 2},
 }
 assert set(AROUND) == set(plugins.names())
 
 
 def trained(folder: Path, **request) -> dict:
-    """What is left of two epochs in batches of 64 and a rest: losses and cost, weights, what memories hold, and logits
+    """What is left of two epochs in one batch each: losses and cost, weights, what memories hold, and logits
     of the deployed model."""
-    plan = make_plan(dataset="digits-lt", **{"protocol": "smoke", "model": "small", "limit_train": 75, **request})
+    plan = make_plan(dataset="digits-lt", **{"protocol": "smoke", "model": "small", "limit_train": 40, **request})
     session = Session(plan, folder, CPU, Silent(), None)
     trainee = session.trainee
     if plan.card.base is not None and plan.card.base.role == "teacher":
@@ -83,6 +83,7 @@ def difference(one: dict, other: dict) -> float:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    winograd.SMALLEST = 16  # the small network's last convolution, too
     alone = {} if listens() else {name: trained(folder / "alone" / str(i), **CASES[name]) for i, name in enumerate(CASES)}
     found = {}
     with ranks.joined(CPU):
