@@ -85,7 +85,7 @@ def _one_voice() -> Iterator[None]:
 
 
 def start(command: list[str], devices: int) -> int:
-    """Run a command as so many ranks on this machine, as ``torchrun`` does; its exit code.
+    """Run a command as so many ranks on this machine, as ``torchrun`` does; the exit code of the first.
 
     The ranks are a process group each, so that a terminal's Ctrl-C comes here, and from here to the first rank only,
     which stops as one process does.
@@ -93,31 +93,51 @@ def start(command: list[str], devices: int) -> int:
     Raises:
         LTBenchError: if a rank was killed, and no other could say so.
     """
-    import torch
     from torch.distributed import TCPStore
 
+    from ltrobust_bench.compute.ranks import reported
+    from ltrobust_bench.errors import LTBenchError
+
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    threads = max(1, torch.get_num_threads() // devices)
-    around = {
-        "WORLD_SIZE": devices,
-        "LOCAL_WORLD_SIZE": devices,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": store.port,
-        "TORCHELASTIC_USE_AGENT_STORE": True,  # the store where ranks find each other is here, not in the first
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
-    }
-    environment = os.environ | {name: str(value) for name, value in around.items()}
     processes: list[subprocess.Popen[bytes]] = []
     try:
         with _signals_to(processes):
             for rank in range(devices):
-                own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                processes.append(subprocess.Popen(command, env=own, process_group=0))
-            return _outcome(processes)
+                environment = _environment(rank, devices, store.port)
+                processes.append(subprocess.Popen(command, env=environment, process_group=0))
+            failed = _until_ended(processes)
     finally:
         for process in processes:
             process.kill()
             process.wait()
+    code = processes[0].returncode
+    if failed is None or code >= 0:
+        return int(code)
+    if reported(store):
+        return 1
+    how = processes[failed].returncode
+    raise LTBenchError(
+        f"the process of device {failed} ended ({signal.Signals(-how).name if how < 0 else f'exit code {how}'}); the "
+        "same command goes on from the last checkpoint."
+    )
+
+
+def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
+    """What ``torchrun`` tells the process of a rank."""
+    import torch
+
+    threads = os.environ.get("OMP_NUM_THREADS", max(1, torch.get_num_threads() // devices))
+    told = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": devices,
+        "LOCAL_WORLD_SIZE": devices,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,  # the store where ranks find each other is the caller's
+        "OMP_NUM_THREADS": threads,
+    }
+    return os.environ | {name: str(value) for name, value in told.items()}
 
 
 @contextmanager
@@ -136,23 +156,14 @@ def _signals_to(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _outcome(processes: list[subprocess.Popen[bytes]]) -> int:
-    """The exit code of the first of them. When one fails the others have a moment to end."""
-    from ltrobust_bench.errors import LTBenchError
-
-    while all(process.poll() in (None, 0) for process in processes):
-        if all(process.poll() == 0 for process in processes):
-            return 0
+def _until_ended(processes: list[subprocess.Popen[bytes]]) -> int | None:
+    """Until all have ended, and when one has failed for a moment longer; one that failed, None if all went well."""
+    limit = float("inf")
+    while True:
+        codes = [process.poll() for process in processes]
+        failed = next((rank for rank, code in enumerate(codes) if code), None)
+        if failed is not None:
+            limit = min(limit, time.monotonic() + GRACE)
+        if None not in codes or time.monotonic() > limit:
+            return failed
         time.sleep(0.05)
-    failed = next(rank for rank, process in enumerate(processes) if process.poll() not in (None, 0))
-    limit = time.monotonic() + GRACE
-    while time.monotonic() < limit and any(process.poll() is None for process in processes):
-        time.sleep(0.05)
-    code = processes[0].poll()
-    if code is None or code < 0:
-        how = processes[failed].returncode
-        name = signal.Signals(-how).name if how < 0 else f"exit code {how}"
-        raise LTBenchError(
-            f"the process of device {failed} ended ({name}); the same command goes on from the last checkpoint."
-        )
-    return code

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.run import print_plan
 from ltrobust_bench.cli.devices import on_devices
+from ltrobust_bench.cli.run import print_plan
 from ltrobust_bench.cli.shared import console, plan_options, progress_on, requests, set_threads
 
 

@@ -90,8 +90,8 @@ class Splitting(nn.Module):
                     raise
                 if ranks.count() > 1:
                     raise LTBenchError(
-                        f"{images} images do not fit in the memory of {ranks.count()} devices; use more of them, or one "
-                        "alone, which passes them in parts."
+                        f"{images} images do not fit in the memory of {ranks.count()} devices; use more of them, or "
+                        "one alone, which passes them in parts."
                     ) from None
                 if self.parts >= images:
                     raise LTBenchError(

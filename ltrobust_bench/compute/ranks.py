@@ -141,9 +141,14 @@ def speaks() -> bool:
     if _here.store is None:
         return True
     try:
-        return bool(_here.store.add("reported", 1) == 1)
+        return not reported(_here.store)
     except RuntimeError:  # whoever kept the store is gone
         return first()
+
+
+def reported(store: dist.Store) -> bool:
+    """Whether somebody has asked this before, to report an error then."""
+    return bool(store.add("reported", 1) > 1)
 
 
 def lost(error: BaseException) -> bool:

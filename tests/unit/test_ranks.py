@@ -22,8 +22,8 @@ WORK = Path(__file__).with_name("two_ranks.py")
 TOLERANCE = 1e-4
 """Of every weight, statistic, loss, remembered number and logit, as a share of the largest of its tensor. Sums are
 rounded otherwise, by about 1e-7; a sign of a gradient that is all but 0 can turn once in a while."""
-OF_BF16 = 2e-2
-"""Numbers with 8 bits of mantissa."""
+OF_OTHERS = {"bf16": 2e-2, "a whole run in float64": 1e-9}
+"""Numbers with 8 bits of mantissa; with 53, in which 42 steps amplify rounding to no more."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def found(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_train_what_one_process_trains(found, case):
-    assert found[case] < (OF_BF16 if case == "bf16" else TOLERANCE)
+    assert found[case] < OF_OTHERS.get(case, TOLERANCE)
 
 
 def test_every_method_and_every_plugin_is_among_them():
