@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 """Of every weight, statistic, loss, remembered number and logit, as a share of the largest of its tensor. Sums are
 rounded otherwise, by about 1e-7; a sign of a gradient that is all but 0 can turn once in a while."""
 OF_OTHERS = {"bf16": 2e-2, "a whole run in float64": 1e-9}
-"""Numbers with 8 bits of mantissa; with 53, in which 42 steps amplify rounding to no more."""
+"""Numbers with 8 bits of mantissa; with 53, in which 21 steps amplify rounding to no more."""
 
 
 @pytest.fixture(scope="module")

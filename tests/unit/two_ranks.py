@@ -53,7 +53,7 @@ CASES |= {
     "Winograd's copy": {"method": "at", "policy": Policy(crafting="winograd")},
     "bf16": {"method": "at", "precision": "bf16"},
     "held-out images": {"method": "at", "holdout": "val", "limit_train": 150, "epochs": 1},
-    "a whole run in float64": {"method": "reat", "plugins": ["awp"], "limit_train": None, "epochs": 6},
+    "a whole run in float64": {"method": "reat", "plugins": ["awp"], "limit_train": None, "epochs": 3},
 }
 assert set(AROUND) == set(plugins.names())
 
