@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices, started
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -87,6 +88,7 @@ foreign_options = options(
 @threads_option
 @runs_dir_option
 @results_dir_option
+@on_devices
 def command(
     checkpoint: Path | None,
     dataset: str | None,
@@ -124,6 +126,11 @@ def command(
     else:
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"
+    part = attacks or transfer_from is not None or limit_test is not None
+    own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
+    whole = checkpoint is not None and not (part or own_terms or curves) and search != "bf16"
+    if started() > 1 and not whole:
+        raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if curves:
         if search != "network":
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
@@ -132,9 +139,7 @@ def command(
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
-    part = attacks or transfer_from is not None or limit_test is not None
-    own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
-    if checkpoint is not None and not part and not own_terms and search != "bf16":
+    if checkpoint is not None and whole:
         _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
         return
     if search == "bf16":

@@ -97,7 +97,12 @@ def _run(arguments: list[str] | None) -> int:
     from ltrobust_bench.files import FULL
 
     try:
-        result = ltbench.main(args=arguments, prog_name="ltbench", standalone_mode=False)
+        result = ltbench.main(
+            args=arguments,
+            prog_name="ltbench",
+            standalone_mode=False,
+            obj=sys.argv[1:] if arguments is None else arguments,
+        )
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code

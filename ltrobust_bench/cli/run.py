@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices, started
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -46,6 +47,7 @@ LONG = 12 * 3600
     help="Take the settings that `ltbench tune` chose; the record says how many were tried.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
+@on_devices
 def command(
     data_dir: Path | None,
     device: str,
@@ -158,8 +160,8 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
         f"{ASSUMED_ROBUST:.0%} survive)"
     )
     out.print(
-        f"  time on {device_name(str(device))}: about {duration(cost.training_seconds)} + "
-        f"{duration(cost.evaluation_seconds)}"
+        f"  time on {'one ' if started() > 1 else ''}{device_name(str(device))}: about "
+        f"{duration(cost.training_seconds)} + {duration(cost.evaluation_seconds)}"
     )
     if cost.seconds > LONG:
         out.print(f"  This will take about {duration(cost.seconds)} on this machine.", style="bold yellow")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ltrobust_bench.cli.devices import listens
+
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
@@ -168,10 +170,10 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
 
 
 def console() -> Console:
-    """Where results are printed."""
+    """Where results are printed; of several ranks of one run the first prints."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, quiet=listens())
 
 
 def set_threads(threads: int | None) -> None:
@@ -184,8 +186,12 @@ def set_threads(threads: int | None) -> None:
 
 @contextmanager
 def progress_on(out: Console) -> Iterator[Progress]:
-    """Progress on a console."""
-    from ltrobust_bench.progress import RichProgress
+    """Progress on a console; of several ranks of one run the first tells it."""
+    from ltrobust_bench.progress import RichProgress, Silent
+
+    if out.quiet:
+        yield Silent()
+        return
 
     with RichProgress(out) as progress:
         yield progress

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices
 from ltrobust_bench.cli.run import print_plan
 from ltrobust_bench.cli.shared import console, plan_options, progress_on, requests, set_threads
 
@@ -15,6 +16,7 @@ from ltrobust_bench.cli.shared import console, plan_options, progress_on, reques
     epilog="Example: ltbench train --method at --dataset digits-lt, then ltbench eval on the run folder it prints."
 )
 @plan_options
+@on_devices
 def command(
     data_dir: Path | None,
     device: str,

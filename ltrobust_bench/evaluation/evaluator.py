@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.terms import Attack, Stage, Target
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
@@ -81,7 +83,7 @@ class _State:
     code: list[Code] = field(default_factory=list)
 
     def save(self, path: Path | None) -> None:
-        if path is None:
+        if path is None or not ranks.first():
             return
         plain = {
             k: getattr(self, k)
@@ -99,7 +101,7 @@ class _State:
     @classmethod
     def load(cls, path: Path | None, of: str) -> _State:
         """The state in ``path`` if it belongs to this model and suite, else a fresh one."""
-        state = cls.kept(path) if path is not None else None
+        state = ranks.from_first(lambda: cls.kept(path)) if path is not None else None
         return state if state is not None and state.of == of else cls(of)
 
     @classmethod
@@ -256,12 +258,12 @@ class _Evaluation:
     ) -> None:
         self.examined = examined
         self.counter = Counter()
-        self.model = Splitting(CountingModel(model, self.counter))
-        self.searched = self.model if searched is None else Splitting(CountingModel(searched, self.counter))
+        self.model = Splitting(CountingModel(shared(model), self.counter))
+        self.searched = self.model if searched is None else Splitting(CountingModel(shared(searched), self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
         self.ball = ball
-        other = None if surrogate is None else Splitting(surrogate)
+        other = None if surrogate is None else Splitting(shared(surrogate))
         self.on_searched, self.on_model = (
             Target(climbed, classes, epsilon, ball, suite.seed, data.images.device, other)
             for climbed in (self.searched, self.model)

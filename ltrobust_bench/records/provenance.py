@@ -19,14 +19,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def environment(device: str, threads: int, precision: str, code: Sequence[Code]) -> Environment:
+def environment(device: str, threads: int, precision: str, code: Sequence[Code], devices: int = 1) -> Environment:
     """The environment of this process.
 
     Args:
         device: name of the processor or accelerator computed on.
-        threads: CPU threads used by torch.
+        threads: CPU threads used by torch, for each device.
         precision: of training; the verdict is always float32 with TF32 off.
         code: of all sessions that led to the result, this process's last.
+        devices: how many there were, each for its part of every batch.
     """
     return Environment(
         package_version=code[-1].package_version,
@@ -37,6 +38,7 @@ def environment(device: str, threads: int, precision: str, code: Sequence[Code])
         pyautoattack=_version("pyautoattack"),
         device=device,
         threads=threads,
+        devices=devices,
         precision=precision,
         tf32=False,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

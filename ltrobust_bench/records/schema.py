@@ -73,6 +73,9 @@ class Environment(Strict):
     pyautoattack: Text | None
     device: Text
     threads: int = Field(ge=1)
+    devices: int = Field(
+        default=1, ge=1, description="that computed the last session together, each a part of every batch"
+    )
     precision: Text
     tf32: bool
     created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", description="UTC, ISO 8601")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers
 from ltrobust_bench.progress import Progress
@@ -15,7 +16,8 @@ from ltrobust_bench.progress import Progress
 
 @contextmanager
 def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
-    """Hold a run folder alone, without what a killed process left half-written in it.
+    """Hold a run folder alone, without what a killed process left half-written in it. Of several ranks the first holds
+    it for all.
 
     Args:
         waiting: wait while another process works in it, and say so there; None: do not wait.
@@ -23,6 +25,10 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
     Raises:
         UsageError: if another process works in it.
     """
+    if not ranks.first():
+        ranks.wait()
+        yield
+        return
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
@@ -34,6 +40,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         lock.acquire()
     try:
         remove_leftovers(folder)
+        ranks.wait()
         yield
     finally:
         lock.release()

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import compile_problem
 from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, TrainLoader
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import write_text
@@ -70,9 +72,9 @@ def train_plan(
     """
     progress = progress or Silent()
     with locked(folder, progress if wait else None):
-        if fresh:
+        if fresh and ranks.first():
             ckpt.remove_run(folder)
-        if (folder / MODEL).exists():
+        if ranks.from_first((folder / MODEL).exists):
             return finished(plan, folder / MODEL, progress)
         base = None
         if plan.base is not None:
@@ -85,7 +87,8 @@ def train_plan(
                 )
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             session = Session(plan, folder, device, progress, base)
-            write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+            if ranks.first():
+                write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
             return session.run()
 
 
@@ -148,7 +151,8 @@ class Session:
         if self.plan.base is None or self.base is None or card.base is None or card.base.role != "teacher":
             return None
         weights, _ = ckpt.read_model(self.base.model_path, self.device)
-        return load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device).requires_grad_(False)
+        teacher = load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device)
+        return shared(teacher.requires_grad_(False))
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
@@ -273,7 +277,10 @@ class Session:
     def _keep(self, epoch: int, hand: EpochInHand | None = None) -> None:
         """Write a checkpoint: ``epoch`` epochs are finished, and some steps of the next one if it is in hand."""
         weights = self.trainee.network.state_dict()
-        ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
+        if hand is None and ranks.count() > 1:  # in the middle of an epoch the first stops alone, and the others with it
+            ranks.see_agreement(ckpt.weights_sha256(weights))
+        if ranks.first():
+            ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
 
     def _resume(self) -> tuple[int, EpochInHand | None]:
         """Load the newest checkpoint: the last finished epoch, 0 without one, and the next if it was begun."""
@@ -310,8 +317,10 @@ class Session:
             "code": [session.model_dump() for session in self.code],
             "history": self.history,
         }
-        write_text(self.folder / "training.csv", history_csv(self.history))
-        ckpt.save_model(path, self.trainee.network.state_dict(), description)
-        ckpt.remove_checkpoints(self.folder)
+        if ranks.first():
+            write_text(self.folder / "training.csv", history_csv(self.history))
+            ckpt.save_model(path, self.trainee.network.state_dict(), description)
+            ckpt.remove_checkpoints(self.folder)
+        ranks.wait()
         here = self.trainee.counter.forwards + (self.base.forwards_here if self.base else 0)
         return told(TrainingResult(path, cost, here, self.history, self.code), self.plan, self.progress)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.evaluator import kept_identity
@@ -164,26 +165,47 @@ def finish_run(
         record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:
         with locked(folder):
-            path, state = folder / "record.json", folder / "evaluation.npz"
-            identity = _identity(loaded, search, path)
-            if path.exists() and not again:
-                record = own_record(path, loaded)
-                if state.exists() and kept_identity(state) != identity:
-                    state.unlink()  # of the evaluation that made the record; nobody was left to tidy it up
-                _refuse_other_code(path, record)
-                other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
-                progress.note(f"already finished: reusing {path}{other}")
-                if record.status.trials < trials:  # it was run before its settings were found again by tuning
-                    record = record.model_copy(update={"status": record.status.model_copy(update={"trials": trials})})
-                    write_record(record, path)
-            else:
-                if path.exists():
-                    trials = max(trials, read_record(path).status.trials)
-                record = _evaluate(loaded, task, state, identity, progress, trials, search)
-                write_record(record, path)
-                state.unlink(missing_ok=True)
-    if results_dir is not None:
+            record = _finished_or_evaluated(loaded, task, folder, progress, trials, again, search)
+    if results_dir is not None and ranks.first():
         progress.note(file_record(record, results_dir))
+    return record
+
+
+def _finished_or_evaluated(
+    loaded: LoadedModel, task: Task, folder: Path, progress: Progress, trials: int, again: bool, search: Crafting
+) -> Record:
+    """The record in a run folder that the caller holds, made if there is none or it is asked for again."""
+    path, state = folder / "record.json", folder / "evaluation.npz"
+    identity = ranks.from_first(lambda: _identity(loaded, search, path))
+    earlier = ranks.from_first(lambda: _recorded(path, loaded, trials, again, search, progress))
+    if earlier is not None and not again:
+        if ranks.first() and state.exists() and kept_identity(state) != identity:
+            state.unlink()  # of the evaluation that made the record; nobody was left to tidy it up
+        return earlier
+    if earlier is not None:
+        trials = max(trials, earlier.status.trials)
+    record = _evaluate(loaded, task, state, identity, progress, trials, search)
+    if ranks.first():
+        write_record(record, path)
+        state.unlink(missing_ok=True)
+    return record
+
+
+def _recorded(
+    path: Path, loaded: LoadedModel, trials: int, again: bool, search: Crafting, progress: Progress
+) -> Record | None:
+    """The record in a file, None without one; it must be the network's, unless it is made again."""
+    if not path.exists():
+        return None
+    if again:
+        return read_record(path)
+    record = own_record(path, loaded)
+    _refuse_other_code(path, record)
+    other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
+    progress.note(f"already finished: reusing {path}{other}")
+    if record.status.trials < trials:  # it was run before its settings were found again by tuning
+        record = record.model_copy(update={"status": record.status.model_copy(update={"trials": trials})})
+        write_record(record, path)
     return record
 
 
@@ -244,6 +266,7 @@ def _evaluate(
             torch.get_num_threads(),
             loaded.run.recipe.precision,
             [*loaded.code, *verdict.code],
+            ranks.count(),
         ),
         status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
         reliability=verdict.reliability,
