@@ -110,11 +110,11 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
 
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done."""
+    from ltrobust_bench.machine import device_name
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.plan.run import Policy
     from ltrobust_bench.progress import duration
     from ltrobust_bench.records.filing import unfit_note
-    from ltrobust_bench.records.provenance import device_name
     from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
     run, recipe = plan.run, plan.run.recipe

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.device import started
 from ltrobust_bench.compute.forwards import compile_problem
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
@@ -27,9 +28,10 @@ from ltrobust_bench.files import make_folder, remove_leftovers, write_text
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
 from ltrobust_bench.randomness import derive_seed, seeded
 from ltrobust_bench.terms import first_problem
+from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
     build_method,
@@ -136,12 +138,12 @@ def train_plan(
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
-    with locked(folder, progress if wait else None):
+    with locked(folder, progress if wait else None), logged(folder, progress) as told:
         if fresh:
             ckpt.remove_run(folder)
         finished = folder / "model.safetensors"
         if finished.exists():
-            return _finished(plan, finished, progress)
+            return _finished(plan, finished, told)
         base = None
         if plan.base is not None:
             beside = folder.parent / plan.base.run.folder_name()
@@ -152,7 +154,7 @@ def train_plan(
                     f"--method {plan.base.run.method} --fresh."
                 )
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            session = Session(plan, folder, device, progress, base)
+            session = Session(plan, folder, device, told, base)
             write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
             return session.run()
 
@@ -237,16 +239,26 @@ class Session:
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
-        epochs = self.plan.run.recipe.epochs
+        epochs, began = self.plan.run.recipe.epochs, time.monotonic()
+        self.progress.tell(started(self.plan.run, "training", self.device))
         first = self._resume() + 1
         steps = self.plan.steps_per_epoch
         self.progress.start(f"train {self.plan.run.method}", epochs * steps, (first - 1) * steps)
         if first > 1:
-            self.progress.note(f"going on after epoch {first - 1} of {epochs}")
+            after = f"epoch {first - 1} of {epochs}"
+            self.progress.note(f"going on after {after}")
+            self.progress.tell(Resumed(after))
         for epoch in range(first, epochs + 1):
             self._epoch(epoch, epochs)
-            ckpt.save_checkpoint(self.folder, epoch, self.trainee.network.state_dict(), self._state())
-        return self._finish()
+            self._save(epoch)
+        result = self._finish()
+        self.progress.tell(Ended("training", time.monotonic() - began))
+        return result
+
+    def _save(self, epoch: int) -> None:
+        began = time.monotonic()
+        ckpt.save_checkpoint(self.folder, epoch, self.trainee.network.state_dict(), self._state())
+        self.progress.tell(Saved(f"checkpoint-{epoch:04d}", time.monotonic() - began))
 
     def _epoch(self, epoch: int, epochs: int) -> None:
         trainee, run = self.trainee, self.plan.run
@@ -281,6 +293,7 @@ class Session:
             row |= self._monitor()
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
+        self.progress.tell(Epoch(row, time.monotonic() - began))
 
     def _set_rate(self, progress: float, epochs: int) -> float:
         """Have the optimiser use the schedule's rate after ``progress`` epochs from now on; the rate."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
 
-from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.device import choose_device, started
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Ended, Progress, Silent, Warned
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
-from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
 from ltrobust_bench.scores.bits import pack
 from ltrobust_bench.terms import canonical_digest
+from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
 from ltrobust_bench.verbs.evaluations import attack_model
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
@@ -106,7 +109,7 @@ def run(
 def _say_if_unfit(plan: Plan, progress: Progress) -> None:
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
     if note:
-        progress.note(note)
+        progress.tell(Warned(note))
 
 
 def run_plan(
@@ -159,23 +162,25 @@ def finish_run(
     if folder is None:
         record = _evaluate(loaded, task, None, progress, trials, search)
     else:
-        with locked(folder):
+        with locked(folder), logged(folder, progress) as told:
             path, state = folder / "record.json", folder / "evaluation.npz"
             _forget_recorded(state, path)
             if path.exists() and not again:
                 record = own_record(path, loaded)
                 _refuse_other_code(path, record)
                 other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
-                progress.note(f"already finished: reusing {path}{other}")
+                told.note(f"already finished: reusing {path}{other}")
                 if record.status.trials < trials:  # it was run before its settings were found again by tuning
                     record = record.model_copy(update={"status": record.status.model_copy(update={"trials": trials})})
                     write_record(record, path)
             else:
+                began = time.monotonic()
                 if path.exists():
                     trials = max(trials, read_record(path).status.trials)
-                record = _evaluate(loaded, task, state, progress, trials, search)
+                record = _evaluate(loaded, task, state, told, trials, search)
                 write_record(record, path)
                 state.unlink(missing_ok=True)
+                told.tell(Ended("evaluation", time.monotonic() - began))
     if results_dir is not None:
         progress.note(file_record(record, results_dir))
     return record
@@ -208,6 +213,7 @@ def _evaluate(
         [loaded.weights_sha256, loaded.run.key(), code.method_sha256, code.package_sha256, search]
     )
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    progress.tell(started(loaded.run, "evaluation", device))
     verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
