@@ -238,6 +238,18 @@ class Named(Silent):
         self.inner.advance(units, detail)
 
 
+class OnlyWarnings(Silent):
+    """Prints warnings on a rich console, and nothing else."""
+
+    def __init__(self, console: Any) -> None:
+        self.console = console
+
+    def tell(self, event: Event) -> None:
+        """A warning stands out."""
+        if isinstance(event, Warned):
+            self.console.print(str(event), style="yellow", soft_wrap=True)
+
+
 class RichProgress:
     """A bar with time left on a terminal; elsewhere a line at most every ``period`` seconds.
 
@@ -315,7 +327,7 @@ class RichProgress:
     def tell(self, event: Event) -> None:
         """A warning stands out; other events are lines if it is verbose."""
         if isinstance(event, Warned):
-            self.console.print(str(event), style="yellow", soft_wrap=True)
+            OnlyWarnings(self.console).tell(event)
         elif self.verbose:
             self.console.print(str(event), style="dim", soft_wrap=True)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ltrobust_bench.cli.following import PATH, Follow, followers
+
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -163,11 +164,11 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
     return parsed
 
 
-def console() -> Console:
-    """Where results are printed."""
+def console(quiet: bool = False) -> Console:
+    """Where results are printed; ``quiet``: where what is printed is dropped."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, quiet=quiet)
 
 
 def set_threads(threads: int | None) -> None:
@@ -179,16 +180,15 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def progress_on(out: Console) -> Iterator[Progress]:
-    """Progress on a console; a request to terminate stops as cleanly as Ctrl-C does."""
-    from ltrobust_bench.progress import RichProgress
+def progress_on(out: Console, follow: Follow = Follow()) -> Iterator[Progress]:  # noqa: B008 - frozen
+    """Progress on a console, and to whoever else follows; a request to terminate stops as cleanly as Ctrl-C does."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        with RichProgress(out) as progress:
+        with followers(out, follow) as progress:
             yield progress
     finally:
         signal.signal(signal.SIGTERM, previous)
