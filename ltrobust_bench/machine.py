@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def installed(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     """Version of an installed package; None if it is not installed."""
     try:
         return version(package)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.machine import device_name, installed
+from ltrobust_bench.machine import device_name, version_of
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Started
@@ -54,7 +54,7 @@ def started(run: RunSection, work: Literal["training", "evaluation"], device: to
         code=code.model_dump(exclude={"work"}),
         device=device_name(str(device)),
         threads=torch.get_num_threads(),
-        versions={"python": platform.python_version(), **{name: installed(name) or "" for name in NAMED}},
+        versions={"python": platform.python_version(), **{name: version_of(name) or "" for name in NAMED}},
         host=platform.node(),
         pid=os.getpid(),
     )

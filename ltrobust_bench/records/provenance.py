@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ltrobust_bench.machine import installed
+from ltrobust_bench.machine import version_of
 from ltrobust_bench.plan.code import Code, worst
 from ltrobust_bench.records.schema import Environment
 
@@ -25,8 +25,8 @@ def environment(device: str, threads: int, precision: str, code: Sequence[Code])
         git_commit=code[-1].commit,
         git_dirty=worst(code),
         python=platform.python_version(),
-        torch=installed("torch") or "",
-        pyautoattack=installed("pyautoattack"),
+        torch=version_of("torch") or "",
+        pyautoattack=version_of("pyautoattack"),
         device=device,
         threads=threads,
         precision=precision,
