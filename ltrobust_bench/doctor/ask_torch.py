@@ -1,4 +1,4 @@
-"""What torch says of itself, as JSON: ``python -m ltrobust_bench.doctor.ask_torch``, a program because torch may crash."""
+"""What torch says of itself, as JSON: `python -m ltrobust_bench.doctor.ask_torch`, a program since torch may crash."""
 
 from __future__ import annotations
 

@@ -58,12 +58,12 @@ def examine(
     found = Examination()
     _look(found, "package", "packages:package")
     _look(found, "versions", "packages:versions")
-    _look(found, "extensions", "packages:extensions")
     _look(found, "system", "system:system")
     _look(found, "torch", "system:torch")
+    works = "devices" in found.sections["torch"]  # else importing it could end this process
+    _look(found, "extensions", "packages:extensions", works)
     _look(found, "folders", "system:folders", runs_dir, results_dir)
     _look(found, "environment", "system:environment")
-    works = "devices" in found.sections["torch"]
     _look(found, "data", "data:data", data_dir, read and works)
     return found
 

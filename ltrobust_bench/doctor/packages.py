@@ -51,8 +51,12 @@ def versions(found: Findings) -> None:
             found.problem(f"{name} is {version}, and {want} is needed: pip install '{want}'.")
 
 
-def extensions(found: Findings) -> None:
-    """How many methods, data sets and networks there are, other packages' ones by name, and those that do not load."""
+def extensions(found: Findings, load: bool) -> None:
+    """How many methods, data sets and networks there are, and other packages' ones by name.
+
+    Args:
+        load: whether each is loaded, which may import torch; those that do not load are problems.
+    """
     registries: dict[str, Registry] = {
         "methods": methods,
         "plug-ins": plugins,
@@ -63,7 +67,7 @@ def extensions(found: Findings) -> None:
         entries = list(registry)
         others = [f"{entry.name} {entry.group}" for entry in entries if entry.group.startswith("from ")]
         found.fact(kind, ", ".join([str(len(entries)), *others]))
-        for entry in entries:
+        for entry in entries if load else []:
             try:
                 registry.get(entry.name)
             except LTBenchError as error:

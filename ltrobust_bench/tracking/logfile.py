@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -52,7 +53,8 @@ class LogFile(Silent):
         if error is not None:
             self.tell(Failed(reason(error)))
         LOGGER.removeHandler(self.handler)
-        self.handler.close()
+        with suppress(OSError):
+            self.handler.close()
 
     def start(self, what: str, total: int, done: int = 0) -> None:
         """A new piece of work."""
