@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -89,6 +90,7 @@ foreign_options = options(
 @runs_dir_option
 @results_dir_option
 @on_devices
+@followed
 def command(
     checkpoint: Path | None,
     dataset: str | None,
@@ -108,6 +110,7 @@ def command(
     threads: int | None,
     runs_dir: Path,
     results_dir: Path,
+    follow: Follow,
     **terms: Any,
 ) -> None:
     """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
@@ -135,16 +138,16 @@ def command(
         if search != "network":
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
-            with progress_on(out) as progress:
+            with progress_on(out, follow) as progress:
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
     if checkpoint is not None and whole:
-        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
+        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
         return
     if search == "bf16":
         out.print("an evaluation that searches in bf16 makes no record", style="yellow")
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         result = verbs.evaluate(
             subject,
             dataset,
@@ -239,6 +242,7 @@ def _file(
     results_dir: Path,
     again: bool,
     search: Crafting,
+    follow: Follow,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""
     from ltrobust_bench import verbs
@@ -257,7 +261,7 @@ def _file(
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
         out.print(note, style="yellow", soft_wrap=True)
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(out, record, own)
 

@@ -22,6 +22,7 @@ VERBS = {
     "new": "start the folder of a method",
     "data": "look at data sets, download them",
     "report": "leaderboard, tables, figures and web pages from records",
+    "doctor": "what is installed, found and wrong here, for bug reports",
     "record": "validate, submit, verify, retract, export records",
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ltrobust_bench.cli.devices import listens
+from ltrobust_bench.cli.following import PATH, Follow, followers
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -169,11 +169,12 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
     return parsed
 
 
-def console() -> Console:
-    """Where results are printed; of several ranks of one run the first prints."""
+def console(quiet: bool = False) -> Console:
+    """Where results are printed; ``quiet``: where what is printed is dropped. Of several ranks of one run the first
+    prints."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False, quiet=listens())
+    return Console(highlight=False, markup=False, emoji=False, quiet=quiet or listens())
 
 
 def set_threads(threads: int | None) -> None:
@@ -185,15 +186,15 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def progress_on(out: Console) -> Iterator[Progress]:
-    """Progress on a console; of several ranks of one run the first tells it."""
-    from ltrobust_bench.progress import RichProgress, Silent
+def progress_on(out: Console, follow: Follow = Follow()) -> Iterator[Progress]:  # noqa: B008 - frozen
+    """Progress on a console, and to whoever else follows; of several ranks of one run the first tells it."""
+    from ltrobust_bench.progress import Silent
 
-    if out.quiet:
+    if listens():
         yield Silent()
         return
 
-    with RichProgress(out) as progress:
+    with followers(out, follow) as progress:
         yield progress
 
 

@@ -32,7 +32,7 @@ from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.files import write_bytes
 from ltrobust_bench.interrupt import in_steps, stop_if_asked
 from ltrobust_bench.plan.code import Code, joined
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Attacked, Progress, Resumed, Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.scores.reliability import Reliability
 
@@ -282,6 +282,9 @@ class _Evaluation:
             before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
+            else:
+                done = f"{state.attack} of {len(self.attacks)} attacks, {state.stage} stages and {state.batch} batches"
+                self.progress.tell(Resumed(done))
             for name in list(self.attacks)[state.attack :]:
                 self._attack(name, *self.attacks[name])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
@@ -343,13 +346,14 @@ class _Evaluation:
 
     def _clean(self) -> None:
         total = len(self.data)
-        correct = np.zeros(total, dtype=bool)
+        correct, began = np.zeros(total, dtype=bool), time.monotonic()
         with self._accounted():
             for index in self._batches(np.arange(total)):
                 x, y = self._images(index)
                 correct[index] = ~self._wrong(self.model, x, y)
             self.state.clean = correct
         self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} images")
+        self._tell("clean", total, correct, began)
 
     def _attack(self, attack: str, on_searched: dict[str, Stage], on_model: dict[str, Stage]) -> None:
         state = self.state
@@ -363,6 +367,7 @@ class _Evaluation:
             standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
             batches = self._batches(standing)
             label = attack if len(stages) == 1 else f"{attack}/{name}"
+            began = time.monotonic()
             self.progress.start(label, len(standing), sum(len(b) for b in batches[: state.batch]))
             while state.batch < len(batches):
                 index = batches[state.batch]
@@ -370,8 +375,12 @@ class _Evaluation:
                     broken[self._fooled(index, label, function, on_model[name])] = code
                     state.batch += 1
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
+            self._tell(label, len(standing), state.clean & (broken == 0), began)
             state.stage, state.batch = state.stage + 1, 0
         self.progress.note(f"{attack} accuracy {self._robust(broken):.1%}")
+
+    def _tell(self, attack: str, images: int, left: np.ndarray, began: float) -> None:
+        self.progress.tell(Attacked(attack, images, int(left.sum()), float(left.mean()), time.monotonic() - began))
 
     def _fooled(self, index: np.ndarray, label: str, function: Stage, on_model: Stage) -> np.ndarray:
         """Which images of a batch a stage breaks. An attack stops at an image that fools what it climbs; where that is

@@ -45,10 +45,14 @@ def remember(folder: Path, tallies: Mapping[str, Tally]) -> None:
         write_text(_place(folder), f"{_head(text)}\n{text}")
 
 
-def _place(folder: Path) -> Path:
+def cache_folder() -> Path:
+    """The user's cache folder."""
     given = os.environ.get(VARIABLE)
-    cache_folder = Path(given) if given else user_cache_path("ltrobust-bench", appauthor=False)
-    return cache_folder / f"records-{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.json"
+    return Path(given) if given else user_cache_path("ltrobust-bench", appauthor=False)
+
+
+def _place(folder: Path) -> Path:
+    return cache_folder() / f"records-{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.json"
 
 
 def _head(text: str) -> str:

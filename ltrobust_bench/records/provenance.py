@@ -5,18 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from ltrobust_bench.machine import version_of
 from ltrobust_bench.plan.code import Code, worst
 from ltrobust_bench.records.schema import Environment
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def environment(device: str, threads: int, precision: str, code: Sequence[Code], devices: int = 1) -> Environment:
@@ -34,8 +26,8 @@ def environment(device: str, threads: int, precision: str, code: Sequence[Code],
         git_commit=code[-1].commit,
         git_dirty=worst(code),
         python=platform.python_version(),
-        torch=_version("torch") or "",
-        pyautoattack=_version("pyautoattack"),
+        torch=version_of("torch") or "",
+        pyautoattack=version_of("pyautoattack"),
         device=device,
         threads=threads,
         devices=devices,
@@ -44,18 +36,3 @@ def environment(device: str, threads: int, precision: str, code: Sequence[Code],
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         code=list(code),
     )
-
-
-def device_name(kind: str) -> str:
-    """A device as a reader knows it: the GPU's name, or the CPU's."""
-    if kind.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(kind)
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()} (CPU)"
-    except OSError:
-        pass
-    return f"{platform.processor() or platform.machine()} (CPU)"

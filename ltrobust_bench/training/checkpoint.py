@@ -34,8 +34,8 @@ NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 
 def save_checkpoint(
     folder: Path, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], step: int = 0
-) -> None:
-    """Write a checkpoint below ``folder``, then remove all but this and the one before it.
+) -> Path:
+    """Write a checkpoint below ``folder``, then remove all but this and the one before it; its folder.
 
     Args:
         epoch: finished epochs.
@@ -58,6 +58,7 @@ def save_checkpoint(
     for other in _checkpoints(folder):
         if other != target and other not in older[-1:]:
             shutil.rmtree(other)
+    return target
 
 
 def _checkpoints(folder: Path) -> list[Path]:

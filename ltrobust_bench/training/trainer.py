@@ -13,6 +13,7 @@ from torch import nn
 
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.device import started
 from ltrobust_bench.compute.forwards import compile_problem
 from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.compute.sharing import shared
@@ -22,9 +23,10 @@ from ltrobust_bench.files import write_text
 from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
 from ltrobust_bench.randomness import derive_seed
 from ltrobust_bench.terms import first_problem
+from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
     build_method,
@@ -71,11 +73,11 @@ def train_plan(
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
-    with locked(folder, progress if wait else None):
+    with locked(folder, progress if wait else None), logged(folder if ranks.first() else None, progress) as heard:
         if fresh and ranks.first():
             ckpt.remove_run(folder)
         if ranks.from_first((folder / MODEL).exists):
-            return finished(plan, folder / MODEL, progress)
+            return finished(plan, folder / MODEL, heard)
         base = None
         if plan.base is not None:
             beside = folder.parent / plan.base.run.folder_name()
@@ -86,7 +88,7 @@ def train_plan(
                     f"--method {plan.base.run.method} --fresh."
                 )
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            session = Session(plan, folder, device, progress, base)
+            session = Session(plan, folder, device, heard, base)
             if ranks.first():
                 write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
             return session.run()
@@ -156,13 +158,16 @@ class Session:
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
-        epochs, steps = self.plan.run.recipe.epochs, self.plan.steps_per_epoch
+        epochs, steps, opened = self.plan.run.recipe.epochs, self.plan.steps_per_epoch, time.monotonic()
+        self.progress.tell(started(self.plan.run, "training", self.device))
         done, hand = self._resume()
         begun = hand.step if hand else 0
         self.progress.start(f"train {self.plan.run.method}", epochs * steps, done * steps + begun)
         if done or begun:
             within = f" and {begun} of {steps} steps" if begun else ""
-            self.progress.note(f"going on after epoch {done} of {epochs}{within}")
+            after = f"epoch {done} of {epochs}{within}"
+            self.progress.note(f"going on after {after}")
+            self.progress.tell(Resumed(after))
         with in_steps():
             for epoch in range(done + 1, epochs + 1):
                 self._epoch(hand or begin_epoch(self.plan.run.seed, epoch, self.device, self.loader.order), epochs)
@@ -170,7 +175,9 @@ class Session:
                 self._keep(epoch)
                 if epoch < epochs:
                     stop_if_asked(kept=True)
-            return self._finish()
+            result = self._finish()
+        self.progress.tell(Ended("training", time.monotonic() - opened))
+        return result
 
     def _epoch(self, hand: EpochInHand, epochs: int) -> None:
         trainee, epoch, steps = self.trainee, hand.epoch, self.plan.steps_per_epoch
@@ -216,6 +223,7 @@ class Session:
             row |= monitor(trainee, self.plan.run, self.data, self.held_out)
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
+        self.progress.tell(Epoch(row, time.monotonic() - began))
 
     def _check(self, watch: LossWatch, hand: EpochInHand) -> None:
         """Look at the losses of the latest steps."""
@@ -277,10 +285,14 @@ class Session:
     def _keep(self, epoch: int, hand: EpochInHand | None = None) -> None:
         """Write a checkpoint: ``epoch`` epochs are finished, and some steps of the next one if it is in hand."""
         weights = self.trainee.network.state_dict()
-        if hand is None and ranks.count() > 1:  # in the middle of an epoch the first stops alone, and the others with it
+        if (
+            hand is None and ranks.count() > 1
+        ):  # in the middle of an epoch the first stops alone, and the others with it
             ranks.see_agreement(ckpt.weights_sha256(weights))
         if ranks.first():
-            ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
+            began = time.monotonic()
+            saved = ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
+            self.progress.tell(Saved(saved.name, time.monotonic() - began))
 
     def _resume(self) -> tuple[int, EpochInHand | None]:
         """Load the newest checkpoint: the last finished epoch, 0 without one, and the next if it was begun."""

@@ -257,7 +257,7 @@ def attack_model(
     suite = task.protocol.evaluation
     with frozen(model):
         searched = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
-        if progress is not None and not isinstance(progress, Silent):  # measuring takes a second
+        if progress is not None and progress.shown:  # measuring takes a second
             asked = suite.attacks if attacks is None else attacks
             cost = evaluation_cost(searched or model, data, task.classes, asked, suite.batch_size)
             progress.note(f"attacking costs about {cost}")

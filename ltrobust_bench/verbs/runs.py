@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import torch
 
 from ltrobust_bench.compute import ranks
-from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.device import choose_device, started
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.evaluator import kept_identity
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Ended, Progress, Silent, Warned
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
-from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
 from ltrobust_bench.scores.bits import pack
 from ltrobust_bench.terms import canonical_digest
+from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.result import TrainingCost, TrainingResult
 from ltrobust_bench.training.trainer import train_plan
@@ -111,7 +114,7 @@ def run(
 def _say_if_unfit(plan: Plan, progress: Progress) -> None:
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
     if note:
-        progress.note(note)
+        progress.tell(Warned(note))
 
 
 def run_plan(
@@ -164,8 +167,8 @@ def finish_run(
     if folder is None:
         record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:
-        with locked(folder):
-            record = _finished_or_evaluated(loaded, task, folder, progress, trials, again, search)
+        with locked(folder), logged(folder if ranks.first() else None, progress) as heard:
+            record = _finished_or_evaluated(loaded, task, folder, heard, trials, again, search)
     if results_dir is not None and ranks.first():
         progress.note(file_record(record, results_dir))
     return record
@@ -184,10 +187,12 @@ def _finished_or_evaluated(
         return earlier
     if earlier is not None:
         trials = max(trials, earlier.status.trials)
+    began = time.monotonic()
     record = _evaluate(loaded, task, state, identity, progress, trials, search)
     if ranks.first():
         write_record(record, path)
         state.unlink(missing_ok=True)
+    progress.tell(Ended("evaluation", time.monotonic() - began))
     return record
 
 
@@ -243,6 +248,7 @@ def _evaluate(
     """The record of one evaluation."""
     code = code_of(loaded.run, "evaluation")
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    progress.tell(started(loaded.run, "evaluation", device))
     verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
