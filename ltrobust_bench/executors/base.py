@@ -7,6 +7,8 @@ and collects exit codes, and knows nothing of training.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -160,6 +162,25 @@ class Executor(ABC):
         """Leave nothing running: what still runs is killed. Called once, at the end."""
 
 
-def environment_of(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a job's process: this one's, with its threads pinned."""
-    return {**inherited, **job.environment()}
+def launch(job: Job, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a job's process on this machine; what it prints is added to its log.
+
+    It has a session of its own, so that Ctrl-C reaches who started it and not the job: that one asks it to stop in
+    order (SIGTERM).
+
+    Args:
+        variables: of its environment, beside this process's and the pinned threads.
+
+    Raises:
+        OSError: if its folder or log can not be written, or there is no room for another process.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        return subprocess.Popen(
+            job.command(),
+            env={**os.environ, **job.environment(), **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )

@@ -180,10 +180,17 @@ class Scheduler:
                 self._later(name)
             elif self._fits(step):
                 free -= 1
-                self.running.add(name)
-                self.executor.start(step.job)
-                if self.told:
-                    self.told.began(step.job)
+                self._begin(name, step.job)
+
+    def _begin(self, name: str, job: Job) -> None:
+        try:
+            self.executor.start(job)
+        except OSError as error:
+            self._end(Outcome(job, 1, f"could not be started: {error.strerror or error}"))
+            return
+        self.running.add(name)
+        if self.told:
+            self.told.began(job)
 
     def _fits(self, step: Step) -> bool:
         limit = self.rules.max_seconds
