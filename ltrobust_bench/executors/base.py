@@ -22,7 +22,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.terms import Strict
 
 AGAIN = 75
@@ -62,6 +64,7 @@ class Job(Strict):
         level: 0: that run itself; 1: the run that it builds on, which may have less than its card's budget and so has
             no request of its own; and so on.
         run: name of the run folder; it ends with the start of the run key.
+        record: place of its record below ``results/records``.
         place: where things are.
     """
 
@@ -69,7 +72,32 @@ class Job(Strict):
     request: Request
     level: int = Field(default=0, ge=0)
     run: str
+    record: str
     place: Place
+
+    @classmethod
+    def of(cls, kind: Kind, run: RunSection, request: Request, level: int, place: Place) -> Job:
+        """A job of a run that is planned already."""
+        return cls(
+            kind=kind, request=request, level=level, run=run.folder_name(), record=run.record_path(), place=place
+        )
+
+    def to_plan(self) -> Plan:
+        """Its plan, made where it is done.
+
+        Raises:
+            UsageError: if that is another run there, because data, cards or protocols differ.
+        """
+        plan = self.request.to_plan(self.place.data_dir)
+        for _ in range(self.level):
+            assert plan.base is not None
+            plan = plan.base
+        if plan.run.folder_name() != self.run:
+            raise UsageError(
+                f"on this machine the job is another run, {plan.run.folder_name()}: its cards, protocols or data are not "
+                f"those of the machine that planned {self.run}."
+            )
+        return plan
 
     @property
     def id(self) -> str:
@@ -122,9 +150,17 @@ class Options(Strict):
     ``gpus_per_job`` is ``--gpus-per-job``."""
 
     workers: int = Field(default=1, ge=1, description="Jobs at a time.")
+    threads_per_worker: int | None = Field(
+        default=None, ge=1, description="CPU threads of a job (default: local: the cores divided among the workers)."
+    )
     gpus_per_job: float | None = Field(
         default=None, gt=0, description="CUDA devices per job; 0.5: two jobs share one (default: 1 where there are any)."
     )
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of a job; None: torch's choice."""
+        return self.threads_per_worker
 
 
 class Executor(ABC):

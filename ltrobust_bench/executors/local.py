@@ -10,8 +10,6 @@ import subprocess
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
-
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import Executor, Job, Options, Outcome, launch
 
@@ -22,9 +20,11 @@ END = 5.0
 class LocalOptions(Options):
     """Workers on this machine."""
 
-    threads_per_worker: int | None = Field(
-        default=None, ge=1, description="CPU threads of a job (default: the cores, divided among the workers)."
-    )
+    @property
+    def threads(self) -> int:
+        """The cores that this process may use, divided among the workers, so that they do not fight."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads_per_worker or max(1, cores // self.workers)
 
 
 class Local(Executor):

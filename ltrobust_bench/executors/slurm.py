@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ltrobust_bench.errors import LTBenchError, UsageError
-from ltrobust_bench.executors.base import AGAIN, Executor, Job, Options, Outcome, launch_there
+from ltrobust_bench.executors.base import Executor, Job, Options, Outcome, launch_there
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Sent before a job is preempted, at its time limit (USR2, by submitit), or by whoever cancels it."""
@@ -164,8 +164,9 @@ class Task:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if process.returncode == AGAIN and asked and callable(requeue) and not self.stopped.exists():
-            requeue(signal.SIGUSR2, None)
+        goes_on = Outcome(self.job, process.returncode).end in ("again", "lost")
+        if goes_on and asked and callable(requeue) and not self.stopped.exists():
+            requeue(signal.SIGUSR2, None)  # leaves this process
         return process.returncode, ""
 
     def checkpoint(self) -> Any:

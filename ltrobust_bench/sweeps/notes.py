@@ -10,14 +10,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from ltrobust_bench.executors.base import Job
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.executors.base import Job, Kind
 from ltrobust_bench.files import write_text
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.terms import Strict
@@ -74,21 +75,22 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def note_path(job: Job) -> Path:
+def note_path(folder: Path, kind: Kind) -> Path:
     """Where the note of a job lies."""
-    return job.folder / f"{job.kind}.json"
+    return folder / f"{kind}.json"
 
 
-def read_note(job: Job) -> Note | None:
+def read_note(folder: Path, kind: Kind) -> Note | None:
     """The note of a job; None if there is none, or none that can be read."""
     try:
-        return Note.model_validate_json(note_path(job).read_bytes())
+        return Note.model_validate_json(note_path(folder, kind).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 class Noted:
-    """Progress that also beats: a thread writes the note, so that long steps do not look like a dead worker.
+    """Progress that also beats while its block runs: a thread writes the note, so that a long step does not look like a
+    dead worker.
 
     Args:
         inner: who is told as well.
@@ -96,12 +98,23 @@ class Noted:
     """
 
     def __init__(self, inner: Progress, job: Job) -> None:
-        self.inner, self.job = inner, job
-        earlier = read_note(job)
+        self.inner, self.path = inner, note_path(job.folder, job.kind)
+        earlier = read_note(job.folder, job.kind)
         self.sessions = earlier.sessions + 1 if earlier else 1
         self.what, self.total, self.done = "", 0, 0
         self.over = threading.Event()
         self.beating = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Noted:
+        self.write("running")
+        self.beating.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over.set()
+        self.beating.join()
 
     def start(self, what: str, total: int, done: int = 0) -> None:
         """See :class:`Progress`."""
@@ -124,23 +137,10 @@ class Noted:
             what=self.what, done=self.done, total=self.total, reason=reason,
         )  # fmt: skip
         try:
-            write_text(note_path(self.job), note.model_dump_json() + "\n")
-        except OSError:
-            self.inner.note(f"cannot write {note_path(self.job)}")
+            write_text(self.path, note.model_dump_json() + "\n")
+        except (OSError, UsageError):
+            self.inner.note(f"cannot write {self.path}")
 
     def _beat(self) -> None:
         while not self.over.wait(BEAT):
             self.write("running")
-
-
-@contextmanager
-def noted(inner: Progress, job: Job) -> Iterator[Noted]:
-    """Progress whose beats are written until the block ends."""
-    progress = Noted(inner, job)
-    progress.write("running")
-    progress.beating.start()
-    try:
-        yield progress
-    finally:
-        progress.over.set()
-        progress.beating.join()

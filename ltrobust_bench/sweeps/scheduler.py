@@ -88,6 +88,7 @@ class Report:
         failed: the last outcome of each that failed for good.
         left: not done: it did not fit the time, needs one that failed, or the sweep was stopped.
         losses, failures: sessions that ended so, retried ones too.
+        interrupted: whether it was asked to stop.
     """
 
     done: list[str] = field(default_factory=list)
@@ -95,6 +96,7 @@ class Report:
     left: list[str] = field(default_factory=list)
     losses: int = 0
     failures: int = 0
+    interrupted: bool = False
 
 
 class Scheduler:
@@ -140,17 +142,18 @@ class Scheduler:
         self.stopping = False
 
     def run(self) -> Report:
-        """Until all is done that can be; a KeyboardInterrupt in here stops in order, see :meth:`stop`."""
-        try:
-            while self.step():
-                self.sleep(self.rules.period)
-        except KeyboardInterrupt:
-            self.stop()
-            raise
-        finally:
-            settled = {*self.report.done, *self.report.failed}
-            self.report.left = [name for name in self.steps if name not in settled]
+        """Until all is done that can be, or :meth:`interrupt` is called."""
+        while self.step() and not self.report.interrupted:
+            self.sleep(self.rules.period)
+        if self.report.interrupted:
+            self._stop()
+        settled = {*self.report.done, *self.report.failed}
+        self.report.left = [name for name in self.steps if name not in settled]
         return self.report
+
+    def interrupt(self) -> None:
+        """Stop in order: start nothing more, and have what runs keep what it has. To be called by signal handlers."""
+        self.report.interrupted = True
 
     def step(self) -> bool:
         """See what ended, start what may; whether there is more to wait for."""
@@ -161,7 +164,7 @@ class Scheduler:
             self._start()
         return bool(self.running or (not self.stopping and (self.ready or self.elsewhere)))
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Have what runs end in order, and wait for it no longer than the grace period."""
         self.stopping = True
         self.executor.stop()

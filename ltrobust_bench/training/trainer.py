@@ -22,7 +22,7 @@ from ltrobust_bench.compute.forwards import compile_problem
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.data.loader import DeviceData, TrainLoader, to_unit
-from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
+from ltrobust_bench.errors import BusyError, CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import make_folder, remove_leftovers, write_text
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
@@ -90,7 +90,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         waiting: wait while another process works in it, and say so there; None: do not wait.
 
     Raises:
-        UsageError: if another process works in it.
+        BusyError: if another process works in it.
     """
     make_folder(folder)
     lock = FileLock(folder / ".lock")
@@ -98,7 +98,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         if waiting is None:
-            raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
+            raise BusyError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
         waiting.note(f"waiting for another process that works in {folder}")
         lock.acquire()
     try:
