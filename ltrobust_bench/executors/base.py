@@ -8,8 +8,11 @@ and collects exit codes, and knows nothing of training.
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ AGAIN = 75
 and goes on where it stopped."""
 End = Literal["done", "again", "failed", "lost"]
 Kind = Literal["train", "evaluate"]
+TETHER = "LTBENCH_TETHER"
+"""Set in the environment of a job whose standard input is a pipe from who launched it."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -199,7 +204,9 @@ class Executor(ABC):
         """Leave nothing running: what still runs is killed. Called once, at the end."""
 
 
-def launch(job: Job, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def launch(
+    job: Job, variables: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a job's process on this machine; what it prints is added to its log.
 
     It has a session of its own, so that Ctrl-C reaches who started it and not the job: that one asks it to stop in
@@ -207,6 +214,7 @@ def launch(job: Job, variables: Mapping[str, str] | None = None) -> subprocess.P
 
     Args:
         variables: of its environment, beside this process's and the pinned threads.
+        stdin: see :class:`subprocess.Popen`.
 
     Raises:
         OSError: if its folder or log can not be written, or there is no room for another process.
@@ -216,8 +224,34 @@ def launch(job: Job, variables: Mapping[str, str] | None = None) -> subprocess.P
         return subprocess.Popen(
             job.command(),
             env={**os.environ, **job.environment(), **(variables or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def launch_there(job: Job) -> subprocess.Popen[bytes]:
+    """:func:`launch` on another machine than the scheduler's, by a process of the cluster's engine; the job is asked to
+    stop when that process is gone, however it went.
+
+    Raises:
+        UsageError: if the run folder, which the executor has made before, is not here.
+    """
+    if not job.folder.is_dir():
+        raise UsageError(
+            f"{job.place.runs_dir} on {socket.gethostname()} is not the folder of the sweep: give --runs-dir a folder "
+            "on storage that all machines share."
+        )
+    return launch(job, {TETHER: "1"}, stdin=subprocess.PIPE)
+
+
+def obey_tether() -> None:
+    """In a job's process: stop in order (SIGTERM) when who launched it is gone, if that is what it is to do."""
+    if TETHER in os.environ:
+        threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    sys.stdin.buffer.read()  # nothing is ever written to it: it ends with the other end's process
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import BusyError, LTBenchError
-from ltrobust_bench.executors.base import AGAIN, Job
+from ltrobust_bench.executors.base import AGAIN, Job, obey_tether
 from ltrobust_bench.progress import Progress, RichProgress
 from ltrobust_bench.sweeps.notes import Noted
 from ltrobust_bench.sweeps.states import worked_on
@@ -73,6 +73,7 @@ def main(arguments: list[str]) -> int:
     """Do the job that is given as JSON."""
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(name, _stop)
+    obey_tether()
     job = Job.model_validate_json(arguments[0])
     if job.place.threads is not None:
         torch.set_num_threads(job.place.threads)
