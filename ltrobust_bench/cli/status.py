@@ -94,7 +94,9 @@ def table(seen: list[Seen], most: int) -> Group:
 
     counts = Counter(one.state for one in seen)
     shown = sorted((one for one in seen if one.state != "done"), key=lambda one: STATES.index(one.state))
-    rows = Table("state", "job", "", box=None, padding=(0, 2, 0, 0))
+    rows = Table("state", box=None, padding=(0, 2, 0, 0))
+    for name in ("job", ""):
+        rows.add_column(name, overflow="fold")  # a narrow terminal folds names, and cuts none
     for one in shown[:most]:
         rows.add_row(Text(one.state, style=STYLES.get(one.state, "")), Text(one.id), Text(one.text))
     more = [Text(f"and {len(shown) - most} more")] if len(shown) > most else []

@@ -99,7 +99,7 @@ def command(
     from ltrobust_bench.verbs.sweep import Sweep, executor_with, place_of
 
     out = console()
-    kind, chosen = executor_with(executor, {name: value for name, value in given.items() if value is not None})
+    kind, chosen = executor_with(executor, {k: v for k, v in given.items() if v is not None}, device)
     place = place_of(chosen, runs_dir, results_dir, data_dir, device)
     sweep = Sweep.of(read_plan(plan).requests(), place, only)
     out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")

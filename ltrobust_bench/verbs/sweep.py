@@ -125,8 +125,12 @@ def _passed_on(scheduler: Scheduler) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def executor_with(name: str, given: dict[str, Any]) -> tuple[type[Executor], Options]:
+def executor_with(name: str, given: dict[str, Any], device: str = "auto") -> tuple[type[Executor], Options]:
     """An executor and its options.
+
+    Args:
+        given: options by name; others are at their default.
+        device: where jobs compute; on ``cpu`` none gets a CUDA device.
 
     Raises:
         UnknownNameError: for an unknown executor, or an option that it does not have.
@@ -136,8 +140,13 @@ def executor_with(name: str, given: dict[str, Any]) -> tuple[type[Executor], Opt
     for option in given:
         if option not in kind.Options.model_fields:
             raise UnknownNameError(f"option of executor {name}", option, kind.Options.model_fields)
+    if device.startswith("cuda:"):
+        raise UsageError(
+            f"a sweep hands out the CUDA devices itself: instead of --device {device} type "
+            f"CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')} before the command."
+        )
     try:
-        return kind, kind.Options(**given)
+        return kind, kind.Options(**(({"gpus_per_job": 0.0} if device == "cpu" else {}) | given))
     except ValidationError as error:
         raise UsageError(f"executor {name}: {first_problem(error)}.") from None
 
@@ -193,7 +202,7 @@ def sweep(
 
     Example: ``sweep("plan.toml", workers=4).left``
     """
-    kind, chosen = executor_with(executor, options)
+    kind, chosen = executor_with(executor, options, device)
     place = place_of(chosen, runs_dir, results_dir, data_dir, device)
     requests = read_plan(Path(plan)).requests() if isinstance(plan, (str, Path)) else plan
     prepared = Sweep.of(requests, place, only)
