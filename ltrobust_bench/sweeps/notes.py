@@ -60,6 +60,11 @@ class Note(Strict):
         return self.host != HOST or _exists(self.pid)
 
     @property
+    def mine(self) -> bool:
+        """Whether this process wrote it."""
+        return (self.host, self.pid) == (HOST, os.getpid())
+
+    @property
     def share(self) -> float:
         """How much of the piece of work is done, 0 to 1."""
         return self.done / self.total if self.total else 0.0

@@ -48,7 +48,8 @@ def _noted(job: Job, progress: Noted) -> int:
             _do(job, progress)
     except BusyError:
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        progress.inner.note(f"stopped by {stopped}; the same job goes on from here")
         progress.write("stopped")
         return AGAIN
     except LTBenchError as error:
@@ -79,8 +80,8 @@ def _failed(progress: Noted, reason: str, code: int) -> int:
     return code
 
 
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
+def _stop(number: int, _: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def main(arguments: list[str]) -> int:
