@@ -154,7 +154,9 @@ class Options(Strict):
         default=None, ge=1, description="CPU threads of a job (default: local: the cores divided among the workers)."
     )
     gpus_per_job: float | None = Field(
-        default=None, ge=0, description="CUDA devices per job; 0.5: two jobs share one (default: 1 where there are any)."
+        default=None,
+        ge=0,
+        description="CUDA devices per job; 0.5: two jobs share one (default: 1 where there are any).",
     )
 
     @property
