@@ -13,6 +13,8 @@ VERBS = {
     "run": "train a defense, attack it, write its record",
     "train": "train a defense only",
     "tune": "try settings on held-out training images",
+    "sweep": "do the many runs of a plan",
+    "status": "how far the jobs of a plan are",
     "eval": "attack a finished network",
     "list": "methods, datasets, models, attacks, protocols",
     "show": "one method: paper, recipe, options, deviations",
@@ -56,7 +58,8 @@ class Verbs(click.Group):
 def ltbench() -> None:
     """Benchmark for adversarial robustness under long-tailed data.
 
-    Exit codes: 0 done, 1 a problem was found, 2 wrong usage or bad input, 130 interrupted.
+    Exit codes: 0 done, 1 a problem was found, 2 wrong usage or bad input, 75 stopped with something left,
+    130 interrupted.
     """
 
 

@@ -154,7 +154,7 @@ class Options(Strict):
         default=None, ge=1, description="CPU threads of a job (default: local: the cores divided among the workers)."
     )
     gpus_per_job: float | None = Field(
-        default=None, gt=0, description="CUDA devices per job; 0.5: two jobs share one (default: 1 where there are any)."
+        default=None, ge=0, description="CUDA devices per job; 0.5: two jobs share one (default: 1 where there are any)."
     )
 
     @property
@@ -253,5 +253,7 @@ def obey_tether() -> None:
 
 
 def _follow() -> None:
-    sys.stdin.buffer.read()  # nothing is ever written to it: it ends with the other end's process
+    # Nothing is ever written to it: it ends with the other end's process. The descriptor itself is read: a buffered file
+    # that a thread holds crashes Python when it exits.
+    os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.executors.base import Executor, Job, Options, Outcome, launch
+from ltrobust_bench.executors.base import TETHER, Executor, Job, Options, Outcome, launch
 
 END = 5.0
 """Seconds that a process gets to go when it is killed."""
@@ -57,7 +57,9 @@ class Local(Executor):
 
     def start(self, job: Job) -> None:
         devices = self._roomiest()
-        process = launch(job, {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else None)
+        # Tethered: killed without a word, the sweep leaves nobody behind.
+        variables = {TETHER: "1"} | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
+        process = launch(job, variables, stdin=subprocess.PIPE)
         for device in devices:
             self.room[device] -= min(self.share, 1.0)
         self.running.append((job, process, devices))

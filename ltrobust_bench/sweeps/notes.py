@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.executors.base import Job, Kind
+from ltrobust_bench.executors.base import Job, Kind, Outcome
 from ltrobust_bench.files import write_text
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.terms import Strict
@@ -86,6 +86,12 @@ def read_note(folder: Path, kind: Kind) -> Note | None:
         return Note.model_validate_json(note_path(folder, kind).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def why(outcome: Outcome) -> str:
+    """Why a job ended as it did, in one line: what the executor knows, or what the worker left."""
+    note = read_note(outcome.job.folder, outcome.job.kind)
+    return outcome.reason or (note.reason if note else "")
 
 
 class Noted:

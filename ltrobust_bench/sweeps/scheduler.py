@@ -11,7 +11,7 @@ import heapq
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ltrobust_bench.executors.base import Executor, Job, Outcome
@@ -88,7 +88,7 @@ class Report:
         failed: the last outcome of each that failed for good.
         left: not done: it did not fit the time, needs one that failed, or the sweep was stopped.
         losses, failures: sessions that ended so, retried ones too.
-        interrupted: whether it was asked to stop.
+        interrupted: by what it was asked to stop; empty: by nothing.
     """
 
     done: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Report:
     left: list[str] = field(default_factory=list)
     losses: int = 0
     failures: int = 0
-    interrupted: bool = False
+    interrupted: str = ""
 
 
 class Scheduler:
@@ -151,9 +151,9 @@ class Scheduler:
         self.report.left = [name for name in self.steps if name not in settled]
         return self.report
 
-    def interrupt(self) -> None:
-        """Stop in order: start nothing more, and have what runs keep what it has. To be called by signal handlers."""
-        self.report.interrupted = True
+    def interrupt(self, why: str) -> None:
+        """Stop in order: start nothing more, and have what runs keep what it has. Signal handlers call it."""
+        self.report.interrupted = self.report.interrupted or why
 
     def step(self) -> bool:
         """See what ended, start what may; whether there is more to wait for."""
@@ -229,8 +229,9 @@ class Scheduler:
     def _end(self, outcome: Outcome) -> None:
         name = outcome.job.id
         self.running.discard(name)
-        # Its result counts, not its exit code: it may have been killed just after it was done.
-        if outcome.end == "done" or self.disk.done(outcome.job):
+        if self.disk.done(outcome.job):  # its result counts: it may have been killed just after it was done
+            outcome = replace(outcome, code=0)
+        if outcome.end == "done":
             again = False
             self._done(name)
         elif outcome.end == "again":

@@ -89,7 +89,8 @@ class Seen:
         """What there is to say about it, in one line."""
         note = self.note
         if self.state == "waiting":
-            return f"for {', '.join(self.waits)}"
+            own = self.id.rpartition(".")[0]
+            return f"for {', '.join('its training' if need == f'{own}.train' else need for need in self.waits)}"
         if note is None:
             return "by another command" if self.state == "running" else ""
         if self.state == "failed":
@@ -110,14 +111,17 @@ def _seen(job: Job, needs: tuple[str, ...], left: Mapping[str, Piece]) -> Seen:
         return Seen(job.id, "done", (), None, job.log)
     waits = tuple(need for need in needs if need in left)
     state, note = _in_hand(job.folder, job.kind)
-    return Seen(job.id, state or ("waiting" if waits else "ready"), waits, note, job.log)
+    if waits and note is None:  # whoever holds the folder does what it waits for
+        state = "waiting"
+    return Seen(job.id, state or "ready", waits, note, job.log)
 
 
 def _in_hand(folder: Path, kind: Kind) -> tuple[State | None, Note | None]:
     """The state of a job that is begun and not done; None: nobody has begun it, or not left a note."""
     note = read_note(folder, kind)
     if note is None:
-        return ("running" if _held(folder) else None), None
+        other = read_note(folder, "evaluate" if kind == "train" else "train")
+        return ("running" if not (other and other.alive) and _held(folder) else None), None
     if note.state == "running":
         return ("running" if note.alive else "lost"), note
     return note.state, note
