@@ -1,9 +1,9 @@
 """Sweeps that lose their workers: ``python benchmarks/cluster.py`` (``make cluster``).
 
-Does one sweep of short digits runs four times, each in folders of its own: undisturbed, on a Ray cluster of several local
-nodes of which one is killed and another added, by the local executor whose workers are killed at random moments,
-and by submitit's local executor whose jobs are asked to stop. Every record must arrive, once, with the digest of the undisturbed
-one. Prints counts and times; leaves with 1 if anything is missing, twice there or different.
+Does one sweep of short digits runs four times, each in a folder of its own: undisturbed; on a Ray cluster of several
+local nodes, of which one is killed and another added; by the local executor, whose workers are killed at random times;
+and by submitit's local executor, whose jobs are asked to stop. Every record must arrive, once, with the digest of the
+undisturbed one. Prints counts and times; leaves with 1 if a record is missing, twice there or different.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sweep:
 
     def __init__(self, folder: Path, executor: Executor, seeds: int) -> None:
         self.requests = [
-            Request(method, "digits-lt", seed=seed, epochs=2, limit_train=200, limit_test=10)
+            Request(method, "digits-lt", protocol="smoke", seed=seed, epochs=2, limit_train=200, limit_test=50)
             for method in METHODS
             for seed in range(seeds)
         ]

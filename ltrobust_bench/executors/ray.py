@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ POLL = 0.2
 
 
 class RayOptions(Options):
-    """Tasks of a Ray cluster."""
+    """Jobs as tasks of a Ray cluster; the threads of a job are the CPUs that it asks for."""
 
     workers: int = Field(
         default=0,
@@ -27,14 +26,18 @@ class RayOptions(Options):
     )
     address: str = Field(default="auto", description="The Ray cluster, e.g. HOST:6379; auto: the one of this machine.")
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of a job."""
+        return self.threads_per_worker or 1
+
 
 class Ray(Executor):
-    """One task per job, with its CPUs and GPUs as Ray's resources; Ray keeps jobs that share a GPU apart by memory no
-    more than CUDA does.
+    """One task per job, with its CPUs and GPUs as Ray's resources. The task starts the job's process and waits for it;
+    logs, progress, checkpoints and results are in the run folder, which is on storage that all nodes share.
 
     Ray is not asked to try again: what its nodes lose is given to it anew by the scheduler, which knows from the disk
-    what is left to do. The task starts the job's process and waits for it; logs, progress, checkpoints and results are in the run
-    folder, which is on storage that all nodes share.
+    what is left to do.
     """
 
     help: ClassVar[str] = "tasks of a Ray cluster"
@@ -59,7 +62,7 @@ class Ray(Executor):
         self.gpus = options.gpus_per_job if options.gpus_per_job is not None else float("GPU" in total)
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise UsageError(f"--gpus-per-job {self.gpus:g}: more than one device is a whole number of them.")
-        self.cpus = 1
+        self.cpus = options.threads
         self.task = ray.remote(max_retries=0)(work)
         self.running: dict[Any, Job] = {}
 
@@ -69,7 +72,6 @@ class Ray(Executor):
 
     def start(self, job: Job) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
-        self.cpus = job.place.threads or 1
         task = self.task.options(num_cpus=self.cpus, num_gpus=self.gpus, name=job.id)
         self.running[task.remote(job)] = job
 
