@@ -23,8 +23,8 @@ from ltrobust_bench.files import write_text
 from ltrobust_bench.progress import Progress
 from ltrobust_bench.terms import Strict
 
-BEAT = 10.0
-"""Seconds between two beats of a worker."""
+BEAT, SOON = 10.0, 1.0
+"""Seconds between two beats of a worker; and before a new piece of work is told between them."""
 SILENCE = 90.0
 """A worker on another machine that has not written for so many seconds is gone."""
 HOST = socket.gethostname()
@@ -58,6 +58,11 @@ class Note(Strict):
         if self.state != "running" or time.time() - self.time > SILENCE:
             return False
         return self.host != HOST or _exists(self.pid)
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process wrote it."""
+        return (self.host, self.pid) == (HOST, os.getpid())
 
     @property
     def share(self) -> float:
@@ -108,6 +113,7 @@ class Noted:
         earlier = read_note(job.folder, job.kind)
         self.sessions = earlier.sessions + 1 if earlier else 1
         self.what, self.total, self.done = "", 0, 0
+        self.written = 0.0
         self.over = threading.Event()
         self.beating = threading.Thread(target=self._beat, daemon=True)
 
@@ -125,6 +131,8 @@ class Noted:
     def start(self, what: str, total: int, done: int = 0) -> None:
         """See :class:`Progress`."""
         self.what, self.total, self.done = what, total, done
+        if time.monotonic() - self.written > SOON:
+            self.write("running")
         self.inner.start(what, total, done)
 
     def advance(self, units: int = 1, detail: Callable[[], str] | None = None) -> None:
@@ -138,6 +146,7 @@ class Noted:
 
     def write(self, state: Literal["running", "stopped", "failed"], reason: str = "") -> None:
         """Write the note; a disk that is full at this moment must not end the work itself."""
+        self.written = time.monotonic()
         note = Note(
             state=state, host=HOST, pid=os.getpid(), time=time.time(), sessions=self.sessions,
             what=self.what, done=self.done, total=self.total, reason=reason,

@@ -42,9 +42,9 @@ class OnDisk:
 
 
 def worked_on(folder: Path, kind: Kind) -> bool:
-    """Whether a process works in a run folder: a worker that beats, or anybody who holds its lock."""
+    """Whether another process works in a run folder: a worker that beats, or anybody who holds its lock."""
     note = read_note(folder, kind)
-    return (note is not None and note.alive) or _held(folder)
+    return (note is not None and note.alive and not note.mine) or _held(folder)
 
 
 def _held(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 import traceback
 
 import torch
@@ -18,6 +19,9 @@ from ltrobust_bench.sweeps.states import worked_on
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs.runs import run_plan
 
+PATIENCE = 10.0
+"""Seconds that a run folder may be held by others, who may only be reading what they build on."""
+
 
 def work(job: Job, inner: Progress) -> int:
     """Do a job; a note in its run folder tells how far it is, or why it failed.
@@ -26,15 +30,26 @@ def work(job: Job, inner: Progress) -> int:
         0: done; ``AGAIN``: it was stopped (a KeyboardInterrupt), or another process works in the run folder; else it
         failed.
     """
-    if worked_on(job.folder, job.kind):
-        return AGAIN
-    progress = Noted(inner, job)
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if not worked_on(job.folder, job.kind):
+            try:
+                return _noted(job, Noted(inner, job))
+            except BusyError:
+                pass  # the note is the other's, who writes it again
+        time.sleep(0.5)
+    return AGAIN
+
+
+def _noted(job: Job, progress: Noted) -> int:
+    """Do a job and leave a note of how it ends; none if it is done."""
     try:
         with progress:
             _do(job, progress)
     except BusyError:
-        return AGAIN  # the note is the other's, who writes it again
-    except KeyboardInterrupt:
+        raise
+    except KeyboardInterrupt as stopped:
+        progress.inner.note(f"stopped by {stopped}; the same job goes on from here")
         progress.write("stopped")
         return AGAIN
     except LTBenchError as error:
@@ -65,8 +80,8 @@ def _failed(progress: Noted, reason: str, code: int) -> int:
     return code
 
 
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
+def _stop(number: int, _: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def main(arguments: list[str]) -> int:
