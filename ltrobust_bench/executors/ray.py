@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ from ltrobust_bench.executors.base import AGAIN, Executor, Job, Options, Outcome
 
 POLL = 0.2
 """Seconds between two looks of a task at its process; a task can only be cancelled between two."""
+KNOCK = 10.0
+"""Seconds that a cluster may take to answer at all."""
 
 
 class RayOptions(Options):
@@ -52,11 +55,13 @@ class Ray(Executor):
         self.ray, self.workers = ray, options.workers
         self.mine = not ray.is_initialized()
         try:
+            _knock(options.address)
             ray.init(options.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"no Ray cluster at {options.address} ({str(error).splitlines()[0]}); `ray start --head` begins one, "
-                "--address HOST:PORT names another."
+                f"no Ray cluster at {options.address} ({why}); `ray start --head` begins one, --address HOST:PORT names "
+                "another."
             ) from None
         total = ray.cluster_resources()
         self.gpus = options.gpus_per_job if options.gpus_per_job is not None else float("GPU" in total)
@@ -106,6 +111,17 @@ class Ray(Executor):
         except errors.RayError as error:  # the node, its worker or its memory are gone
             return Outcome(job, None, str(error).splitlines()[0])
         return Outcome(job, code, reason)
+
+
+def _knock(address: str) -> None:
+    """Connect to a cluster that is named by host and port, since Ray itself would wait for it for minutes.
+
+    Raises:
+        OSError, ValueError: if nobody is there, or there is no such port.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), KNOCK).close()
 
 
 def places(resources: Mapping[str, float], cpus: int, gpus: float) -> int:

@@ -73,7 +73,7 @@ class Slurm(Executor):
             )
         self.submitit, self.options = submitit, options
         self.look = LOOK if options.cluster == "slurm" else 0.5
-        self.looked = 0.0
+        self.looked, self.stopping = 0.0, False
         self.collected: list[Job] = []
         self.queued: list[tuple[Job, Any]] = []
         self.name = f"stopped-{uuid.uuid4().hex}"
@@ -90,11 +90,14 @@ class Slurm(Executor):
         if time.monotonic() - self.looked < self.look:
             return refused
         self.looked = time.monotonic()
+        if self.stopping and self.options.cluster == "slurm":
+            self.submitit.SlurmJob.watcher.update()  # else Slurm is asked every ten minutes
         ended = [entry for entry in self.queued if entry[1].done()]
         self.queued = [entry for entry in self.queued if entry not in ended]
         return [*refused, *(_outcome(job, handle) for job, handle in ended)]
 
     def stop(self) -> None:
+        self.stopping = True
         for job, handle in self.queued:
             self._stopped(job).touch()
             handle.cancel(check=False)
