@@ -24,6 +24,7 @@ not say otherwise, and what matches an ``[[exclude]]`` is left out::
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -177,7 +178,12 @@ def read_plan(path: Path) -> SweepPlan:
     try:
         return SweepPlan.model_validate(stated)
     except ValidationError as error:
-        raise UsageError(f"{path} is no plan: {first_problem(error)}.") from None
+        raise UsageError(f"{path} is no plan: {_in_table(first_problem(error))}.") from None
+
+
+def _in_table(problem: str) -> str:
+    """``runs.0.seed`` as a person counts: ``[[runs]] 1: seed``."""
+    return re.sub(r"^(runs|exclude)\.(\d+)\.", lambda found: f"[[{found[1]}]] {int(found[2]) + 1}: ", problem)
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: type[Strict], kind: str) -> None:
