@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ltrobust_bench.executors.base import Job, Outcome
     from ltrobust_bench.progress import Progress
     from ltrobust_bench.sweeps.scheduler import Report
-    from ltrobust_bench.verbs.sweep import Sweep
+    from ltrobust_bench.verbs.sweeping import Sweep
 
 SHOWN = 20
 """Jobs that are named one by one when something is left."""
@@ -96,7 +96,7 @@ def command(
     """Do the runs of a PLAN (a TOML file): what is finished is not done again, what others do is waited for."""
     from ltrobust_bench.sweeps.plan import read_plan
     from ltrobust_bench.sweeps.scheduler import Rules
-    from ltrobust_bench.verbs.sweep import Sweep, executor_with, place_of
+    from ltrobust_bench.verbs.sweeping import Sweep, executor_with, place_of
 
     out = console()
     kind, chosen = executor_with(executor, {k: v for k, v in given.items() if v is not None}, device)

@@ -23,8 +23,9 @@ from ltrobust_bench.sweeps.notes import HOST, SILENCE, Note, Noted, note_path, r
 from ltrobust_bench.sweeps.plan import read_plan
 from ltrobust_bench.sweeps.scheduler import Rules
 from ltrobust_bench.sweeps.states import OnDisk, states_in, states_of
+from ltrobust_bench.training.trainer import locked
 from ltrobust_bench.verbs import work as worker
-from ltrobust_bench.verbs.sweep import Sweep, executor_with, sweep
+from ltrobust_bench.verbs.sweeping import Sweep, executor_with, sweep
 
 SMALL = {"protocol": "smoke", "epochs": 1, "limit_train": 128, "limit_test": 20}
 AT, CRT = Request("at", "digits-lt", **SMALL), Request("crt", "digits-lt", **SMALL)
@@ -203,7 +204,59 @@ def test_a_stopped_job_goes_on_in_its_next_session(place, monkeypatch):
     assert do(place, AT)[0] == ["at.train", "at.evaluate"]
 
 
-def test_two_sweeps_of_overlapping_plans_share_the_work(place, root):
+def test_two_sweeps_of_overlapping_plans_share_the_work(place, monkeypatch):
+    """Work that takes a moment and must not be done twice, in two threads; with trainings in processes below."""
+    monkeypatch.setattr("ltrobust_bench.sweeps.scheduler.ELSEWHERE", 0.05)
+    monkeypatch.setattr(worker, "PATIENCE", 0.1)
+
+    def once(job, _):
+        with locked(job.folder), (job.folder / NAMES[job.kind]).open("x"):  # raises if it is there
+            time.sleep(0.03)
+
+    monkeypatch.setattr(worker, "_do", once)
+    requests = [request.replace(seed=seed) for seed in range(3) for request in (AT, CRT)]
+    reports, threads = [], []
+    for asked in (requests, requests[::-1]):
+        threads.append(threading.Thread(target=lambda asked=asked: reports.append(do(place, *asked)[1])))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [(len(report.done), report.left, report.failed) for report in reports] == [(12, [], {})] * 2
+
+
+NAMES = {"train": "model.safetensors", "evaluate": "record.json"}
+
+
+def test_a_local_worker_that_is_killed_is_lost_and_one_that_is_asked_to_stop_is_queued_again(place, monkeypatch):
+    waits = f"trap 'exit {AGAIN}' TERM; echo ready; while :; do sleep 0.02; done"
+    monkeypatch.setattr(Job, "command", lambda _: ["sh", "-c", waits])
+    executor = Local(LocalOptions(workers=3, gpus_per_job=0.0))
+
+    def begin(name):
+        executor.start(fake_job(place, name))
+        while not fake_job(place, name).log.read_text():
+            time.sleep(0.02)
+
+    def outcomes(count):
+        found = []
+        while len(found) < count:
+            found += executor.finished()
+        return {outcome.job.run: outcome.end for outcome in found}
+
+    begin("killed")
+    os.kill(executor.running[0][1].pid, signal.SIGKILL)
+    assert outcomes(1) == {"killed": "lost"}
+    begin("asked")
+    executor.stop()
+    assert outcomes(1) == {"asked": "again"}
+    begin("left")
+    process = executor.running[0][1]
+    executor.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_two_sweeps_in_processes_of_their_own_share_the_work(place, root):
     here = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'tests/unit'}"}
     asked = [sys.executable, "-c", OTHER, str(place.runs_dir), str(place.results_dir)]
     sweeps = [
@@ -231,6 +284,7 @@ sys.exit(bool(report.left or report.failed))
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_begun_again_and_the_result_is_that_of_a_quiet_run(place, tmp_path):
     """Real processes: one is killed in the middle of its training, and status tells."""
     longer = AT.replace(epochs=40)
