@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fidelity autoattack-equivalence screenshots lint results clean
+.PHONY: cluster demo test test-slow fidelity autoattack-equivalence screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -22,6 +22,11 @@ fidelity: $(STAMP)  ## docs/fidelity.md: what each method is compared with, and 
 
 autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real CIFAR-10 (LTBENCH_DATA=DIR)
 	$(BIN)/python benchmarks/autoattack_equivalence.py
+
+cluster: $(STAMP)  ## sweeps whose nodes and workers are killed, by Ray, local processes and submitit (a quarter of an hour)
+	$(BIN)/python -m pip install --quiet -e '.[ray,slurm]'
+	$(BIN)/python benchmarks/cluster.py
+	$(BIN)/python benchmarks/simulate_sweep.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,10 +14,12 @@ from ltrobust_bench.executors.base import AGAIN, Executor, Job, Options, Outcome
 
 POLL = 0.2
 """Seconds between two looks of a task at its process; a task can only be cancelled between two."""
+KNOCK = 10.0
+"""Seconds that a cluster may take to answer at all."""
 
 
 class RayOptions(Options):
-    """Tasks of a Ray cluster."""
+    """Jobs as tasks of a Ray cluster; the threads of a job are the CPUs that it asks for."""
 
     workers: int = Field(
         default=0,
@@ -27,14 +29,18 @@ class RayOptions(Options):
     )
     address: str = Field(default="auto", description="The Ray cluster, e.g. HOST:6379; auto: the one of this machine.")
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of a job."""
+        return self.threads_per_worker or 1
+
 
 class Ray(Executor):
-    """One task per job, with its CPUs and GPUs as Ray's resources; Ray keeps jobs that share a GPU apart by memory no
-    more than CUDA does.
+    """One task per job, with its CPUs and GPUs as Ray's resources. The task starts the job's process and waits for it;
+    logs, progress, checkpoints and results are in the run folder, which is on storage that all nodes share.
 
     Ray is not asked to try again: what its nodes lose is given to it anew by the scheduler, which knows from the disk
-    what is left to do. The task starts the job's process and waits for it; logs, progress, checkpoints and results are in the run
-    folder, which is on storage that all nodes share.
+    what is left to do.
     """
 
     help: ClassVar[str] = "tasks of a Ray cluster"
@@ -49,17 +55,19 @@ class Ray(Executor):
         self.ray, self.workers = ray, options.workers
         self.mine = not ray.is_initialized()
         try:
+            _knock(options.address)
             ray.init(options.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"no Ray cluster at {options.address} ({str(error).splitlines()[0]}); `ray start --head` begins one, "
-                "--address HOST:PORT names another."
+                f"no Ray cluster at {options.address} ({why}); `ray start --head` begins one, --address HOST:PORT names "
+                "another."
             ) from None
         total = ray.cluster_resources()
         self.gpus = options.gpus_per_job if options.gpus_per_job is not None else float("GPU" in total)
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise UsageError(f"--gpus-per-job {self.gpus:g}: more than one device is a whole number of them.")
-        self.cpus = 1
+        self.cpus = options.threads
         self.task = ray.remote(max_retries=0)(work)
         self.running: dict[Any, Job] = {}
 
@@ -69,7 +77,6 @@ class Ray(Executor):
 
     def start(self, job: Job) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
-        self.cpus = job.place.threads or 1
         task = self.task.options(num_cpus=self.cpus, num_gpus=self.gpus, name=job.id)
         self.running[task.remote(job)] = job
 
@@ -104,6 +111,17 @@ class Ray(Executor):
         except errors.RayError as error:  # the node, its worker or its memory are gone
             return Outcome(job, None, str(error).splitlines()[0])
         return Outcome(job, code, reason)
+
+
+def _knock(address: str) -> None:
+    """Connect to a cluster that is named by host and port, since Ray itself would wait for it for minutes.
+
+    Raises:
+        OSError, ValueError: if nobody is there, or there is no such port.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), KNOCK).close()
 
 
 def places(resources: Mapping[str, float], cpus: int, gpus: float) -> int:

@@ -26,7 +26,7 @@ LOOK = 5.0
 
 
 class SlurmOptions(Options):
-    """Job arrays of Slurm."""
+    """Job arrays of Slurm; the threads of a job are the CPUs that it asks for."""
 
     workers: int = Field(default=256, ge=1, description="Jobs in Slurm's queue at a time.")
     partition: str | None = Field(default=None, description="Slurm's partition.")
@@ -41,6 +41,11 @@ class SlurmOptions(Options):
     cluster: Literal["slurm", "local", "debug"] = Field(
         default="slurm", description="local, debug: the same without Slurm, on this machine or in this process."
     )
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a job."""
+        return self.threads_per_worker or 1
 
 
 class Slurm(Executor):
@@ -60,13 +65,15 @@ class Slurm(Executor):
         except ModuleNotFoundError:
             raise UsageError("the slurm executor needs submitit: pip install 'ltrobust-bench[slurm]'") from None
         assert isinstance(options, SlurmOptions)
-        if options.gpus_per_job is not None and options.gpus_per_job != int(options.gpus_per_job):
+        if options.gpus_per_job and options.gpus_per_job != int(options.gpus_per_job):
             raise UsageError(f"--gpus-per-job {options.gpus_per_job:g}: Slurm hands out whole devices.")
         if options.cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
-            raise UsageError("no Slurm here: `srun` is not found; type this on a machine from which jobs are submitted.")
+            raise UsageError(
+                "no Slurm here: `srun` is not found; type this on a machine from which jobs are submitted."
+            )
         self.submitit, self.options = submitit, options
         self.look = LOOK if options.cluster == "slurm" else 0.5
-        self.looked = 0.0
+        self.looked, self.stopping = 0.0, False
         self.collected: list[Job] = []
         self.queued: list[tuple[Job, Any]] = []
         self.name = f"stopped-{uuid.uuid4().hex}"
@@ -83,11 +90,14 @@ class Slurm(Executor):
         if time.monotonic() - self.looked < self.look:
             return refused
         self.looked = time.monotonic()
+        if self.stopping and self.options.cluster == "slurm":
+            self.submitit.SlurmJob.watcher.update()  # else Slurm is asked every ten minutes
         ended = [entry for entry in self.queued if entry[1].done()]
         self.queued = [entry for entry in self.queued if entry not in ended]
         return [*refused, *(_outcome(job, handle) for job, handle in ended)]
 
     def stop(self) -> None:
+        self.stopping = True
         for job, handle in self.queued:
             self._stopped(job).touch()
             handle.cancel(check=False)
@@ -119,8 +129,8 @@ class Slurm(Executor):
         engine.update_parameters(
             name="ltbench",
             timeout_min=asked.time,
-            cpus_per_task=job.place.threads or 1,
-            gpus_per_node=None if asked.gpus_per_job is None else int(asked.gpus_per_job),
+            cpus_per_task=asked.threads,
+            gpus_per_node=int(asked.gpus_per_job or 0) or None,
             mem_gb=asked.memory,
             slurm_partition=asked.partition,
             slurm_account=asked.account,
