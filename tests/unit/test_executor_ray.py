@@ -20,7 +20,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize(
     ("cpus", "gpus", "expected"),
-    [(1, 0, 16), (4, 0, 4), (5, 0, 3), (1, 1, 8), (4, 1, 4), (1, 0.5, 16), (1, 0.3, 16), (1, 2, 4), (1, 3, 2), (17, 0, 0)],
+    [(1, 0, 16), (5, 0, 3), (17, 0, 0), (1, 1, 8), (4, 1, 4), (1, 0.5, 16), (1, 0.3, 16), (1, 2, 4), (1, 3, 2)],
 )
 def test_jobs_that_fit_on_a_node(cpus, gpus, expected):
     assert places({"CPU": 16.0, "GPU": 8.0, "memory": 1e9}, cpus, gpus) == expected

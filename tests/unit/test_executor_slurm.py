@@ -1,4 +1,4 @@
-"""The Slurm executor, without Slurm: submitit's own local and debug executors, and commands that only look like Slurm's."""
+"""The Slurm executor without Slurm: submitit's local and debug executors, and commands that only look like Slurm's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import AGAIN, Job, Place
 from ltrobust_bench.executors.slurm import Slurm, SlurmOptions, Task
 from ltrobust_bench.plan.request import Request
+
+pytest.importorskip("submitit")
 
 WORKER = """
 import pathlib, signal, sys, time
@@ -86,7 +88,6 @@ def local(jobs, monkeypatch):
         f"Job.command = lambda self: [sys.executable, '-c', {WORKER!r}, str(self.folder)]\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    pytest.importorskip("submitit")
     executor = Slurm(SlurmOptions(cluster="local"))
     yield executor
     executor.close()
@@ -119,7 +120,6 @@ def test_a_sweep_that_is_stopped_leaves_nothing_queued_or_running(jobs, local):
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """Commands that look like Slurm's: what is submitted lies in ``submitted``."""
-    pytest.importorskip("submitit")
     programs = tmp_path / "programs"
     programs.mkdir()
     texts = {
@@ -137,8 +137,10 @@ def slurm(tmp_path, monkeypatch):
 
 
 def test_options_reach_slurm(jobs, slurm):
-    asked = {"partition": "gpu", "account": "us", "qos": "low", "constraint": "a100", "time": 90, "grace": 60, "memory": 8}
-    executor = Slurm(SlurmOptions(workers=2, threads_per_worker=4, gpus_per_job=1, **asked))
+    names = {"partition": "gpu", "account": "us", "qos": "low", "constraint": "a100"}
+    executor = Slurm(
+        SlurmOptions(workers=2, threads_per_worker=4, gpus_per_job=1, time=90, grace=60, memory=8, **names)
+    )
     for job in jobs[:2]:
         executor.start(job)
     assert executor.free() == 0 and not executor.finished()
@@ -161,9 +163,8 @@ def test_what_slurm_refuses_has_failed_with_its_own_words(jobs, slurm):
 
 def test_what_is_missing_is_said_in_one_line(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    if "submitit" in sys.modules or pytest.importorskip("submitit"):
-        with pytest.raises(UsageError, match="no Slurm here"):
-            Slurm(SlurmOptions())
+    with pytest.raises(UsageError, match="no Slurm here"):
+        Slurm(SlurmOptions())
     with pytest.raises(UsageError, match="whole devices"):
         Slurm(SlurmOptions(gpus_per_job=0.5))
     monkeypatch.setitem(sys.modules, "submitit", None)
