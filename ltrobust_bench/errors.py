@@ -33,6 +33,10 @@ class CheckpointError(UsageError):
     """A checkpoint is damaged, or belongs to something else than what was asked for."""
 
 
+class BusyError(UsageError):
+    """Another process works in the run folder."""
+
+
 class RecordError(UsageError):
     """A record cannot be read: damaged, of another schema, or edited."""
 

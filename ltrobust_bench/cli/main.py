@@ -15,6 +15,8 @@ VERBS = {
     "run": "train a defense, attack it, write its record",
     "train": "train a defense only",
     "tune": "try settings on held-out training images",
+    "sweep": "do the many runs of a plan",
+    "status": "how far the jobs of a plan are",
     "eval": "attack a finished network",
     "list": "methods, datasets, models, attacks, protocols",
     "show": "one method: paper, recipe, options, deviations",

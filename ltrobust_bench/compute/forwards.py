@@ -111,8 +111,7 @@ def usable_policy(
         notes.append(f"without torch.compile, which does not work here: {problem}")
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         notes.append("this processor has no bfloat16 arithmetic: bf16 is slower than fp32 here")
-    plain = crafting == "network" and not compiled and precision != "bf16"
-    return Policy(crafting=crafting, memory_format="contiguous" if plain else "channels_last", compile=compiled), notes
+    return Policy.asked(crafting, compiled, precision), notes
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -24,7 +24,19 @@ from ltrobust_bench.terms import Strict, canonical_digest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent
-AROUND = ("baselines", "cli", "contribute", "doctor", "interop", "records", "report", "tracking", "verbs")
+AROUND = (
+    "baselines",
+    "cli",
+    "contribute",
+    "doctor",
+    "executors",
+    "interop",
+    "records",
+    "report",
+    "sweeps",
+    "tracking",
+    "verbs",
+)
 """Rooms that cannot change a number of a run: they arrange, file and show. A room that is new counts until it is listed
 here. Baselines have a digest of their own, so that an edit of one method leaves the runs of all others alone."""
 Work = Literal["base", "training", "evaluation"]

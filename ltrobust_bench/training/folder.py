@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ltrobust_bench.compute import ranks
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.errors import BusyError
 from ltrobust_bench.files import make_folder, remove_leftovers
 from ltrobust_bench.progress import Progress
 
@@ -23,7 +23,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         waiting: wait while another process works in it, and say so there; None: do not wait.
 
     Raises:
-        UsageError: if another process works in it.
+        BusyError: if another process works in it.
     """
     if not ranks.first():
         ranks.wait()
@@ -35,7 +35,7 @@ def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         if waiting is None:
-            raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
+            raise BusyError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
         waiting.note(f"waiting for another process that works in {folder}")
         lock.acquire()
     try:
