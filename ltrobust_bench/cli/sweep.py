@@ -150,8 +150,8 @@ def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
     from rich.table import Table
 
     from ltrobust_bench.compute.device import choose_device
+    from ltrobust_bench.machine import device_name
     from ltrobust_bench.progress import duration
-    from ltrobust_bench.records.provenance import device_name
     from ltrobust_bench.sweeps.states import OnDisk, states_of
 
     costs, disk = sweep.costs(), OnDisk()

@@ -22,12 +22,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.interrupt import REQUEUE
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.terms import Strict
 
-AGAIN = 75
+AGAIN = REQUEUE
 """Exit code of a job that was asked to stop (or whose run folder another process holds): it wants to be queued again,
 and goes on where it stopped."""
 End = Literal["done", "again", "failed", "lost"]

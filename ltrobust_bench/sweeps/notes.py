@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import Job, Kind, Outcome
 from ltrobust_bench.files import write_text
-from ltrobust_bench.progress import Progress
+from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.terms import Strict
 
 BEAT, SOON = 10.0, 1.0
@@ -99,17 +99,17 @@ def why(outcome: Outcome) -> str:
     return outcome.reason or (note.reason if note else "")
 
 
-class Noted:
-    """Progress that also beats while its block runs: a thread writes the note, so that a long step does not look like a
-    dead worker.
+class Heartbeat(Silent):
+    """Progress that beats while its block runs: a thread writes the note, so that a long step does not look like a dead
+    worker.
 
     Args:
-        inner: who is told as well.
         job: the job in hand.
+        trouble: is told if the note cannot be written.
     """
 
-    def __init__(self, inner: Progress, job: Job) -> None:
-        self.inner, self.path = inner, note_path(job.folder, job.kind)
+    def __init__(self, job: Job, trouble: Progress) -> None:
+        self.path, self.trouble = note_path(job.folder, job.kind), trouble
         earlier = read_note(job.folder, job.kind)
         self.sessions = earlier.sessions + 1 if earlier else 1
         self.what, self.total, self.done = "", 0, 0
@@ -117,7 +117,7 @@ class Noted:
         self.over = threading.Event()
         self.beating = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Noted:
+    def __enter__(self) -> Heartbeat:
         self.write("running")
         self.beating.start()
         return self
@@ -133,16 +133,10 @@ class Noted:
         self.what, self.total, self.done = what, total, done
         if time.monotonic() - self.written > SOON:
             self.write("running")
-        self.inner.start(what, total, done)
 
     def advance(self, units: int = 1, detail: Callable[[], str] | None = None) -> None:
         """See :class:`Progress`."""
         self.done += units
-        self.inner.advance(units, detail)
-
-    def note(self, text: str) -> None:
-        """See :class:`Progress`."""
-        self.inner.note(text)
 
     def write(self, state: Literal["running", "stopped", "failed"], reason: str = "") -> None:
         """Write the note; a disk that is full at this moment must not end the work itself."""
@@ -154,7 +148,7 @@ class Noted:
         try:
             write_text(self.path, note.model_dump_json() + "\n")
         except (OSError, UsageError):
-            self.inner.note(f"cannot write {self.path}")
+            self.trouble.note(f"cannot write {self.path}")
 
     def _beat(self) -> None:
         while not self.over.wait(BEAT):

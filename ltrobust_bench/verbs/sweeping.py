@@ -18,6 +18,7 @@ from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.executors.base import Executor, Options, Place
 from ltrobust_bench.executors.registry import executors
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.interrupt import SIGNALS
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.filing import file_record
@@ -31,7 +32,7 @@ from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training.estimate import Speed, measure, scaled
 from ltrobust_bench.verbs.runs import RESULTS, RUNS
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", *SIGNALS) if hasattr(signal, name))
 
 
 @dataclass(frozen=True)
