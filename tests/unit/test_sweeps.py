@@ -19,11 +19,11 @@ from ltrobust_bench.executors.local import Local, LocalOptions
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.io import read_record, record_files
-from ltrobust_bench.sweeps.notes import HOST, SILENCE, Note, Noted, note_path, read_note
+from ltrobust_bench.sweeps.notes import HOST, SILENCE, Heartbeat, Note, note_path, read_note
 from ltrobust_bench.sweeps.plan import read_plan
 from ltrobust_bench.sweeps.scheduler import Rules
 from ltrobust_bench.sweeps.states import OnDisk, states_in, states_of
-from ltrobust_bench.training.trainer import locked
+from ltrobust_bench.training.folder import locked
 from ltrobust_bench.verbs import work as worker
 from ltrobust_bench.verbs.sweeping import Sweep, executor_with, sweep
 
@@ -200,7 +200,7 @@ def test_a_stopped_job_goes_on_in_its_next_session(place, monkeypatch):
         patch.setattr(worker, "train_plan", stopped)
         assert worker.work(training, Silent()) == AGAIN
     assert words(states(place, AT))["at.train"] == "stopped"
-    assert Noted(Silent(), training).sessions == 2
+    assert Heartbeat(training, Silent()).sessions == 2
     assert do(place, AT)[0] == ["at.train", "at.evaluate"]
 
 
