@@ -24,13 +24,16 @@ from pathlib import Path
 
 import click
 import torch
+import torch._dynamo  # an optimiser imports it: once here, instead of once in each child
 
 import ltrobust_bench as lt
 from ltrobust_bench import interrupt
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.evaluation.evaluator import kept_identity
+from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training import checkpoint as ckpt
+from ltrobust_bench.verbs import run
 
 COMMON = {"dataset": "digits-lt", "protocol": "smoke", "epochs": 6, "limit_train": 200, "limit_test": 50}
 REQUESTS = [
@@ -88,6 +91,11 @@ class Bench:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.moments = folder, random.Random(seed)
+        for request in REQUESTS:  # what is remembered once per process need not be asked by each child
+            plan = request.to_plan()
+            for section in (plan.run, *([plan.base.run] if plan.base else [])):
+                code_of(section, "training")
+                code_of(section, "evaluation")
         self.quiet: dict[lt.Request, tuple[object, ...]] = {}
         self.seconds: dict[lt.Request, float] = {}
 
@@ -109,7 +117,7 @@ class Bench:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
             said, code = "", 99
             try:
-                lt.run(request, runs_dir=place / "runs", results_dir=None, device="cpu")
+                run(request, runs_dir=place / "runs", results_dir=None, device="cpu")
                 code = 0
             except LTBenchError as error:
                 said, code = f"{error}\n", error.exit_code
