@@ -34,29 +34,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BOARD := $(BIN)/ltbench run --dataset digits-lt --threads 1 --seed 0 --seed 1 --seed 2
 results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 hours of one core; records hold the times)
-	$(BOARD) --method erm --method at --method trades --method mart --method alp --method cfa --method dafa \
-	  --method robal --method reat --method at-bsl --method taet --method selfdistill --method at-balanced \
-	  --method reweight --method focal --method cb-focal --method ldam --method logit-adjust --method cdt \
-	  --method cosine --method tde --method resample --method crt --method rw-fine --method lws \
-	  --method tau-norm --method logit-adjust-posthoc --method cdt-posthoc
-	$(BOARD) --method robal --set variant=N
-	$(BOARD) --method at-bsl --set augment=randaugment
-	$(BOARD) --method at-bsl --set augment=autoaugment
-	$(BOARD) --method reweight --set weights=effective
-	$(BOARD) --method ldam --set drw_start=0.5
-	$(BOARD) --method cosine --set margin=0.2 --set scale=10
-	$(BOARD) --method resample --set kind=square-root
-	$(BOARD) --method resample --set kind=progressive
-	$(BOARD) --method at --plugin awp
-	$(BOARD) --method trades --plugin awp --set awp.gamma=0.005 --set awp.warmup=0.05
-	$(BOARD) --method at --plugin robustlt
-	$(BOARD) --method at-bsl --plugin robustlt
-	$(BOARD) --method at --profile balanced
-	$(BOARD) --method at --imbalance-ratio 1
-	$(BOARD) --protocol digits-l2-v0 --method at --method trades --method reat --method robal --method at-bsl \
-	  --method resample
+	$(BIN)/ltbench sweep results/plan.toml --threads-per-worker 1
 	$(BIN)/ltbench report leaderboard
 
 screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records

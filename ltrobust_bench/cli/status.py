@@ -67,9 +67,7 @@ def command(
             time.sleep(PERIOD)
 
 
-def _looking(
-    plan: Path | None, data_dir: Path | None, runs_dir: Path, results_dir: Path
-) -> Callable[[], list[Seen]]:
+def _looking(plan: Path | None, data_dir: Path | None, runs_dir: Path, results_dir: Path) -> Callable[[], list[Seen]]:
     """What looks at the disk; the plan is read once."""
     from ltrobust_bench.sweeps.states import OnDisk, states_in, states_of
 

@@ -52,7 +52,7 @@ def executor_options(function: F) -> F:
     """What may be typed for some executor, from the fields of their options."""
     fields: dict[str, tuple[FieldInfo, list[str]]] = {}
     for name in executors.names():
-        for option, field in executors.get(name).Options.model_fields.items():
+        for option, field in executors.get(name).takes.model_fields.items():
             fields.setdefault(option, (field, []))[1].append(name)
     return options(*(_click_option(name, field, owners) for name, (field, owners) in fields.items()))(function)
 
@@ -64,7 +64,7 @@ def executor_options(function: F) -> F:
              ltbench sweep plan.toml --only 'at*' --max-hours 8 --keep-going
 
     Exit codes: 0 all is done, 1 a job failed, 75 something is left (no time, or asked to stop), 130 interrupted. The
-    same command goes on. docs/sweeps.md explains plans."""
+    same command goes on. docs/scale.md shows plans and more."""
 )
 @click.argument("plan", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Print jobs, their order and cost, do nothing.")

@@ -94,8 +94,8 @@ class Job(Strict):
             plan = plan.base
         if plan.run.folder_name() != self.run:
             raise UsageError(
-                f"on this machine the job is another run, {plan.run.folder_name()}: its cards, protocols or data are not "
-                f"those of the machine that planned {self.run}."
+                f"on this machine the job is another run, {plan.run.folder_name()}: its cards, protocols or data are "
+                f"not those of the machine that planned {self.run}."
             )
         return plan
 
@@ -154,7 +154,9 @@ class Options(Strict):
         default=None, ge=1, description="CPU threads of a job (default: local: the cores divided among the workers)."
     )
     gpus_per_job: float | None = Field(
-        default=None, ge=0, description="CUDA devices per job; 0.5: two jobs share one (default: 1 where there are any)."
+        default=None,
+        ge=0,
+        description="CUDA devices per job; 0.5: two jobs share one (default: 1 if there are any).",
     )
 
     @property
@@ -172,7 +174,7 @@ class Executor(ABC):
     """
 
     help: ClassVar[str]
-    Options: ClassVar[type[Options]] = Options
+    takes: ClassVar[type[Options]] = Options
 
     @abstractmethod
     def __init__(self, options: Options) -> None:
@@ -253,7 +255,7 @@ def obey_tether() -> None:
 
 
 def _follow() -> None:
-    # Nothing is ever written to it: it ends with the other end's process. The descriptor itself is read: a buffered file
-    # that a thread holds crashes Python when it exits.
+    # Nothing is ever written to it: it ends with the other end's process. The descriptor itself is read: a buffered
+    # file that a thread holds crashes Python when it exits.
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)

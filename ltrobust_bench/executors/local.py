@@ -34,7 +34,7 @@ class Local(Executor):
     """
 
     help: ClassVar[str] = "processes on this machine"
-    Options: ClassVar[type[Options]] = LocalOptions
+    takes: ClassVar[type[Options]] = LocalOptions
 
     def __init__(self, options: Options) -> None:
         self.workers = options.workers

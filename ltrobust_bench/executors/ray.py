@@ -44,7 +44,7 @@ class Ray(Executor):
     """
 
     help: ClassVar[str] = "tasks of a Ray cluster"
-    Options: ClassVar[type[Options]] = RayOptions
+    takes: ClassVar[type[Options]] = RayOptions
 
     def __init__(self, options: Options) -> None:
         try:

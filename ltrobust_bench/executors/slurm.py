@@ -57,7 +57,7 @@ class Slurm(Executor):
     """
 
     help: ClassVar[str] = "job arrays of Slurm, through submitit"
-    Options: ClassVar[type[Options]] = SlurmOptions
+    takes: ClassVar[type[Options]] = SlurmOptions
 
     def __init__(self, options: Options) -> None:
         try:

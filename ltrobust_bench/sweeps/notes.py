@@ -1,7 +1,7 @@
 """What a worker leaves beside its results about a job in hand: who works on it, how far it is, or why it failed.
 
-One small file per job in the run folder, ``train.json`` or ``evaluate.json``, rewritten at bounded intervals while there
-is work, and removed by success. It says nothing about results: what is done is told by the results themselves.
+One small file per job in the run folder, ``train.json`` or ``evaluate.json``, rewritten at bounded intervals while
+there is work, and removed by success. It says nothing about results: what is done is told by the results themselves.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Note(Strict):
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still there: on this machine it is asked for, on others it must have written lately."""
+        """Whether the process is still there: on this machine it is looked for, and it must have written lately."""
         if self.state != "running" or time.time() - self.time > SILENCE:
             return False
         return self.host != HOST or _exists(self.pid)

@@ -1,8 +1,8 @@
 """Plans of sweeps: TOML files that state many runs at once.
 
-A plan has tables ``[[runs]]``. Each holds what ``ltbench run`` is asked for, under the same names; where it gives a list,
-there is a run for each value, and with several lists for each combination. ``[defaults]`` holds for every table that does
-not say otherwise, and what matches an ``[[exclude]]`` is left out::
+A plan has tables ``[[runs]]``. Each holds what ``ltbench run`` is asked for, under the same names; where it gives a
+list, there is a run for each value, and with several lists for each combination. ``[defaults]`` holds for every table
+that does not say otherwise, and what matches an ``[[exclude]]`` is left out::
 
     [defaults]
     dataset = "digits-lt"
@@ -51,7 +51,7 @@ def _flat(given: Any) -> Any:
     """Nested tables by dotted names: ``settings.attack.steps = 5`` is the setting ``attack.steps``."""
     if not isinstance(given, Mapping):
         return given
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in given.items():
         below = _flat(value)
         flat |= {f"{name}.{k}": v for k, v in below.items()} if isinstance(below, dict) else {name: value}
@@ -166,7 +166,7 @@ def read_plan(path: Path) -> SweepPlan:
     try:
         stated = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"no plan at {path}; docs/sweeps.md shows one.") from None
+        raise UsageError(f"no plan at {path}; docs/scale.md shows one.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is no plan: {error}.") from None
     _refuse_unknown(stated, SweepPlan, f"table of {path}")

@@ -1,8 +1,8 @@
 """The loop that has jobs done: which may start, which start again, when to give up.
 
-It knows jobs, what they need, an executor and a disk, and touches nothing else, so that it can be simulated. Its state is
-no truth: after a crash the same is found again on the disk. A step costs in proportion to what happened since the last
-one, not to the number of jobs.
+It knows jobs, what they need, an executor and a disk, and touches nothing else, so that it can be simulated. Its state
+is no truth: after a crash the same is found again on the disk. A step costs in proportion to what happened since the
+last one, not to the number of jobs.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from ltrobust_bench.sweeps.jobs import Piece, left_of
 from ltrobust_bench.sweeps.notes import Note, read_note
 
 State = Literal["running", "failed", "lost", "stopped", "ready", "waiting", "done"]
+TRAIN: Kind = "train"
+EVALUATE: Kind = "evaluate"
 STATES: tuple[State, ...] = ("running", "failed", "lost", "stopped", "ready", "waiting", "done")
 
 
@@ -120,7 +122,7 @@ def _in_hand(folder: Path, kind: Kind) -> tuple[State | None, Note | None]:
     """The state of a job that is begun and not done; None: nobody has begun it, or not left a note."""
     note = read_note(folder, kind)
     if note is None:
-        other = read_note(folder, "evaluate" if kind == "train" else "train")
+        other = read_note(folder, EVALUATE if kind == TRAIN else TRAIN)
         return ("running" if not (other and other.alive) and _held(folder) else None), None
     if note.state == "running":
         return ("running" if note.alive else "lost"), note
@@ -134,8 +136,8 @@ def states_in(runs_dir: Path) -> list[Seen]:
     for folder in sorted(path for path in runs_dir.glob("*") if path.is_dir()):
         network, record = (folder / name for name in ("model.safetensors", "record.json"))
         for kind, done, begun in (
-            ("train", network.exists() or record.exists(), (folder / "plan.json").exists()),
-            ("evaluate", record.exists(), (folder / "evaluation.npz").exists()),
+            (TRAIN, network.exists() or record.exists(), (folder / "plan.json").exists()),
+            (EVALUATE, record.exists(), (folder / "evaluation.npz").exists()),
         ):
             state, note = (None, None) if done else _in_hand(folder, kind)
             if done or state or begun:

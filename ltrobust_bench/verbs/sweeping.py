@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.executors.base import Executor, Job, Options, Place
+from ltrobust_bench.executors.base import Executor, Options, Place
 from ltrobust_bench.executors.registry import executors
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan.request import Request
@@ -87,7 +87,7 @@ class Sweep:
                 progress.note(file_record(read_record(path), results))
 
     def run(self, executor: Executor, rules: Rules, progress: Progress, told: Told | None = None) -> Report:
-        """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as it is."""
+        """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as is."""
         make_folder(self.place.runs_dir)
         if self.place.results_dir is not None:
             make_folder(self.place.results_dir)
@@ -138,15 +138,15 @@ def executor_with(name: str, given: dict[str, Any], device: str = "auto") -> tup
     """
     kind = executors.get(name)
     for option in given:
-        if option not in kind.Options.model_fields:
-            raise UnknownNameError(f"option of executor {name}", option, kind.Options.model_fields)
+        if option not in kind.takes.model_fields:
+            raise UnknownNameError(f"option of executor {name}", option, kind.takes.model_fields)
     if device.startswith("cuda:"):
         raise UsageError(
             f"a sweep hands out the CUDA devices itself: instead of --device {device} type "
             f"CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')} before the command."
         )
     try:
-        return kind, kind.Options(**(({"gpus_per_job": 0.0} if device == "cpu" else {}) | given))
+        return kind, kind.takes(**(({"gpus_per_job": 0.0} if device == "cpu" else {}) | given))
     except ValidationError as error:
         raise UsageError(f"executor {name}: {first_problem(error)}.") from None
 

@@ -106,4 +106,6 @@ def test_wrong_usage(here, capsys, typed, line):
 def test_unknown_keys_of_a_plan(here, capsys):
     (here / "plan.toml").write_text(PLAN.replace("method", "mehtod"))
     for verb in ("sweep", "status"):
-        assert "unknown key of [runs] in plan.toml 'mehtod': did you mean 'method'" in refused(capsys, verb, "plan.toml")
+        assert "unknown key of [runs] in plan.toml 'mehtod': did you mean 'method'" in refused(
+            capsys, verb, "plan.toml"
+        )

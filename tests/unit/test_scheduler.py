@@ -76,9 +76,7 @@ def run(world, steps, **rules):
 
 def chain(*names, seconds=10.0):
     """Each needs the one before it."""
-    return [
-        Step(job(name), (job(names[place - 1]).id,) if place else (), seconds) for place, name in enumerate(names)
-    ]
+    return [Step(job(name), (job(names[place - 1]).id,) if place else (), seconds) for place, name in enumerate(names)]
 
 
 @pytest.mark.parametrize("seed", range(20))
