@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -56,12 +57,12 @@ class Ray(Executor):
         self.mine = not ray.is_initialized()
         try:
             _knock(options.address)
-            ray.init(options.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+            ray.init(options.address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"no Ray cluster at {options.address} ({why}); `ray start --head` begins one, --address HOST:PORT names "
-                "another."
+                f"no Ray cluster at {options.address} ({why}); `ray start --head` begins one, --address HOST:PORT "
+                "names another."
             ) from None
         total = ray.cluster_resources()
         self.gpus = options.gpus_per_job if options.gpus_per_job is not None else float("GPU" in total)
