@@ -248,20 +248,20 @@ def signals(bench: Bench, number: int) -> Iterator[Count]:
 
 
 def kills(bench: Bench, number: int) -> Iterator[Count]:
-    """SIGKILL at random moments of training and evaluation; each run goes on until it is finished."""
+    """SIGKILL at random moments of training and evaluation, shared among the methods; each run ends in the end."""
     count, runs = Count("SIGKILL at a random moment"), Count("... and the same result in the end")
-    for request in cycle(REQUESTS):
-        expected, place, done = bench.undisturbed(request), bench.place("killed"), False
-        while not done and count.tried < number:
-            child = bench.start(request, place)
-            time.sleep(bench.moments.uniform(0, bench.seconds[request] / 3))
-            child.send(signal.SIGKILL)
-            done = child.end()[0] == 0
-            if not done:
-                count.add(True)
-        runs.add(bench.finished(request, place) == expected)
-        if count.tried >= number:
-            break
+    for turn, request in enumerate(REQUESTS, 1):
+        expected, share = bench.undisturbed(request), number * turn // len(REQUESTS)
+        while count.tried < share:
+            place, done = bench.place("killed"), False
+            while not done and count.tried < share:
+                child = bench.start(request, place)
+                time.sleep(bench.moments.uniform(0, bench.seconds[request] / 3))
+                child.send(signal.SIGKILL)
+                done = child.end()[0] == 0
+                if not done:
+                    count.add(True)
+            runs.add(bench.finished(request, place) == expected)
     yield from (count, runs)
 
 

@@ -87,7 +87,8 @@ def listening(*, ends: bool) -> Iterator[None]:
     of none. A signal that is ignored, as ``nohup`` has SIGHUP, stays so.
 
     Args:
-        ends: the process ends afterwards: Ctrl-C is ignored then, instead of what it did before.
+        ends: the process ends afterwards. Signals are ignored then, so that none changes its exit code; else they do
+            what they did before.
     """
     global _asked
     if current_thread() is not main_thread():
@@ -103,7 +104,7 @@ def listening(*, ends: bool) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, signal.SIG_IGN if ends and number == signal.SIGINT else handler)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
         _asked = ""
 
 

@@ -111,9 +111,10 @@ def test_quick_interrupts_leave_one_line(capsys, monkeypatch):
     assert err.strip() == f"Interrupted. {NOT_BEGUN}"
 
 
-# Asks itself to stop while it imports torch.
+# Asks itself to stop while it imports torch, and once more when it is about to end.
 STARTING = """
-import os, signal, sys
+import atexit, os, signal, sys
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
 class Asked:
     def find_spec(self, name, path=None, target=None):
         if name == "torch._C":
