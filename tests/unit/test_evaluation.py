@@ -214,7 +214,7 @@ def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, ag
     first, once = read_record(tmp_path / "record.json"), passed.forwards
     assert finish(again=again).result == first.result
     assert passed.forwards - once == (first.cost.evaluation.forwards if again else 0)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "record.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "log.jsonl", "record.json"]
 
 
 @pytest.mark.parametrize("moved", [0, -86400, 86400])
