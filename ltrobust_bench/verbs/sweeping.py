@@ -58,9 +58,15 @@ class Sweep:
     def costs(self) -> dict[str, float]:
         """Seconds that each job that is left will take, on a device like this one: measured once for each method with
         its plug-ins on each network and data set; of a training that was begun, what is left of it."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.place.threads or before)
+        try:
+            return self._costs()
+        finally:
+            torch.set_num_threads(before)
+
+    def _costs(self) -> dict[str, float]:
         device, speeds = choose_device(self.place.device), dict[Any, Speed]()
-        if self.place.threads is not None:
-            torch.set_num_threads(self.place.threads)
         found = {}
         for name, (job, _, plan) in self.left.items():
             run = plan.run
@@ -74,18 +80,25 @@ class Sweep:
         return found
 
     def file_leftovers(self, progress: Progress) -> None:
-        """File records that lie in run folders only: whoever wrote them was killed before it filed them.
+        """File records that lie in run folders only: whoever wrote them was killed before it filed them. Those that no
+        board accepts stay there.
 
         Raises:
             RecordError: for one that is damaged.
         """
-        results = self.place.results_dir
+        results, stay = self.place.results_dir, list[str]()
         for job, _, plan in self.pieces.values():
             path = job.folder / "record.json"
             if job.kind != "evaluate" or results is None or plan.run.reduced or not path.exists():
                 continue
             if not (results / "records" / job.record).exists():
-                progress.note(file_record(read_record(path), results))
+                said = file_record(read_record(path), results)
+                if said.startswith("filed"):
+                    progress.note(said)
+                else:
+                    stay.append(f"{path}: {said}")
+        if stay:
+            progress.note(f"{len(stay)} finished records stay in their run folders; the first is {stay[0]}")
 
     def run(self, executor: Executor, rules: Rules, progress: Progress, told: Told | None = None) -> Report:
         """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as is."""

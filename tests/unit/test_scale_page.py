@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ltrobust_bench.cli.main import ltbench
+from ltrobust_bench.executors.registry import executors
 from ltrobust_bench.sweeps.plan import read_plan
 from ltrobust_bench.verbs.sweeping import executor_with
 
@@ -42,9 +43,7 @@ def test_command_can_be_typed(command):
     found = ltbench.get_command(None, verb)
     given = found.make_context(verb, words).params
     if verb == "sweep":  # an option that the executor does not have would be refused
-        own = executor_with("local", {})[1]
-        names = {"threads_per_worker", "gpus_per_job", *type(own).model_fields}
-        names |= {name for kind in ("slurm", "ray") for name in executor_with(kind, {})[0].Options.model_fields}
+        names = {name for kind in executors.names() for name in executors.get(kind).takes.model_fields}
         executor_with(given["executor"], {name: given[name] for name in names if given.get(name) is not None})
 
 
