@@ -128,8 +128,8 @@ def command(
         folder = place = output or runs_dir / f"eval-{name}"
     part = attacks or transfer_from is not None or limit_test is not None
     own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
-    whole = checkpoint is not None and not (part or own_terms or curves) and search != "bf16"
-    if started() > 1 and not whole:
+    whole = checkpoint is not None and not (part or own_terms or curves)
+    if started() > 1 and (not whole or search == "bf16"):
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if curves:
         if search != "network":
@@ -139,7 +139,7 @@ def command(
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
-    if checkpoint is not None and whole:
+    if checkpoint is not None and whole and search != "bf16":
         _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
         return
     if search == "bf16":
