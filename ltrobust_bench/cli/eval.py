@@ -132,7 +132,7 @@ def command(
     part = attacks or transfer_from is not None or limit_test is not None
     own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
     whole = checkpoint is not None and not (part or own_terms or curves)
-    if started() > 1 and not (whole and search != "bf16"):
+    if started() > 1 and (not whole or search == "bf16"):
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if curves:
         if search != "network":

@@ -65,7 +65,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_takes_the_other_down_with_one_line(capfd, here, rank):
     command = [sys.executable, "-c", DIES, str(rank), *map(str, RUN), "--epochs", "3", "--limit-train", "40"]
     assert start(command, 2) == 1
