@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from pydantic.fields import FieldInfo
 
+from ltrobust_bench.cli.following import Follow, followed_in_logs
 from ltrobust_bench.cli.shared import (
     PATH,
     F,
@@ -79,6 +80,7 @@ def executor_options(function: F) -> F:
 @device_option
 @runs_dir_option
 @results_dir_option
+@followed_in_logs
 def command(
     plan: Path,
     dry_run: bool,
@@ -91,6 +93,7 @@ def command(
     device: str,
     runs_dir: Path,
     results_dir: Path,
+    follow: Follow,
     **given: Any,
 ) -> int:
     """Do the runs of a PLAN (a TOML file): what is finished is not done again, what others do is waited for."""
@@ -98,7 +101,7 @@ def command(
     from ltrobust_bench.sweeps.scheduler import Rules
     from ltrobust_bench.verbs.sweeping import Sweep, executor_with, place_of
 
-    out = console()
+    out = console(follow.quiet)
     kind, chosen = executor_with(executor, {k: v for k, v in given.items() if v is not None}, device)
     place = place_of(chosen, runs_dir, results_dir, data_dir, device)
     sweep = Sweep.of(read_plan(plan).requests(), place, only)
@@ -108,9 +111,9 @@ def command(
         return 0
     rules = Rules(retry=retry, keep_going=keep_going, max_seconds=None if max_hours is None else max_hours * 3600)
     running = kind(chosen)
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         report = sweep.run(running, rules, progress, Lines(progress, len(sweep.left)))
-    return print_report(out, report)
+    return print_report(console(), report)
 
 
 class Lines:

@@ -116,6 +116,16 @@ def from_first(find: Callable[[], T]) -> T:
     return found[0]  # type: ignore[return-value]
 
 
+def after_first(do: Callable[[], T]) -> T:
+    """What each rank finds, the first before the others: it may tidy up what it finds."""
+    if not first():
+        wait()
+    found = do()
+    if first():
+        wait()
+    return found
+
+
 def see_agreement(digest: str) -> None:
     """See that all ranks hold the same.
 

@@ -87,6 +87,10 @@ class Environment(Strict):
 class Status(Strict):
     reduced: bool
     off_recipe: bool = Field(description="recipe settings were overridden")
+    exploded: bool = Field(
+        default=False,
+        description="the loss of an epoch was far beyond that of guessing; absent in older records",
+    )
     trials: int = Field(ge=0, description="configurations tried on a validation split before this run")
 
 

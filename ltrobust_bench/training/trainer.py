@@ -296,7 +296,7 @@ class Session:
 
     def _resume(self) -> tuple[int, EpochInHand | None]:
         """Load the newest checkpoint: the last finished epoch, 0 without one, and the next if it was begun."""
-        loaded = ckpt.load_checkpoint(self.folder, self.device, self.progress)
+        loaded = ranks.after_first(lambda: ckpt.load_checkpoint(self.folder, self.device, self.progress))
         if loaded is None:
             return 0, None
         epoch, weights, state = loaded

@@ -274,7 +274,12 @@ def _evaluate(
             [*loaded.code, *verdict.code],
             ranks.count(),
         ),
-        status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
+        status=Status(
+            reduced=loaded.run.reduced,
+            off_recipe=bool(loaded.run.overrides),
+            exploded=loaded.exploded,
+            trials=trials,
+        ),
         reliability=verdict.reliability,
     )
 

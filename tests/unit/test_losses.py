@@ -12,6 +12,7 @@ from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.losses import LOOK, LossWatch, exploded
 from ltrobust_bench.training.step import Step
 from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs import load_model
 
 CPU = torch.device("cpu")
 
@@ -142,4 +143,5 @@ def test_a_loss_that_exploded_and_stayed_finite_is_told_each_time(tmp_path):
         result = train_plan(p, tmp_path, CPU, notes)
         assert result.exploded == [1]
         assert sum("flag: the loss exploded" in line and "epoch 1 of erm" in line for line in notes.lines) == 1
+    assert load_model(result.model_path).exploded
     assert exploded([2.3, 22.0, 24.0, 2.3], classes=10) == [3]
