@@ -51,7 +51,9 @@ def test_a_training_that_is_asked_to_stop_keeps_its_step_and_says_so(here, capsy
     code, _, err = call(capsys, "train", "--method", "at", *SMALL)
     assert code == interrupt.REQUEUE == 75 and err == f"Stopped by {name}. {KEPT}"
     (folder,) = here.glob("runs/*")
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoint-0000-000002", "plan.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(".lock", "checkpoint-0000-000002", "log.jsonl", "plan.json")
+    ]
 
 
 HARD = {
