@@ -175,7 +175,7 @@ def uninterrupted(tmp_path_factory):
     return read_record(path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_from_outside_and_continued_equals_uninterrupted(here, uninterrupted, how):
     """The real program, stopped while training; the same command ends with the same result."""
     arguments = [*BRIEF, "--runs-dir", "again"]

@@ -17,8 +17,8 @@ from pages import HOSTILE, RECORDS, ROOT, Page, hostile_record
 from rich.console import Console
 
 from ltrobust_bench.cards import Card, methods, plugins
-from ltrobust_bench.cli.run import command as run
 from ltrobust_bench.cli.following import Follow
+from ltrobust_bench.cli.run import command as run
 from ltrobust_bench.cli.shared import requests
 from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.plan.make import make_plan

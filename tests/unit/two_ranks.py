@@ -22,7 +22,7 @@ from ltrobust_bench.data import loader
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.training import trainer
+from ltrobust_bench.training import monitor
 from ltrobust_bench.training.build import deployed
 from ltrobust_bench.training.trainer import Session
 
@@ -66,7 +66,7 @@ def exactly(asked: bool) -> Iterator[None]:
         return
     torch.set_default_dtype(torch.float64)
     try:
-        with patch.object(loader, "to_unit", in_float64), patch.object(trainer, "to_unit", in_float64):
+        with patch.object(loader, "to_unit", in_float64), patch.object(monitor, "to_unit", in_float64):
             yield
     finally:
         torch.set_default_dtype(torch.float32)
