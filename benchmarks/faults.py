@@ -29,7 +29,7 @@ import torch._dynamo  # an optimiser imports it: once here, instead of once in e
 import ltrobust_bench as lt
 from ltrobust_bench import interrupt
 from ltrobust_bench.errors import LTBenchError
-from ltrobust_bench.evaluation.evaluator import kept_identity
+from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.training import checkpoint as ckpt

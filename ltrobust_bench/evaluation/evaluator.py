@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +16,6 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.terms import Attack, Stage, Target
-from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
@@ -29,7 +24,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.files import write_bytes
+from ltrobust_bench.evaluation.state import State
 from ltrobust_bench.interrupt import in_steps, stop_if_asked
 from ltrobust_bench.plan.code import Code, joined
 from ltrobust_bench.progress import Attacked, Progress, Resumed, Silent
@@ -60,74 +55,6 @@ class Verdict:
     forwards_here: int = 0
     reliability: Reliability | None = None
     code: list[Code] = field(default_factory=list)
-
-
-DIGEST = hashlib.sha256().digest_size
-"""Bytes at the end of a state's file: the SHA-256 of all before them."""
-
-
-@dataclass
-class _State:
-    """Everything needed to go on: per attack and image 0 (standing) or 1 + the stage that broke it."""
-
-    of: str
-    clean: np.ndarray | None = None
-    broken: dict[str, np.ndarray] = field(default_factory=dict)
-    attack: int = 0
-    stage: int = 0
-    batch: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-    measured: dict[str, Any] = field(default_factory=dict)
-    code: list[Code] = field(default_factory=list)
-
-    def save(self, path: Path | None) -> None:
-        if path is None or not ranks.first():
-            return
-        plain = {
-            k: getattr(self, k)
-            for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds", "measured")
-        }
-        plain["code"] = [session.model_dump() for session in self.code]
-        arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
-        if self.clean is not None:
-            arrays["clean"] = self.clean
-        buffer = io.BytesIO()
-        np.savez(buffer, meta=np.array(json.dumps(plain)), **arrays)
-        content = buffer.getvalue()
-        write_bytes(path, content + hashlib.sha256(content).digest())
-
-    @classmethod
-    def load(cls, path: Path | None, of: str) -> _State:
-        """The state in ``path`` if it belongs to this model and suite, else a fresh one."""
-        state = ranks.from_first(lambda: cls.kept(path)) if path is not None else None
-        return state if state is not None and state.of == of else cls(of)
-
-    @classmethod
-    def kept(cls, path: Path) -> _State | None:
-        """The state in ``path``; None if there is none, or not what was written there."""
-        try:
-            stored = path.read_bytes()
-        except OSError:
-            return None
-        content, digest = stored[:-DIGEST], stored[-DIGEST:]
-        if hashlib.sha256(content).digest() != digest:  # before it is read: a damaged zip file may raise anything
-            return None
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                plain: dict[str, Any] = json.loads(str(arrays["meta"]))
-                plain["code"] = [Code.model_validate(session) for session in plain["code"]]
-                broken = {k.removeprefix("broken/"): arrays[k] for k in arrays.files if k.startswith("broken/")}
-                return cls(clean=arrays["clean"] if "clean" in arrays.files else None, broken=broken, **plain)
-        except (ValueError, KeyError, TypeError):  # another version's
-            return None
-
-
-def kept_identity(path: Path) -> str:
-    """The identity of what was evaluated when the state in ``path`` was kept; empty if there is none to go on with."""
-    state = _State.kept(path)
-    return "" if state is None else state.of
 
 
 @contextmanager
@@ -269,7 +196,7 @@ class _Evaluation:
             for climbed in (self.searched, self.model)
         )
         self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
-        self.state = _State.load(state_path, identity)
+        self.state = State.load(state_path, identity)
         if state_path is not None and state_path.exists() and self.state.clean is None:
             self.progress.note(
                 f"{state_path} is of other code, weights, images or attacks, old or damaged: begun again"

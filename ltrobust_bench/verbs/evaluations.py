@@ -22,10 +22,11 @@ from ltrobust_bench.data.split import first_of_each_class, index_sha256
 from ltrobust_bench.errors import UnknownNameError
 from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
-from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen, kept_identity
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.identity import settled
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
+from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.task import Task

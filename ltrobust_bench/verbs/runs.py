@@ -11,7 +11,7 @@ import torch
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device, started
 from ltrobust_bench.errors import CheckpointError
-from ltrobust_bench.evaluation.evaluator import kept_identity
+from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference

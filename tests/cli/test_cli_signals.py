@@ -16,7 +16,7 @@ import ltrobust_bench as lt
 from ltrobust_bench import interrupt
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.evaluation import evaluator
+from ltrobust_bench.evaluation.state import State
 from ltrobust_bench.training.losses import LossWatch
 
 SMALL = ["--dataset", "digits-lt", *FAST, "--epochs", 3, "--limit-train", 200, "--limit-test", 50]
@@ -77,7 +77,7 @@ def test_stopped_between_any_steps_ends_as_if_it_never_was(here, monkeypatch, me
     while found is None:
         with monkeypatch.context() as patch, interrupt.listening(ends=False):
             after(patch, LossWatch, "add", moments.randint(1, 7), "SIGTERM")
-            after(patch, evaluator._State, "save", moments.randint(1, 3), "SIGUSR1")
+            after(patch, State, "save", moments.randint(1, 3), "SIGUSR1")
             try:
                 found = lt.run(request, runs_dir="parts", results_dir=None, device="cpu")
             except interrupt.Stopped:

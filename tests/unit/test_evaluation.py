@@ -24,8 +24,8 @@ from ltrobust_bench.attacks.scaled_pgd import ScaledPGD
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckFailed, CheckpointError, LTBenchError, UnknownNameError
-from ltrobust_bench.evaluation import evaluator
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.state import State, kept_identity
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.progress import Silent
@@ -94,7 +94,7 @@ def same(a, b):
 
 def kept(path):
     """Images passed forward, as far as the state in ``path`` goes."""
-    return evaluator._State.load(path, "a").forwards
+    return State.load(path, "a").forwards
 
 
 def test_robust_bits_imply_clean_ones_and_codes_agree(trained):
@@ -131,7 +131,7 @@ def whole(trained):
     model, task, _ = trained
     saves = [0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator._State, "save", lambda state, path: saves.append(state.forwards))
+        patch.setattr(State, "save", lambda state, path: saves.append(state.forwards))
         verdict = in_parts(model.model, task)
     assert saves[-1] == verdict.forwards and len(set(saves)) > 25
     return verdict, saves
@@ -260,9 +260,9 @@ def test_no_damage_to_a_state_raises_or_is_overlooked(trained, tmp_path):
         for _ in range(rng.choice([1, 1, 4, 100])):
             damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged[: rng.randrange(len(raw))] if turn % 4 == 0 else damaged)
-        assert evaluator.kept_identity(path) == ""
+        assert kept_identity(path) == ""
     path.write_bytes(raw)
-    assert evaluator.kept_identity(path) == "a"
+    assert kept_identity(path) == "a"
 
 
 def test_a_damaged_state_is_begun_again_and_said_so(trained, tmp_path):
