@@ -105,6 +105,7 @@ def test_a_job_that_is_told_to_stop_queues_itself_again(jobs, local):
     assert outcome.end == "done" and outcome.job == jobs[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_leaves_nothing_queued_or_running(jobs, local):
     local.start(jobs[0])
     local.finished()
