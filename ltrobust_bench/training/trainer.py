@@ -77,7 +77,10 @@ def train_plan(
         if fresh and ranks.first():
             ckpt.remove_run(folder)
         if ranks.from_first((folder / MODEL).exists):
-            return finished(plan, folder / MODEL, heard)
+            result = finished(plan, folder / MODEL, heard)
+            if ranks.first():
+                ckpt.remove_checkpoints(folder)  # whoever finished it may have been killed before
+            return result
         base = None
         if plan.base is not None:
             beside = folder.parent / plan.base.run.folder_name()

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,3 +110,45 @@ def test_files_of_the_future_are_no_newer_than_they_are(begun):
         os.utime(path, (2**32, 2**32))
     result = train(begun.parent)
     assert result.forwards_here == result.cost.forwards // 3
+
+
+class Killed(BaseException):
+    """Nothing of the process happens after it."""
+
+
+CHANGES = [
+    pytest.param(shutil, "rmtree", id="rmtree"),
+    pytest.param(Path, "rename", id="rename"),
+    pytest.param(Path, "replace", id="replace", marks=pytest.mark.slow),
+    pytest.param(Path, "unlink", id="unlink", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), CHANGES)
+def test_killed_before_any_change_of_a_name_the_folder_ends_as_if_it_never_was(tmp_path, monkeypatch, owner, name):
+    def ends(place):
+        record = lt.run(REQUEST, runs_dir=tmp_path / place, results_dir=None, device="cpu")
+        (folder,) = (tmp_path / place).iterdir()
+        return record.result.digest, sorted(path.name for path in folder.iterdir())
+
+    whole, real, killed = ends("whole"), getattr(owner, name), True
+    for number in range(50):
+        if not killed:
+            break
+        left = [number]
+
+        def dies(*arguments, left=left, **more):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, dies)
+            try:
+                ends(f"parts-{number}")
+                killed = False
+            except Killed:
+                pass
+        assert ends(f"parts-{number}") == whole, number
+    assert not killed
