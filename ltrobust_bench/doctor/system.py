@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust_bench.doctor.findings import Findings
-from ltrobust_bench.machine import device_name
+from ltrobust_bench.machine import device_name, usable_cores
 
 OURS = ("LTBENCH_CACHE", "LTBENCH_DATA", "LTBENCH_RESULTS", "LTBENCH_RUNS")
 OTHERS = ("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "TORCH_HOME")
@@ -31,11 +31,6 @@ def system(found: Findings) -> None:
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     free = os.sysconf("SC_AVPHYS_PAGES") * size
     found.fact("memory", f"{pages * size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def torch(found: Findings) -> None:

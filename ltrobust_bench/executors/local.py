@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import TETHER, Executor, Job, Options, Outcome, launch
+from ltrobust_bench.machine import usable_cores
 
 END = 5.0
 """Seconds that a process gets to go when it is killed."""
@@ -23,8 +24,7 @@ class LocalOptions(Options):
     @property
     def threads(self) -> int:
         """The cores that this process may use, divided among the workers, so that they do not fight."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads_per_worker or max(1, cores // self.workers)
+        return self.threads_per_worker or max(1, usable_cores() // self.workers)
 
 
 class Local(Executor):

@@ -109,9 +109,7 @@ class Session:
         if problem:
             raise UsageError(f"this run uses torch.compile, which does not work here: {problem}")
         teacher = self._teacher()
-        method, self.info = build_method(
-            run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device
-        )
+        method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
         network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
         if base is not None and teacher is None:
@@ -124,7 +122,7 @@ class Session:
             recipe,
             optimizer,
             Counter(),
-            build_plugins(run.plugins, run.options, self.info),
+            build_plugins(run.plugins, run.options, info),
             teacher,
             run.policy,
             task.ball,

@@ -13,25 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from stopping import StopAfter
 
 import ltrobust_bench as lt
 from ltrobust_bench.errors import CheckpointError, UsageError
-from ltrobust_bench.progress import Silent
 from ltrobust_bench.training.folder import locked
 
 REQUEST = lt.Request("reat", "digits-lt", protocol="smoke", epochs=3, limit_train=60, limit_test=20)
-
-
-class StopAfter(Silent):
-    """Interrupts after a number of steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 def train(runs_dir, request=REQUEST, **settings):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stopping import StopAfter
 
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Ended, Epoch, Named, Noted, Several, Silent
@@ -19,18 +20,6 @@ from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import run_plan
 
 CPU = torch.device("cpu")
-
-
-class StopAfter(Silent):
-    """Interrupts after a number of steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 def smoke(method="at", **request):

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from stopping import StopAfter
 
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
@@ -19,18 +20,6 @@ from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import load_model
 
 CPU = torch.device("cpu")
-
-
-class StopAfter(Silent):
-    """Interrupts after a number of steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 def plan(method="reat", **request):

@@ -23,7 +23,7 @@ from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training import monitor
-from ltrobust_bench.training.build import deployed
+from ltrobust_bench.training.build import build_method, deployed
 from ltrobust_bench.training.trainer import Session
 
 CPU = torch.device("cpu")
@@ -86,7 +86,9 @@ def trained(folder: Path, **request) -> dict:
         torch.manual_seed(1)
         trainee.teacher = shared(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval())
     result = session.run()
-    deployment = deployed(trainee.method, trainee.network, session.info)
+    run = plan.run
+    _, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, CPU)
+    deployment = deployed(trainee.method, trainee.network, info)
     with torch.no_grad():
         logits = deployment(session.data.images[:3] / 255)
     memory = {f"{n} {k}": v for n, m in trainee.method.memory.items() for k, v in m.state_dict().items()}
