@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fidelity autoattack-equivalence screenshots lint results clean
+.PHONY: cluster demo test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -23,35 +23,22 @@ fidelity: $(STAMP)  ## docs/fidelity.md: what each method is compared with, and 
 autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real CIFAR-10 (LTBENCH_DATA=DIR)
 	$(BIN)/python benchmarks/autoattack_equivalence.py
 
+faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
+	$(BIN)/python benchmarks/faults.py
+
+cluster: $(STAMP)  ## sweeps whose nodes and workers are killed, by Ray, local processes and submitit (a quarter of an hour)
+	$(BIN)/python -m pip install --quiet -e '.[ray,slurm]'
+	$(BIN)/python benchmarks/cluster.py
+	$(BIN)/python benchmarks/simulate_sweep.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BOARD := $(BIN)/ltbench run --dataset digits-lt --threads 1 --seed 0 --seed 1 --seed 2
 results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 hours of one core; records hold the times)
-	$(BOARD) --method erm --method at --method trades --method mart --method alp --method cfa --method dafa \
-	  --method robal --method reat --method at-bsl --method taet --method selfdistill --method at-balanced \
-	  --method reweight --method focal --method cb-focal --method ldam --method logit-adjust --method cdt \
-	  --method cosine --method tde --method resample --method crt --method rw-fine --method lws \
-	  --method tau-norm --method logit-adjust-posthoc --method cdt-posthoc
-	$(BOARD) --method robal --set variant=N
-	$(BOARD) --method at-bsl --set augment=randaugment
-	$(BOARD) --method at-bsl --set augment=autoaugment
-	$(BOARD) --method reweight --set weights=effective
-	$(BOARD) --method ldam --set drw_start=0.5
-	$(BOARD) --method cosine --set margin=0.2 --set scale=10
-	$(BOARD) --method resample --set kind=square-root
-	$(BOARD) --method resample --set kind=progressive
-	$(BOARD) --method at --plugin awp
-	$(BOARD) --method trades --plugin awp --set awp.gamma=0.005 --set awp.warmup=0.05
-	$(BOARD) --method at --plugin robustlt
-	$(BOARD) --method at-bsl --plugin robustlt
-	$(BOARD) --method at --profile balanced
-	$(BOARD) --method at --imbalance-ratio 1
-	$(BOARD) --protocol digits-l2-v0 --method at --method trades --method reat --method robal --method at-bsl \
-	  --method resample
+	$(BIN)/ltbench sweep results/plan.toml --threads-per-worker 1
 	$(BIN)/ltbench report leaderboard
 
 screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records

@@ -40,10 +40,10 @@ from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.files import make_folder, write_text
 from ltrobust_bench.interop.official import from_official
+from ltrobust_bench.machine import device_name
 from ltrobust_bench.numbers import number
 from ltrobust_bench.progress import Progress, duration
 from ltrobust_bench.protocol import Suite, load_protocol
-from ltrobust_bench.records.provenance import device_name
 
 SHIPPED = Path(str(find_spec("pyautoattack").origin)).parent / "examples" / "model_test.pt"  # type: ignore[union-attr]
 STAGES = BROKEN_BY[1:]

@@ -14,7 +14,7 @@ import click
 import torch
 
 from ltrobust_bench.files import write_text
-from ltrobust_bench.records.provenance import device_name
+from ltrobust_bench.machine import device_name
 
 
 def alternately(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from ltrobust_bench.plan.request import Request
     from ltrobust_bench.records.schema import Record
     from ltrobust_bench.report import leaderboard
-    from ltrobust_bench.verbs import Evaluation, LoadedModel, Trials, evaluate, load_model, run, train, tune
+    from ltrobust_bench.verbs import Evaluation, LoadedModel, Trials, evaluate, load_model, run, sweep, train, tune
 
 _WHERE = {
     "run": "ltrobust_bench.verbs",
     "train": "ltrobust_bench.verbs",
     "tune": "ltrobust_bench.verbs",
+    "sweep": "ltrobust_bench.verbs",
     "evaluate": "ltrobust_bench.verbs",
     "load_model": "ltrobust_bench.verbs",
     "Evaluation": "ltrobust_bench.verbs",
@@ -52,6 +53,7 @@ __all__ = [
     "leaderboard",
     "load_model",
     "run",
+    "sweep",
     "train",
     "tune",
 ]

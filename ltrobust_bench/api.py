@@ -20,6 +20,9 @@ part that writes into a tensor it was given (x, y, logits, features) stops the t
 image that a part passes through the network is counted as cost, whichever way the part came by it. ``ltbench check``
 also refuses parts that change torch's settings or this package's functions.
 
+Several devices can share a run. Each of them then calls every part with the whole batch and gets the same from it, so a
+part need not know of the others; what it draws it draws from torch's global generator or the one that it is given.
+
 Shapes: B images, C classes, D features. x is [B, channels, height, width] in [0, 1]; y is int64 [B]; logits are
 [B, C]; features are [B, D]. Formulas that need "head" or "tail" go by class *rank* (``data.ranks``), never by label.
 """

@@ -33,8 +33,16 @@ class CheckpointError(UsageError):
     """A checkpoint is damaged, or belongs to something else than what was asked for."""
 
 
+class BusyError(UsageError):
+    """Another process works in the run folder."""
+
+
 class RecordError(UsageError):
     """A record cannot be read: damaged, of another schema, or edited."""
+
+
+class StorageError(LTBenchError):
+    """A file could not be written whole, on a full disk for example; what lay there before is as it was."""
 
 
 class CheckFailed(LTBenchError):

@@ -1,49 +1,131 @@
-"""Writing files so that nothing half-written can stay: to a temporary name first, then renamed."""
+"""Writing files so that nothing half-written can stay: to a temporary name first, on the disk itself, then renamed."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.errors import StorageError, UsageError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a full or failing disk answers: no space, no quota, too large a file, an error of the device."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the path that was written to where a disk is full or fails.
+
+    Raises:
+        StorageError: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StorageError(
+            f"cannot write {path}: {error.strerror}. What was there before is intact; make room, and the same command "
+            "goes on."
+        ) from None
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``; renamed to ``path`` if the block succeeds, else removed."""
+    """A temporary path in the folder of ``path``; renamed to ``path`` if the block succeeds, else removed.
+
+    Raises:
+        StorageError: if the disk is full.
+    """
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    with writing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``; takes its place if the block succeeds, else it is removed. It holds files
+    only.
+
+    Raises:
+        StorageError: if the disk is full.
+    """
+    make_folder(path.parent)
+    with writing(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                _sync(file)
+            _sync_folder(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file on the disk itself before it gets its name: a name outlives a power failure sooner than content."""
+    handle = os.open(path, os.O_RDWR)
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have a folder's names on the disk itself, where the system can."""
+    with suppress(PermissionError):  # Windows opens no folders
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+                raise
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, UTF-8, with the line ends as given."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode())
+    write_bytes(path, text.encode())
 
 
 def make_folder(path: Path) -> None:
     """Create ``path`` with its parents and see that it can be written.
 
     Raises:
+        StorageError: if the disk is full.
         UsageError: naming the folder and the reason.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path, prefix=".writable.", suffix=".tmp")
-        os.close(handle)
-        Path(name).unlink(missing_ok=True)  # whoever holds the folder may just have tidied it up
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path, prefix=".writable.", suffix=".tmp")
+            os.close(handle)
+            Path(name).unlink(missing_ok=True)  # whoever holds the folder may just have tidied it up
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}; name another folder.") from None
 

@@ -8,10 +8,12 @@ used, so listing names never imports torch. Other packages add entries through t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
@@ -148,3 +150,26 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         self._fill()
         return name in self._entries
+
+
+def scanned(package: ModuleType, base: type, shared: Collection[str]) -> list[Registration]:
+    """The kinds that a package's files define, each one subclass of ``base`` with a line of ``help``, named after its
+    file.
+
+    Args:
+        shared: names of files that define no kind.
+
+    Raises:
+        UsageError: for a file that defines none or several.
+    """
+    files = sorted(file for folder in package.__path__ for file in Path(folder).glob("*.py"))
+    return [_defined(file, package.__name__, base) for file in files if file.stem not in shared]
+
+
+def _defined(file: Path, package: str, base: type) -> Registration:
+    module, origin = import_module(f"{package}.{file.stem}"), f"{package.rpartition('.')[2]}/{file.name}"
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    kinds = [v for v in own if issubclass(v, base)]
+    if len(kinds) != 1:
+        raise UsageError(f"{origin} must define one subclass of {base.__name__}, it defines {len(kinds)}.")
+    return Registration(file.stem.replace("_", "-"), kinds[0], kinds[0].help, origin)  # type: ignore[attr-defined]

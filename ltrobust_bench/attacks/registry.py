@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
@@ -11,7 +9,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from ltrobust_bench import attacks as package
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.registry import Registration, Registry
+from ltrobust_bench.registry import Registration, Registry, scanned
 from ltrobust_bench.terms import first_problem, printable
 
 SHARED = {"__init__", "ball", "engine", "official", "registry", "terms"}
@@ -19,20 +17,11 @@ SHARED = {"__init__", "ball", "engine", "official", "registry", "terms"}
 
 
 def _scan() -> list[Registration]:
-    files = sorted(file for folder in package.__path__ for file in Path(folder).glob("*.py"))
-    return [_entry(file) for file in files if file.stem not in SHARED]
-
-
-def _entry(file: Path) -> Registration:
-    module, origin = import_module(f"{package.__name__}.{file.stem}"), f"attacks/{file.name}"
-    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
-    kinds = [v for v in own if issubclass(v, Attack)]
-    if len(kinds) != 1:
-        raise UsageError(f"{origin} must define one subclass of Attack, it defines {len(kinds)}.")
-    name = get_args(kinds[0].model_fields["kind"].annotation)
-    if name != (file.stem.replace("_", "-"),):
-        raise UsageError(f'{origin}: {kinds[0].__name__} must state kind: Literal["{file.stem.replace("_", "-")}"].')
-    return Registration(name[0], kinds[0], kinds[0].help, origin)
+    found = scanned(package, Attack, SHARED)
+    for kind in found:
+        if get_args(kind.target.model_fields["kind"].annotation) != (kind.name,):
+            raise UsageError(f'{kind.origin}: {kind.target.__name__} must state kind: Literal["{kind.name}"].')
+    return found
 
 
 attacks: Registry[type[Attack]] = Registry("attack", discover=_scan, base=type)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ltrobust_bench.cli.following import Follow, followed_in_logs
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -30,8 +31,15 @@ if TYPE_CHECKING:
 @data_dir_option
 @device_option
 @threads_option
+@followed_in_logs
 def command(
-    run: Path, output: Path | None, limit_test: int | None, data_dir: Path | None, device: str, threads: int | None
+    run: Path,
+    output: Path | None,
+    limit_test: int | None,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    follow: Follow,
 ) -> None:
     """What one finished network does class by class: a run folder, or its model.safetensors.
 
@@ -48,7 +56,7 @@ def command(
     folder = output or (run if run.is_dir() else run.parent) / "analysis"
     if (run / "model.safetensors" if run.is_dir() else run).exists():
         make_folder(folder)  # that it can be written must not turn out after the attack
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         analysis = verbs.analyse(run, limit_test=limit_test, data_dir=data_dir, device=device, progress=progress)
     print_analysis(out, analysis)
     written = write(analysis, folder)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -87,6 +89,8 @@ foreign_options = options(
 @threads_option
 @runs_dir_option
 @results_dir_option
+@on_devices
+@followed
 def command(
     checkpoint: Path | None,
     dataset: str | None,
@@ -106,6 +110,7 @@ def command(
     threads: int | None,
     runs_dir: Path,
     results_dir: Path,
+    follow: Follow,
     **terms: Any,
 ) -> None:
     """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
@@ -124,22 +129,25 @@ def command(
     else:
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"
+    part = attacks or transfer_from is not None or limit_test is not None
+    own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
+    whole = checkpoint is not None and not (part or own_terms or curves)
+    if started() > 1 and (not whole or search == "bf16"):
+        raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if curves:
         if search != "network":
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
-            with progress_on(out) as progress:
+            with progress_on(out, follow) as progress:
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
-    part = attacks or transfer_from is not None or limit_test is not None
-    own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
-    if checkpoint is not None and not part and not own_terms and search != "bf16":
-        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search)
+    if checkpoint is not None and whole and search != "bf16":
+        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
         return
     if search == "bf16":
         out.print("an evaluation that searches in bf16 makes no record", style="yellow")
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         result = verbs.evaluate(
             subject,
             dataset,
@@ -234,6 +242,7 @@ def _file(
     results_dir: Path,
     again: bool,
     search: Crafting,
+    follow: Follow,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""
     from ltrobust_bench import verbs
@@ -252,7 +261,7 @@ def _file(
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
         out.print(note, style="yellow", soft_wrap=True)
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(out, record, own)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
+from ltrobust_bench import interrupt
 from ltrobust_bench._version import __version__
 
 VERBS = {
     "run": "train a defense, attack it, write its record",
     "train": "train a defense only",
     "tune": "try settings on held-out training images",
+    "sweep": "do the many runs of a plan",
+    "status": "how far the jobs of a plan are",
     "eval": "attack a finished network",
     "list": "methods, datasets, models, attacks, protocols",
     "show": "one method: paper, recipe, options, deviations",
@@ -20,6 +24,7 @@ VERBS = {
     "new": "start the folder of a method",
     "data": "look at data sets, download them",
     "report": "leaderboard, tables, figures and web pages from records",
+    "doctor": "what is installed, found and wrong here, for bug reports",
     "record": "validate, submit, verify, retract, export records",
 }
 
@@ -56,27 +61,51 @@ class Verbs(click.Group):
 def ltbench() -> None:
     """Benchmark for adversarial robustness under long-tailed data.
 
-    Exit codes: 0 done, 1 a problem was found, 2 wrong usage or bad input, 130 interrupted.
+    Exit codes: 0 done, 1 a problem was found, 2 wrong usage or bad input, 75 asked to stop (SIGTERM, SIGUSR1, SIGHUP,
+    SIGQUIT, SIGXCPU): run it again and it goes on, 130 interrupted (Ctrl-C).
     """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code when called from Python, exits when called as a program."""
-    code = _run(arguments)
+    with interrupt.listening(ends=arguments is None):
+        code = _stoppable(arguments)
     if arguments is None:
         sys.exit(code)
     return code
 
 
+def _stoppable(arguments: list[str] | None) -> int:
+    try:
+        return _run(arguments)
+    except interrupt.Stopped as stopped:
+        return _said(str(stopped), interrupt.REQUEUE)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _said("Interrupted. Nothing is lost but the work in hand: the same command goes on from here.", 130)
+    except Exception as error:
+        if not interrupt.stopping():
+            raise
+        # Being stopped can look like something else: an import that fails, a terminal that is gone.
+        return _said(f"Stopped ({type(error).__name__}). The same command goes on from here.", interrupt.REQUEUE)
+
+
+def _said(line: str, code: int) -> int:
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(line, err=True)
+    return code
+
+
 def _run(arguments: list[str] | None) -> int:
     from ltrobust_bench.errors import LTBenchError
+    from ltrobust_bench.files import FULL
 
     try:
-        result = ltbench.main(args=arguments, prog_name="ltbench", standalone_mode=False)
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
+        result = ltbench.main(
+            args=arguments,
+            prog_name="ltbench",
+            standalone_mode=False,
+            obj=sys.argv[1:] if arguments is None else arguments,
+        )
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -88,14 +117,11 @@ def _run(arguments: list[str] | None) -> int:
     except LTBenchError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        return 0
     except OSError as error:  # a full disk, a vanished folder
+        if interrupt.stopping():
+            raise
+        if isinstance(error, BrokenPipeError):
+            return 0
         click.echo(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
-        return 2
+        return 1 if error.errno in FULL else 2
     return result if isinstance(result, int) else 0
-
-
-def _interrupted() -> int:
-    click.echo("Interrupted. Nothing is lost but the work in hand: the same command goes on from here.", err=True)
-    return 130

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ltrobust_bench.cli.following import Follow, followed_in_logs
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -132,6 +133,7 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 @device_option
 @threads_option
 @results_dir_option
+@followed_in_logs
 @click.pass_context
 def verify(
     context: click.Context,
@@ -145,6 +147,7 @@ def verify(
     device: str,
     threads: int | None,
     results_dir: Path,
+    follow: Follow,
 ) -> None:
     """Attack a record's weights again, or train it again, and write down what came out.
 
@@ -160,7 +163,7 @@ def verify(
         raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
     set_threads(threads)
     found, out = read_record(record / "record.json" if record.is_dir() else record), console()
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         if weights is None:
             statement = train_again(found, by=by, data_dir=data_dir, device=device, progress=progress)
         else:

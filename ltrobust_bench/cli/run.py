@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -46,6 +48,8 @@ LONG = 12 * 3600
     help="Take the settings that `ltbench tune` chose; the record says how many were tried.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
+@on_devices
+@followed
 def command(
     data_dir: Path | None,
     device: str,
@@ -55,6 +59,7 @@ def command(
     results_dir: Path,
     tuned: Path | None,
     dry_run: bool,
+    follow: Follow,
     **asked: Any,
 ) -> None:
     """Train a defense, attack it with the protocol's suite, and write its record."""
@@ -70,10 +75,10 @@ def command(
         make_folder(runs_dir)
         make_folder(results_dir)
     for plan, trials in plans:
-        print_plan(out, plan, where, runs_dir)
+        print_plan(out, plan, where, runs_dir, follow.quiet)
         if dry_run:
             continue
-        with progress_on(out) as progress:
+        with progress_on(out, follow) as progress:
             record = run_plan(
                 plan,
                 runs_dir=runs_dir,
@@ -108,15 +113,17 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
         out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow", soft_wrap=True)
 
 
-def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -> None:
-    """What will be done, what it costs, and whether a person will still be there when it is done."""
+def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, quiet: bool = False) -> None:
+    """What will be done, what it costs, and whether a person will still be there when it is done; ``quiet``: only
+    what must not be missed."""
+    from ltrobust_bench.machine import device_name
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.plan.run import Policy
     from ltrobust_bench.progress import duration
     from ltrobust_bench.records.filing import unfit_note
-    from ltrobust_bench.records.provenance import device_name
     from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
+    warned, out = out, console(quiet)
     run, recipe = plan.run, plan.run.recipe
     folder = runs_dir / run.folder_name()
     label = "+".join([run.method, *run.plugins])
@@ -135,7 +142,7 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
         out.print(f"  computed by: {policy}")
     note = unfit_note(run, [code_of(run, "training")])
     if note:
-        out.print(f"  {note}", style="yellow", soft_wrap=True)
+        warned.print(f"  {note}", style="yellow", soft_wrap=True)
     out.print(f"  run folder: {folder}", soft_wrap=True)
     if (folder / "record.json").exists():
         out.print("  finished already")
@@ -158,8 +165,8 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path) -
         f"{ASSUMED_ROBUST:.0%} survive)"
     )
     out.print(
-        f"  time on {device_name(str(device))}: about {duration(cost.training_seconds)} + "
-        f"{duration(cost.evaluation_seconds)}"
+        f"  time on {'one ' if started() > 1 else ''}{device_name(str(device))}: about "
+        f"{duration(cost.training_seconds)} + {duration(cost.evaluation_seconds)}"
     )
     if cost.seconds > LONG:
         out.print(f"  This will take about {duration(cost.seconds)} on this machine.", style="bold yellow")

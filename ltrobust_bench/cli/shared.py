@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from ltrobust_bench.cli.devices import listens
+from ltrobust_bench.cli.following import PATH, Follow, followers
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -105,6 +106,9 @@ request_options = options(
                  "(docs/performance.md); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
+    click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
+                 help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
+                 "there on; all but stop are off-recipe."),
     click.option("--fresh", is_flag=True, help="Begin again: what is in the run folder is removed."),
     data_dir_option,
     device_option,
@@ -129,6 +133,7 @@ def requests(
     settings: tuple[str, ...],
     crafting: Crafting,
     compiled: bool,
+    on_nan: str,
     **fields: Any,
 ) -> list[Request]:
     """One request for each method and seed of ``plan_options``; says what is to be said about how it is computed.
@@ -142,7 +147,8 @@ def requests(
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
-    fields |= {"policy": policy, "settings": parse_settings(settings)}
+    by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})
+    fields |= {"policy": policy, "settings": by_hand}
     return [Request(method, seed=seed, **fields) for method in method_names for seed in seeds]
 
 
@@ -163,11 +169,12 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
     return parsed
 
 
-def console() -> Console:
-    """Where results are printed."""
+def console(quiet: bool = False) -> Console:
+    """Where results are printed; ``quiet``: where what is printed is dropped. Of several ranks of one run the first
+    prints."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, quiet=quiet or listens())
 
 
 def set_threads(threads: int | None) -> None:
@@ -179,19 +186,16 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def progress_on(out: Console) -> Iterator[Progress]:
-    """Progress on a console; a request to terminate stops as cleanly as Ctrl-C does."""
-    from ltrobust_bench.progress import RichProgress
+def progress_on(out: Console, follow: Follow = Follow()) -> Iterator[Progress]:  # noqa: B008 - frozen
+    """Progress on a console, and to whoever else follows; of several ranks of one run the first tells it."""
+    from ltrobust_bench.progress import Silent
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    if listens():
+        yield Silent()
+        return
 
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        with RichProgress(out) as progress:
-            yield progress
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with followers(out, follow) as progress:
+        yield progress
 
 
 def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ltrobust_bench.cli.devices import on_devices
+from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.run import print_plan
 from ltrobust_bench.cli.shared import console, plan_options, progress_on, requests, set_threads
 
@@ -15,12 +17,15 @@ from ltrobust_bench.cli.shared import console, plan_options, progress_on, reques
     epilog="Example: ltbench train --method at --dataset digits-lt, then ltbench eval on the run folder it prints."
 )
 @plan_options
+@on_devices
+@followed
 def command(
     data_dir: Path | None,
     device: str,
     threads: int | None,
     fresh: bool,
     runs_dir: Path,
+    follow: Follow,
     **asked: Any,
 ) -> None:
     """Train a defense, without attacking it."""
@@ -30,8 +35,8 @@ def command(
     set_threads(threads)
     out, where = console(), choose_device(device)
     for plan in [request.to_plan(data_dir) for request in requests(out, where, **asked)]:
-        print_plan(out, plan, where, runs_dir)
-        with progress_on(out) as progress:
+        print_plan(out, plan, where, runs_dir, follow.quiet)
+        with progress_on(out, follow) as progress:
             result = train_plan(plan, runs_dir / plan.run.folder_name(), where, progress, fresh=fresh)
         if result.history:
             last = result.history[-1]

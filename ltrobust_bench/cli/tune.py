@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--trials", type=int, metavar="N", help="Try N combinations, drawn at random (default: all).")
 @click.option("--output", type=PATH, default=Path("trials.json"), show_default=True, help="File of the trials.")
 @request_options
+@followed
 def command(
     method: str,
     grids: tuple[str, ...],
@@ -57,6 +59,7 @@ def command(
     threads: int | None,
     fresh: bool,
     runs_dir: Path,
+    follow: Follow,
     **asked: Any,
 ) -> None:
     """Try settings on a tenth of each class's training images, which is held out. No test image is used."""
@@ -66,7 +69,7 @@ def command(
     set_threads(threads)
     out = console()
     (request,) = requests(out, choose_device(device), method_names=(method,), seeds=seeds[:1], **asked)
-    with progress_on(out) as progress:
+    with progress_on(out, follow) as progress:
         found = tune(
             request,
             grid={name: values.split(",") for name, values in parse_settings(grids, "--grid", "tau=0.5,1").items()},

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from ltrobust_bench.api import Network, Output
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter, Meter
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.sharing import share
 from ltrobust_bench.compute.stand_in import StandIn
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.run import Crafting, Policy
 from ltrobust_bench.protocol.spec import Precision
 from ltrobust_bench.terms import BNMode
@@ -22,19 +25,26 @@ class Forwards:
     """Forwards for the outer loss, and the model that crafting attacks.
 
     With the default policy both are the network itself. Whoever asks for them counts them; what passes through the
-    network otherwise, because a part of a method holds it, is counted here.
+    network otherwise, because a part of a method holds it, is counted here. Where several devices compute the run, a
+    pass is divided between them, whoever asks for it, and what is counted is the whole batch.
 
     Args:
         network: what is trained; its weights are put into the policy's memory format.
         policy: how to compute.
         precision: of the recipe. With ``bf16`` the network computes in bfloat16, logits and features come in float32.
         counter: of what else passes through the network.
+
+    Raises:
+        UsageError: for what several devices would compute otherwise than one.
     """
 
     def __init__(
         self, network: Network, policy: Policy, precision: Precision = "fp32", counter: Counter | None = None
     ) -> None:
         self.network, self.policy, self.precision = network, policy, precision
+        if policy.compile and ranks.count() > 1:
+            raise UsageError("torch.compile is for one device; leave --compile out, or --devices.")
+        share(network)
         self.meter = Meter(network.backbone, counter or Counter())
         if policy.memory_format == "channels_last":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,8 +111,7 @@ def usable_policy(
         notes.append(f"without torch.compile, which does not work here: {problem}")
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         notes.append("this processor has no bfloat16 arithmetic: bf16 is slower than fp32 here")
-    plain = crafting == "network" and not compiled and precision != "bf16"
-    return Policy(crafting=crafting, memory_format="contiguous" if plain else "channels_last", compile=compiled), notes
+    return Policy.asked(crafting, compiled, precision), notes
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.errors import LTBenchError
 
 T = TypeVar("T")
@@ -78,7 +79,8 @@ class Splitting(nn.Module):
             work: uses this model on ``images`` images; must be repeatable.
 
         Raises:
-            LTBenchError: if it does not suffice for one image at a time.
+            LTBenchError: if it does not suffice for one image at a time, or for the part of one of several devices: the
+                others are in the middle of theirs.
         """
         while True:
             try:
@@ -86,6 +88,11 @@ class Splitting(nn.Module):
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+                if ranks.count() > 1:
+                    raise LTBenchError(
+                        f"{images} images do not fit in the memory of {ranks.count()} devices; use more of them, or "
+                        "one alone, which passes them in parts."
+                    ) from None
                 if self.parts >= images:
                     raise LTBenchError(
                         f"{images} images do not fit in memory, not even passed one at a time; use another device."

@@ -17,6 +17,7 @@ from torch.autograd.graph import Node
 
 from ltrobust_bench.compute import winograd
 from ltrobust_bench.compute.memory import out_of_memory
+from ltrobust_bench.compute.sharing import GlobalBatchNorm
 from ltrobust_bench.errors import UsageError
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -82,7 +83,7 @@ def _plain(module: nn.Module) -> bool:
     """Whether a module computes what its class says with the weights that it shows: no class of somebody's own, no
     parametrised weights (they have a class of their own, too), no hooks."""
     hooked = module._forward_hooks or module._forward_pre_hooks
-    return type(module) in (nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm) and not hooked
+    return type(module) in (nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, GlobalBatchNorm) and not hooked
 
 
 def _uses(end: Node | None) -> Counter[Node]:

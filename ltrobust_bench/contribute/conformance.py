@@ -21,8 +21,9 @@ from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training.build import deployed
+from ltrobust_bench.training.result import TrainingResult
 from ltrobust_bench.training.step import Step
-from ltrobust_bench.training.trainer import Session, TrainingResult, train_plan
+from ltrobust_bench.training.trainer import Session, train_plan
 from ltrobust_bench.training.views import BEHIND
 from ltrobust_bench.verbs import load_model
 

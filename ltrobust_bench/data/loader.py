@@ -94,17 +94,28 @@ class TrainLoader:
         self.seed, self.padding, self.flip, self.augment = seed, padding, flip, augmentation(augment)
         self._labels = data.labels.cpu().numpy()
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (images float32 in [0, 1], labels int64) of the 1-based ``epoch``."""
+    def order(self, epoch: int) -> np.ndarray:
+        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64. A sampler may
+        remember what it has drawn, so an epoch's order is asked for once."""
         generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
-        order = self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
+        return self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
+
+    def epoch(self, epoch: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (images float32 in [0, 1], labels int64) of the 1-based ``epoch``.
+
+        Args:
+            order: what :meth:`order` gave for it; None: ask.
+            first: so many steps are left out.
+        """
+        if order is None:
+            order = self.order(epoch)
         draws = seeded(self.seed, "augment", epoch)
         # An epoch's draws go to the device at once: no copy, and no waiting for one, between steps.
         offsets = torch.randint(0, 2 * self.padding + 1, (2, len(order)), generator=draws)
         mirrored = (torch.rand(len(order), generator=draws) < 0.5) & self.flip
         device = self.data.images.device
         index, offsets, mirrored = torch.from_numpy(order).to(device), offsets.to(device), mirrored.to(device)
-        for step in range(self.steps):
+        for step in range(first, self.steps):
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)
             chosen = index[part]
             images = self.data.images[chosen]

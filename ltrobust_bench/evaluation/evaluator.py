@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +19,15 @@ from ltrobust_bench.attacks.terms import Attack, Stage, Target
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
-from ltrobust_bench.files import atomic_path
+from ltrobust_bench.evaluation.state import State
+from ltrobust_bench.interrupt import in_steps, stop_if_asked
 from ltrobust_bench.plan.code import Code, joined
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Attacked, Progress, Resumed, Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.scores.reliability import Reliability
 
@@ -57,62 +55,6 @@ class Verdict:
     forwards_here: int = 0
     reliability: Reliability | None = None
     code: list[Code] = field(default_factory=list)
-
-
-@dataclass
-class _State:
-    """Everything needed to go on: per attack and image 0 (standing) or 1 + the stage that broke it."""
-
-    of: str
-    clean: np.ndarray | None = None
-    broken: dict[str, np.ndarray] = field(default_factory=dict)
-    attack: int = 0
-    stage: int = 0
-    batch: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-    measured: dict[str, Any] = field(default_factory=dict)
-    code: list[Code] = field(default_factory=list)
-
-    def save(self, path: Path | None) -> None:
-        if path is None:
-            return
-        plain = {
-            k: getattr(self, k)
-            for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds", "measured")
-        }
-        plain["code"] = [session.model_dump() for session in self.code]
-        arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
-        if self.clean is not None:
-            arrays["clean"] = self.clean
-        with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, meta=np.array(json.dumps(plain)), **arrays)
-
-    @classmethod
-    def load(cls, path: Path | None, of: str) -> _State:
-        """The state in ``path`` if it belongs to this model and suite, else a fresh one."""
-        state = cls.kept(path) if path is not None else None
-        return state if state is not None and state.of == of else cls(of)
-
-    @classmethod
-    def kept(cls, path: Path) -> _State | None:
-        """The state in ``path``; None if there is none, or none that can be read."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                plain: dict[str, Any] = json.loads(str(stored["meta"]))
-                plain["code"] = [Code.model_validate(session) for session in plain["code"]]
-                broken = {k.removeprefix("broken/"): stored[k] for k in stored.files if k.startswith("broken/")}
-                clean = stored["clean"] if "clean" in stored.files else None
-            return cls(clean=clean, broken=broken, **plain)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
-            return None
-
-
-def kept_identity(path: Path) -> str:
-    """The identity of what was evaluated when the state in ``path`` was kept; empty if there is none to go on with."""
-    state = _State.kept(path)
-    return "" if state is None else state.of
 
 
 @contextmanager
@@ -243,28 +185,33 @@ class _Evaluation:
     ) -> None:
         self.examined = examined
         self.counter = Counter()
-        self.model = Splitting(CountingModel(model, self.counter))
-        self.searched = self.model if searched is None else Splitting(CountingModel(searched, self.counter))
+        self.model = Splitting(CountingModel(shared(model), self.counter))
+        self.searched = self.model if searched is None else Splitting(CountingModel(shared(searched), self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
         self.ball = ball
-        other = None if surrogate is None else Splitting(surrogate)
+        other = None if surrogate is None else Splitting(shared(surrogate))
         self.on_searched, self.on_model = (
             Target(climbed, classes, epsilon, ball, suite.seed, data.images.device, other)
             for climbed in (self.searched, self.model)
         )
         self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
-        self.state = _State.load(state_path, identity)
+        self.state = State.load(state_path, identity)
         if state_path is not None and state_path.exists() and self.state.clean is None:
-            self.progress.note(f"{state_path} is of other code, weights, images or attacks, or damaged: begun again")
+            self.progress.note(
+                f"{state_path} is of other code, weights, images or attacks, old or damaged: begun again"
+            )
         self.state.code = joined(self.state.code, [] if code is None else [code])
 
     def run(self) -> Verdict:
         state = self.state
-        with frozen(self.model):
+        with in_steps(), frozen(self.model):
             before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
+            else:
+                done = f"{state.attack} of {len(self.attacks)} attacks, {state.stage} stages and {state.batch} batches"
+                self.progress.tell(Resumed(done))
             for name in list(self.attacks)[state.attack :]:
                 self._attack(name, *self.attacks[name])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
@@ -315,23 +262,25 @@ class _Evaluation:
 
     @contextmanager
     def _accounted(self) -> Iterator[None]:
-        """Add the computing of one batch to the state, and save it."""
+        """Add the computing of one batch to the state, and save it: a place to stop at."""
         before, began = (self.counter.forwards, self.counter.backwards), time.monotonic()
         yield
         self.state.forwards += self.counter.forwards - before[0]
         self.state.backwards += self.counter.backwards - before[1]
         self.state.seconds += time.monotonic() - began
         self.state.save(self.state_path)
+        stop_if_asked(kept=self.state_path is not None)
 
     def _clean(self) -> None:
         total = len(self.data)
-        correct = np.zeros(total, dtype=bool)
+        correct, began = np.zeros(total, dtype=bool), time.monotonic()
         with self._accounted():
             for index in self._batches(np.arange(total)):
                 x, y = self._images(index)
                 correct[index] = ~self._wrong(self.model, x, y)
             self.state.clean = correct
         self.progress.note(f"clean accuracy {correct.mean():.1%} on {total} images")
+        self._tell("clean", total, correct, began)
 
     def _attack(self, attack: str, on_searched: dict[str, Stage], on_model: dict[str, Stage]) -> None:
         state = self.state
@@ -345,6 +294,7 @@ class _Evaluation:
             standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
             batches = self._batches(standing)
             label = attack if len(stages) == 1 else f"{attack}/{name}"
+            began = time.monotonic()
             self.progress.start(label, len(standing), sum(len(b) for b in batches[: state.batch]))
             while state.batch < len(batches):
                 index = batches[state.batch]
@@ -352,8 +302,12 @@ class _Evaluation:
                     broken[self._fooled(index, label, function, on_model[name])] = code
                     state.batch += 1
                 self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
+            self._tell(label, len(standing), state.clean & (broken == 0), began)
             state.stage, state.batch = state.stage + 1, 0
         self.progress.note(f"{attack} accuracy {self._robust(broken):.1%}")
+
+    def _tell(self, attack: str, images: int, left: np.ndarray, began: float) -> None:
+        self.progress.tell(Attacked(attack, images, int(left.sum()), float(left.mean()), time.monotonic() - began))
 
     def _fooled(self, index: np.ndarray, label: str, function: Stage, on_model: Stage) -> np.ndarray:
         """Which images of a batch a stage breaks. An attack stops at an image that fools what it climbs; where that is

@@ -62,6 +62,8 @@ class ClassAware:
         """The cycles go on."""
 
     def state_dict(self) -> dict[str, Tensor]:
+        if not self.cycles and self._stored is not None:  # nothing was drawn since it was loaded
+            return dict(self._stored)
         return {
             "items": torch.tensor([i for c in self.cycles for i in c.items], dtype=torch.int64),
             "lengths": torch.tensor([len(c.items) for c in self.cycles], dtype=torch.int64),

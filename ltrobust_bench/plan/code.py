@@ -24,7 +24,19 @@ from ltrobust_bench.terms import Strict, canonical_digest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent
-AROUND = ("baselines", "cli", "contribute", "interop", "records", "report", "verbs")
+AROUND = (
+    "baselines",
+    "cli",
+    "contribute",
+    "doctor",
+    "executors",
+    "interop",
+    "records",
+    "report",
+    "sweeps",
+    "tracking",
+    "verbs",
+)
 """Rooms that cannot change a number of a run: they arrange, file and show. A room that is new counts until it is listed
 here. Baselines have a digest of their own, so that an edit of one method leaves the runs of all others alone."""
 Work = Literal["base", "training", "evaluation"]
@@ -80,6 +92,11 @@ def _digest(folder: Path, patterns: tuple[str, ...], left_out: frozenset[str] = 
         if path.relative_to(folder).parts[0] not in left_out
     }
     return canonical_digest(found)
+
+
+def package_commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit, and whether the package differs from it; None without a checkout."""
+    return _in_git(())
 
 
 @cache

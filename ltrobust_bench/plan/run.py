@@ -56,6 +56,12 @@ class Policy(Strict):
     )
     compile: bool = Field(default=False, description="torch.compile")
 
+    @classmethod
+    def asked(cls, crafting: Crafting, compiled: bool, precision: str | None) -> Policy:
+        """What goes with these: the memory format is the fast one, unless all is as the reference path has it."""
+        plain = crafting == "network" and not compiled and precision != "bf16"
+        return cls(crafting=crafting, memory_format="contiguous" if plain else "channels_last", compile=compiled)
+
 
 class RunSection(Strict):
     """What was run. Its digest is the run key: same key, same run."""

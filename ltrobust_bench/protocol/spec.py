@@ -90,6 +90,11 @@ class Recipe(Strict):
         "CIFAR-10 policy)",
     )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
+    on_nan: Literal["stop", "skip-batch", "lower-lr"] = Field(
+        default="stop",
+        description="where a step's loss is not finite: the training stops, the step is undone, or it is undone and "
+        "the learning rate halved from there on",
+    )
 
     @model_validator(mode="before")
     @classmethod

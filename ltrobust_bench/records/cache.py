@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.records.schema import Tally
 
@@ -41,14 +41,18 @@ def recall(folder: Path) -> dict[str, Tally]:
 def remember(folder: Path, tallies: Mapping[str, Tally]) -> None:
     """Remember this of the records below a folder, and nothing else."""
     text = json.dumps({sha256: _kept(tally) for sha256, tally in tallies.items()})
-    with suppress(OSError, UsageError):
+    with suppress(OSError, LTBenchError):
         write_text(_place(folder), f"{_head(text)}\n{text}")
 
 
-def _place(folder: Path) -> Path:
+def cache_folder() -> Path:
+    """The user's cache folder."""
     given = os.environ.get(VARIABLE)
-    cache_folder = Path(given) if given else user_cache_path("ltrobust-bench", appauthor=False)
-    return cache_folder / f"records-{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.json"
+    return Path(given) if given else user_cache_path("ltrobust-bench", appauthor=False)
+
+
+def _place(folder: Path) -> Path:
+    return cache_folder() / f"records-{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.json"
 
 
 def _head(text: str) -> str:

@@ -73,6 +73,9 @@ class Environment(Strict):
     pyautoattack: Text | None
     device: Text
     threads: int = Field(ge=1)
+    devices: int = Field(
+        default=1, ge=1, description="that computed the last session together, each a part of every batch"
+    )
     precision: Text
     tf32: bool
     created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", description="UTC, ISO 8601")
@@ -84,6 +87,10 @@ class Environment(Strict):
 class Status(Strict):
     reduced: bool
     off_recipe: bool = Field(description="recipe settings were overridden")
+    exploded: bool = Field(
+        default=False,
+        description="the loss of an epoch was far beyond that of guessing; absent in older records",
+    )
     trials: int = Field(ge=0, description="configurations tried on a validation split before this run")
 
 

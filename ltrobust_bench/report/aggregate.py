@@ -38,11 +38,14 @@ OTHER_SEEDS = "other seeds"
 """Flag of an entry that no test compares with one above it."""
 REDUCED_PRECISION = "reduced precision"
 """Flag of an entry that was trained in bfloat16."""
+EXPLODED = "loss exploded"
+"""Flag of an entry whose training went astray and came to an end all the same."""
 FLAGS = {
     CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
     "disputed": "somebody looked at it again and found something else; its record's page says what",
     "lowered": "somebody broke images that its suite left standing; they count as broken",
     "off-recipe": "recipe settings were given by hand, so the method is not on the track's terms",
+    EXPLODED: "the mean loss of an epoch was more than ten times that of guessing",
     "reduced": "training images, test images or epochs were cut by hand",
     "1 seed": "a single run: the interval leaves out the spread between seeds",
     "train-eps>eval-eps": "trained with radii above the one it is attacked with",
@@ -221,6 +224,7 @@ def _entry(
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
         "off-recipe": any(record.status.off_recipe for record in seeds),
+        EXPLODED: any(record.status.exploded for record in seeds),
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,
         "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9

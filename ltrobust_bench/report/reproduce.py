@@ -23,7 +23,7 @@ def command(records: Sequence[Record]) -> str:
     """The ``ltbench run`` that repeats runs which differ in the seed only, as a shell takes it.
 
     What the installed protocol and card give anyway is left out. Results repeat bit for bit on a CPU with the same
-    number of threads, so these are named.
+    number of threads and processes, so these are named.
     """
     run, where = records[0].run, records[0].environment
     asked = Request.of(run)
@@ -38,6 +38,8 @@ def command(records: Sequence[Record]) -> str:
         words += ["--set", f"{name}={'none' if value is None else value}"]
     if where.device.endswith("(CPU)"):
         words += ["--device", "cpu", "--threads", str(where.threads)]
+    if where.devices > 1:
+        words += ["--devices", str(where.devices)]
     return shlex.join(words)
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from ltrobust_bench.numbers import number
+from ltrobust_bench.records.schema import Environment
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.scores.groups import rank_groups
 
@@ -57,12 +58,17 @@ def of_reference(board: Board, entry: Entry) -> float | None:
     return number_or_none(100 * float(entry.percent("union", "tail")) / theirs) if theirs else None
 
 
+def _processors(where: Environment, on_cpu: bool) -> int:
+    """GPUs, or cores of a CPU, that were busy together."""
+    return where.devices * (where.threads if on_cpu else 1)
+
+
 def hours(on_cpu: bool) -> Callable[[Board, Entry], str | None]:
     """Hours of training, mean over the runs on such a device; CPU hours are those of one core."""
 
     def value(board: Board, entry: Entry) -> str | None:
         spent = [
-            record.cost.training.seconds / 3600 * (record.environment.threads if on_cpu else 1)
+            record.cost.training.seconds / 3600 * _processors(record.environment, on_cpu)
             for record in entry.runs
             if ("cpu" in record.environment.device.lower()) == on_cpu
         ]

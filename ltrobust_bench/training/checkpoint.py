@@ -1,17 +1,19 @@
 """Checkpoints: written whole or not at all, verified when read, and free of pickled code.
 
-A run folder holds at most one finished checkpoint ``checkpoint-<epoch>/`` with ``weights.safetensors``,
-``state.pt`` (optimiser, memories, counters; read with ``weights_only``) and ``meta.json`` (their SHA-256).
-A finished network is ``model.safetensors``, which describes itself in its header.
+A run folder holds the two newest checkpoints, so that a damaged one costs what lies between them:
+``checkpoint-<epoch>/`` of an epoch's end, ``checkpoint-<epoch>-<step>/`` within the next one, with
+``weights.safetensors``, ``state.pt`` (optimiser, memories, counters; read with ``weights_only``) and ``meta.json``
+(their SHA-256). A finished network is ``model.safetensors``, which describes itself in its header.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
+import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,63 +21,103 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from ltrobust_bench.errors import CheckpointError
-from ltrobust_bench.files import atomic_path, make_folder
+from ltrobust_bench.files import atomic_folder, write_bytes
+from ltrobust_bench.progress import Progress, Silent
 
-_FILES = ("weights.safetensors", "state.pt")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+_FILES, META = ("weights.safetensors", "state.pt"), "meta.json"
+NAME = re.compile(r"checkpoint-\d+(-\d+)?")
 
 
-def save_checkpoint(folder: Path, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a finished epoch below ``folder``, then remove older ones."""
-    make_folder(folder)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".checkpoint-", suffix=".tmp"))
-    try:
-        _save(weights, temporary / _FILES[0])
-        torch.save(dict(state), temporary / _FILES[1])
-        meta = {"epoch": epoch, "sha256": {name: file_sha256(temporary / name) for name in _FILES}}
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        target = folder / f"checkpoint-{epoch:04d}"
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def save_checkpoint(
+    folder: Path, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], step: int = 0
+) -> Path:
+    """Write a checkpoint below ``folder``, then remove all but this and the one before it; its folder.
+
+    Args:
+        epoch: finished epochs.
+        weights, state: the network's, and what else is needed to go on.
+        step: finished steps of the next epoch.
+
+    Raises:
+        StorageError: if the disk is full; the older checkpoints stay.
+    """
+    target = folder / (f"checkpoint-{epoch:04d}" + (f"-{step:06d}" if step else ""))
+    buffer = io.BytesIO()
+    torch.save({**state, "epoch": epoch}, buffer)
+    contents = {_FILES[0]: _packed(weights), _FILES[1]: buffer.getvalue()}
+    meta = {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
+    with atomic_folder(target) as temporary:
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+        (temporary / META).write_text(json.dumps(meta), encoding="utf-8")
+    older = [path for path in _checkpoints(folder) if _position(path) < _position(target)]
     for other in _checkpoints(folder):
-        if other != target:
+        if other != target and other not in older[-1:]:
             shutil.rmtree(other)
+    return target
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-[0-9]*"))
+    """Folders with a checkpoint's name, the newest last."""
+    return sorted((path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)), key=_position)
 
 
-def load_checkpoint(folder: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-    """Epoch, weights and state of the newest checkpoint, or None.
+def _position(path: Path) -> tuple[int, ...]:
+    """Finished epochs, and steps of the next one."""
+    return tuple(int(number) for number in path.name.split("-")[1:])
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run folder; None: it has none."""
+    return next((path for path in reversed(_checkpoints(folder)) if (path / META).is_file()), None)
+
+
+def load_checkpoint(
+    folder: Path, device: torch.device, progress: Progress | None = None
+) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """Finished epochs, weights and state of the newest checkpoint that is undamaged, or None if there is none at all.
+
+    Newer ones that are damaged are told of and removed.
 
     Raises:
-        CheckpointError: if it is damaged; says which file, and what to delete.
+        CheckpointError: if there are checkpoints and each is damaged; says which file, and what to delete.
     """
-    found = _checkpoints(folder)
-    if not found:
-        return None
-    path = found[-1]
+    progress, problems = progress or Silent(), {}
+    for path in reversed(_checkpoints(folder)):
+        if not (path / META).is_file():
+            progress.note(f"{path} is no whole checkpoint: passed over")
+            continue
+        try:
+            loaded = _read(path, device)
+        except CheckpointError as error:
+            problems[path] = str(error)
+            continue
+        for damaged, problem in problems.items():
+            progress.note(f"{problem}: going on from the one before it, {path.name}")
+            shutil.rmtree(damaged)
+        return loaded
+    if problems:
+        others = ", and so is the one before it" if len(problems) > 1 else ""
+        raise CheckpointError(
+            f"{next(iter(problems.values()))}{others}; delete that folder to start again, or --fresh."
+        )
+    return None
+
+
+def _read(path: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        for name, digest in meta["sha256"].items():
-            if file_sha256(path / name) != digest:
+        meta, contents = json.loads((path / META).read_bytes()), {}
+        for name in _FILES:
+            contents[name] = (path / name).read_bytes()
+            if hashlib.sha256(contents[name]).hexdigest() != meta["sha256"][name]:
                 raise ValueError(f"{name} has another SHA-256 than when it was written")
-        weights = load_file(path / _FILES[0], device=str(device))
-        state = torch.load(path / _FILES[1], map_location=device, weights_only=True)
-        return int(meta["epoch"]), weights, state
+        weights = {name: value.to(device) for name, value in load(contents[_FILES[0]]).items()}
+        state = torch.load(io.BytesIO(contents[_FILES[1]]), map_location=device, weights_only=True)
+        return state["epoch"], weights, state
     except (
         OSError,
         ValueError,
@@ -87,9 +129,7 @@ def load_checkpoint(folder: Path, device: torch.device) -> tuple[int, dict[str, 
         pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged ({str(error).splitlines()[0]}); delete that folder to start again."
-        ) from None
+        raise CheckpointError(f"checkpoint {path} is damaged ({str(error).splitlines()[0]})") from None
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -112,15 +152,13 @@ def remove_run(folder: Path) -> None:
 def save_model(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a finished network; its description, with the digest of its weights, goes into the file's header."""
     header = {**description, "weights_sha256": weights_sha256(weights)}
-    with atomic_path(path) as temporary:
-        _save(weights, temporary, {"ltbench": json.dumps(header, sort_keys=True)})
+    write_bytes(path, _packed(weights, {"ltbench": json.dumps(header, sort_keys=True)}))
 
 
-def _save(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    try:
-        save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata=metadata)
-    except SafetensorError as error:  # what safetensors makes of a full disk
-        raise OSError(f"cannot write weights ({error})") from None
+def _packed(weights: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The safetensors file of weights. It is made in memory, so that a full disk is the system's error and not
+    something that a library makes of it."""
+    return save({k: v.contiguous() for k, v in weights.items()}, metadata=metadata)
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

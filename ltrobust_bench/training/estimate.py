@@ -103,9 +103,46 @@ def _stand_in(base: Plan, device: torch.device) -> nn.Module:
     return deployed(method, network, info)
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of a method with its plug-ins on a network and a data set; it holds for other seeds, ratios and
+    budgets too.
+
+    Attributes:
+        training: seconds to pass a training image forward and back.
+        attacking: the same for a test image under attack.
+        crafting: the share of epochs in which there is an attack.
+    """
+
+    training: float
+    attacking: float
+    crafting: float
+
+
 def estimate(plan: Plan, device: torch.device) -> Estimate:
+    """What a plan costs, measured on a few images."""
+    return scaled(plan, measure(plan, device))
+
+
+def scaled(plan: Plan, speed: Speed) -> Estimate:
+    """What a plan costs at a speed that was measured."""
+    run, task = plan.run, plan.task
+    passes = run.recipe.attack.steps * speed.crafting + 1
+    training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
+    spent = sum(a.passes(task.classes) for a in task.protocol.evaluation.attacks)
+    evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
+    return Estimate(
+        steps=plan.budget,
+        training_images=training_images,
+        evaluation_images=evaluation_images,
+        training_seconds=training_images * speed.training,
+        evaluation_seconds=evaluation_images * speed.attacking,
+    )
+
+
+def measure(plan: Plan, device: torch.device) -> Speed:
     """Time a training step on a few images, with one attack step instead of all, and one of the evaluation's
-    attacks, on the network itself in float32; scale both up."""
+    attacks, on the network itself in float32."""
     run, task = plan.run, plan.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -142,15 +179,8 @@ def estimate(plan: Plan, device: torch.device) -> Estimate:
         taken, images = _timed(step, batch)
         some = task.split.train[: task.protocol.evaluation.batch_size]
         attacking = _attack_pass(network.eval(), torch.from_numpy(task.source.train_pixels(some)).to(device))
-    per_pass = taken / images / (attack_steps + 1)
-    passes = run.recipe.attack.steps * len(crafting) / max(1, len(epochs)) + 1
-    training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
-    spent = sum(a.passes(task.classes) for a in task.protocol.evaluation.attacks)
-    evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
-    return Estimate(
-        steps=plan.budget,
-        training_images=training_images,
-        evaluation_images=evaluation_images,
-        training_seconds=training_images * per_pass,
-        evaluation_seconds=evaluation_images * attacking,
+    return Speed(
+        training=taken / images / (attack_steps + 1),
+        attacking=attacking,
+        crafting=len(crafting) / max(1, len(epochs)),
     )

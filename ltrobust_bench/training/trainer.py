@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
-from ltrobust_bench.attacks.pgd import pgd
+from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter
+from ltrobust_bench.compute.device import started
 from ltrobust_bench.compute.forwards import compile_problem
-from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
-from ltrobust_bench.data.loader import DeviceData, TrainLoader, to_unit
+from ltrobust_bench.compute.sharing import shared
+from ltrobust_bench.data.loader import DeviceData, TrainLoader
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
-from ltrobust_bench.files import make_folder, remove_leftovers, write_text
+from ltrobust_bench.files import write_text
+from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
-from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.randomness import derive_seed, seeded
+from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
+from ltrobust_bench.randomness import derive_seed
 from ltrobust_bench.terms import first_problem
+from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
     build_method,
@@ -39,73 +36,12 @@ from ltrobust_bench.training.build import (
     load_deployed,
     trained_parameters,
 )
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.hand import EpochInHand, begin_epoch
+from ltrobust_bench.training.losses import MOST_UNDONE, LossWatch, Undo
+from ltrobust_bench.training.monitor import due, monitor
+from ltrobust_bench.training.result import MODEL, TrainingCost, TrainingResult, finished, history_csv, told
 from ltrobust_bench.training.step import Step, Trainee
-
-MONITOR_IMAGES = 128
-MONITOR_TIMES = 20
-"""At most, in a run."""
-HELD_OUT_IMAGES, HELD_OUT_STEPS = 500, 20
-"""Held-out images that a run with a holdout is attacked on as it trains, at most, and PGD steps."""
-
-
-@dataclass
-class TrainingCost:
-    """What training cost: finished epochs of all sessions. Work lost to an interruption is not counted."""
-
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-    steps: int = 0
-
-    def __add__(self, other: TrainingCost) -> TrainingCost:
-        mine, theirs = asdict(self), asdict(other)
-        return TrainingCost(**{name: mine[name] + theirs[name] for name in mine})
-
-
-@dataclass
-class TrainingResult:
-    """A finished training.
-
-    Attributes:
-        model_path: ``model.safetensors``, self-describing.
-        cost: of all sessions together, and of the run it builds on.
-        forwards_here: images passed forward by this call (0 if the run was already finished).
-        history: one row per epoch.
-        code: that of all sessions, those of the run it builds on included; empty if it was trained before code was
-            recorded.
-    """
-
-    model_path: Path
-    cost: TrainingCost
-    forwards_here: int
-    history: list[dict[str, Any]] = field(default_factory=list)
-    code: list[Code] = field(default_factory=list)
-
-
-@contextmanager
-def locked(folder: Path, waiting: Progress | None = None) -> Iterator[None]:
-    """Hold a run folder alone, without what a killed process left half-written in it.
-
-    Args:
-        waiting: wait while another process works in it, and say so there; None: do not wait.
-
-    Raises:
-        UsageError: if another process works in it.
-    """
-    make_folder(folder)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if waiting is None:
-            raise UsageError(f"another process is working in {folder}; wait for it, or choose another seed.") from None
-        waiting.note(f"waiting for another process that works in {folder}")
-        lock.acquire()
-    try:
-        remove_leftovers(folder)
-        yield
-    finally:
-        lock.release()
 
 
 def train_plan(
@@ -133,15 +69,18 @@ def train_plan(
 
     Raises:
         CheckpointError: for a damaged checkpoint, or one that other code has trained.
+        StorageError: if the disk is full.
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
-    with locked(folder, progress if wait else None):
-        if fresh:
+    with locked(folder, progress if wait else None), logged(folder if ranks.first() else None, progress) as heard:
+        if fresh and ranks.first():
             ckpt.remove_run(folder)
-        finished = folder / "model.safetensors"
-        if finished.exists():
-            return _finished(plan, finished, progress)
+        if ranks.from_first((folder / MODEL).exists):
+            result = finished(plan, folder / MODEL, heard)
+            if ranks.first():
+                ckpt.remove_checkpoints(folder)  # whoever finished it may have been killed before
+            return result
         base = None
         if plan.base is not None:
             beside = folder.parent / plan.base.run.folder_name()
@@ -152,28 +91,10 @@ def train_plan(
                     f"--method {plan.base.run.method} --fresh."
                 )
         with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            session = Session(plan, folder, device, progress, base)
-            write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+            session = Session(plan, folder, device, heard, base)
+            if ranks.first():
+                write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
             return session.run()
-
-
-def _finished(plan: Plan, path: Path, progress: Progress) -> TrainingResult:
-    """The result that lies in a run folder already.
-
-    Raises:
-        CheckpointError: if it is damaged, another run's, or trained by other code.
-    """
-    _, description = ckpt.read_model(path)
-    try:
-        if RunSection.model_validate(description["run"]).key() != plan.run.key():
-            raise CheckpointError(f"{path} belongs to another run; delete it to train again.")
-        code = [Code.model_validate(session) for session in description.get("code", [])]
-        refuse_other_code(plan, path.parent, code)
-        if not code:
-            progress.note(f"{path} was trained before code was recorded, so no board accepts its record")
-        return TrainingResult(path, TrainingCost(**description["cost"]), 0, description["history"], code)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{path} does not say what it is ({first_problem(error)}); delete it.") from None
 
 
 class Session:
@@ -226,6 +147,8 @@ class Session:
         self.code += [code_of(run, "training")]
         self.history: list[dict[str, Any]] = []
         self.monitored = ""
+        self.lowered = 1.0
+        """By how much the learning rate was lowered because of losses that were not finite."""
 
     def _teacher(self) -> nn.Module | None:
         """The deployed network of the run it builds on, if that is its teacher."""
@@ -233,108 +156,124 @@ class Session:
         if self.plan.base is None or self.base is None or card.base is None or card.base.role != "teacher":
             return None
         weights, _ = ckpt.read_model(self.base.model_path, self.device)
-        return load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device).requires_grad_(False)
+        teacher = load_deployed(self.plan.base.run, self.plan.task.spec.shape, weights, self.device)
+        return shared(teacher.requires_grad_(False))
 
     def run(self) -> TrainingResult:
         """Train what is left of the budget, and write the finished network."""
-        epochs = self.plan.run.recipe.epochs
-        first = self._resume() + 1
-        steps = self.plan.steps_per_epoch
-        self.progress.start(f"train {self.plan.run.method}", epochs * steps, (first - 1) * steps)
-        if first > 1:
-            self.progress.note(f"going on after epoch {first - 1} of {epochs}")
-        for epoch in range(first, epochs + 1):
-            self._epoch(epoch, epochs)
-            ckpt.save_checkpoint(self.folder, epoch, self.trainee.network.state_dict(), self._state())
-        return self._finish()
+        epochs, steps, opened = self.plan.run.recipe.epochs, self.plan.steps_per_epoch, time.monotonic()
+        self.progress.tell(started(self.plan.run, "training", self.device))
+        done, hand = self._resume()
+        begun = hand.step if hand else 0
+        self.progress.start(f"train {self.plan.run.method}", epochs * steps, done * steps + begun)
+        if done or begun:
+            within = f" and {begun} of {steps} steps" if begun else ""
+            after = f"epoch {done} of {epochs}{within}"
+            self.progress.note(f"going on after {after}")
+            self.progress.tell(Resumed(after))
+        with in_steps():
+            for epoch in range(done + 1, epochs + 1):
+                self._epoch(hand or begin_epoch(self.plan.run.seed, epoch, self.device, self.loader.order), epochs)
+                hand = None
+                self._keep(epoch)
+                if epoch < epochs:
+                    stop_if_asked(kept=True)
+            result = self._finish()
+        self.progress.tell(Ended("training", time.monotonic() - opened))
+        return result
 
-    def _epoch(self, epoch: int, epochs: int) -> None:
-        trainee, run = self.trainee, self.plan.run
-        before, began = (trainee.counter.forwards, trainee.counter.backwards), time.monotonic()
+    def _epoch(self, hand: EpochInHand, epochs: int) -> None:
+        trainee, epoch, steps = self.trainee, hand.epoch, self.plan.steps_per_epoch
+        counter, watch = trainee.counter, LossWatch(hand.step)
+        forwards, backwards = counter.forwards - hand.forwards, counter.backwards - hand.backwards
+        began = time.monotonic() - hand.seconds
         first_rate = self._set_rate(epoch - 1, epochs)
-        # Parts that draw from torch's global generator are as reproducible as the rest.
-        torch.manual_seed(derive_seed(run.seed, "torch", epoch))
-        noise = seeded(run.seed, "attack", epoch, self.device)
-        total, images = torch.zeros((), device=self.device), 0
-        for index, (x, y) in enumerate(self.loader.epoch(epoch)):
-            if index and trainee.recipe.schedule.each == "step":
-                self._set_rate(epoch - 1 + index / self.plan.steps_per_epoch, epochs)
+        for x, y in self.loader.epoch(epoch, hand.order, hand.step):
+            if hand.step and trainee.recipe.schedule.each == "step":
+                self._set_rate(epoch - 1 + hand.step / steps, epochs)
+            undo = None if trainee.recipe.on_nan == "stop" else Undo(trainee)
             step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
-            step.craft(generator=noise)
-            total += step.update() * len(y)
-            images += len(y)
-            self.progress.advance(1, lambda t=total, n=images: f"loss {t.item() / n:.3f} {self.monitored}")  # type: ignore[misc]
-        loss = total.item() / images
-        if not torch.isfinite(total):
-            raise LTBenchError(
-                f"the loss became {loss} in epoch {epoch} of {run.method}; the last good checkpoint is kept in "
-                f"{self.folder}. Lower the learning rate with --set lr=..., or report it if the recipe is the card's."
-            )
+            step.craft(generator=hand.noise)
+            loss = step.update()
+            hand.step += 1
+            if undo is not None and undo.spoiled(loss):
+                self._undo(undo, hand, loss.item())
+            else:
+                hand.total += loss * len(y)
+                hand.images += len(y)
+                if watch.add(loss):
+                    self._check(watch, hand)
+            hand.forwards, hand.backwards = counter.forwards - forwards, counter.backwards - backwards
+            hand.seconds = time.monotonic() - began
+            if stopping() and hand.step < steps:
+                self._check(watch, hand)
+                self._keep(epoch - 1, hand)
+                stop_if_asked(kept=True)
+            self.progress.advance(1, lambda: f"loss {hand.total.item() / max(hand.images, 1):.3f} {self.monitored}")
+        self._check(watch, hand)
+        mean = hand.total.item() / max(hand.images, 1)
+        if not math.isfinite(mean) or not hand.images:
+            raise self._diverged(hand, steps - 1, mean)
         for memory in trainee.method.memory.values():
             memory.on_epoch_end(epoch, trainee.network)
-        row: dict[str, Any] = {"epoch": epoch, "lr": first_rate, "loss": loss}
-        self.cost.forwards += trainee.counter.forwards - before[0]
-        self.cost.backwards += trainee.counter.backwards - before[1]
-        self.cost.steps += self.plan.steps_per_epoch
-        self.cost.seconds += time.monotonic() - began
-        if epoch == epochs or epoch % -(-epochs // MONITOR_TIMES) == 0:
-            row |= self._monitor()
+        row: dict[str, Any] = {"epoch": epoch, "lr": first_rate, "loss": mean}
+        if hand.undone:
+            row["undone"] = hand.undone
+        self.cost += TrainingCost(
+            counter.forwards - forwards, counter.backwards - backwards, time.monotonic() - began, steps
+        )
+        if due(epoch, epochs):
+            row |= monitor(trainee, self.plan.run, self.data, self.held_out)
             self.monitored = f"train clean {row['train_clean']:.0%} robust {row['train_robust']:.0%}"
         self.history.append(row)
+        self.progress.tell(Epoch(row, time.monotonic() - began))
+
+    def _check(self, watch: LossWatch, hand: EpochInHand) -> None:
+        """Look at the losses of the latest steps."""
+        found = watch.not_finite()
+        if found is not None:
+            raise self._diverged(hand, *found)
+
+    def _undo(self, undo: Undo, hand: EpochInHand, loss: float) -> None:
+        """Undo a step whose loss, or what it made of the network, is not finite, as the run's ``on_nan`` says."""
+        undo.put_back()
+        hand.undone += 1
+        if hand.undone > max(1, MOST_UNDONE * self.plan.steps_per_epoch):
+            raise self._diverged(hand, hand.step - 1, loss)
+        done = "it was undone"
+        if self.trainee.recipe.on_nan == "lower-lr":
+            self.lowered /= 2
+            for group in self.trainee.optimizer.param_groups:
+                group["lr"] /= 2
+            done += f", and the learning rate is {self.lowered:g} times the recipe's from here"
+        self.progress.note(
+            f"epoch {hand.epoch}, step {hand.step}: the loss, {loss:g}, or a weight is not finite; {done}"
+        )
+
+    def _diverged(self, hand: EpochInHand, step: int, loss: float) -> LTBenchError:
+        """What is to be said of a step (from 0) whose loss is not finite."""
+        size, newest = self.loader.batch_size, ckpt.newest(self.folder)
+        images = self.plan.task.split.train[hand.order[step * size : (step + 1) * size]]
+        kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        undone = f" ({hand.undone} steps of the epoch were undone)" if hand.undone else ""
+        return LTBenchError(
+            f"the loss became {loss:g} in epoch {hand.epoch}, step {step + 1} of {self.plan.steps_per_epoch}, of "
+            f"{self.plan.run.method}{undone}; {kept}. Lower the learning rate with --set lr=..., go on with --on-nan "
+            f"skip-batch or lower-lr (off-recipe), or report it if the recipe is the card's. Training images of that "
+            f"step: {', '.join(map(str, images.tolist()))}."
+        )
 
     def _set_rate(self, progress: float, epochs: int) -> float:
         """Have the optimiser use the schedule's rate after ``progress`` epochs from now on; the rate."""
         recipe = self.trainee.recipe
         lasting = 1 / self.plan.steps_per_epoch if recipe.schedule.each == "step" else 1
-        rate = recipe.schedule.rate(recipe.lr, progress, epochs, lasting)
+        rate = self.lowered * recipe.schedule.rate(recipe.lr, progress, epochs, lasting)
         for group in self.trainee.optimizer.param_groups:
             group["lr"] = rate
         return rate
 
-    def _monitor(self) -> dict[str, float]:
-        """Clean and PGD accuracy on some *training* images under the recipe's attack, and of a run with a holdout also
-        on some held-out images, under PGD-20 of the evaluation's radius. The network is as it is trained, without the
-        method's form of inference."""
-        run, spec = self.plan.run, self.trainee.recipe.attack
-        found = {}
-        found["train_clean"], found["train_robust"] = self._accuracy(
-            self.data, MONITOR_IMAGES, float(spec.epsilon), float(spec.step_size), max(spec.steps, 1)
-        )
-        if self.held_out is not None:
-            found["val_clean"], found["val_robust"] = self._accuracy(
-                self.held_out, HELD_OUT_IMAGES, run.epsilon, run.epsilon / 4, HELD_OUT_STEPS
-            )
-        return found
-
-    def _accuracy(
-        self, data: DeviceData, most: int, epsilon: float, step_size: float, steps: int
-    ) -> tuple[float, float]:
-        """Clean and PGD accuracy on at most so many images, spread evenly over a set."""
-        chosen = torch.linspace(0, len(data) - 1, min(most, len(data)), device=self.device).long()
-        x, y = to_unit(data.images[chosen]), data.labels[chosen]
-        network = Splitting(self.trainee.network.eval())
-
-        def attack() -> Tensor:
-            return pgd(
-                network,
-                x,
-                y,
-                epsilon=epsilon,
-                step_size=step_size,
-                steps=steps,
-                ball=self.trainee.ball,
-                generator=seeded(self.plan.run.seed, "monitor", 0, self.device),
-            )
-
-        # A batch of the recipe's may be smaller, because no more images fit. What is looked at is no cost of training.
-        with self.trainee.forwards.meter.apart():
-            adversarial = network.fit(attack, len(x))
-        with torch.no_grad(), self.trainee.forwards.meter.apart():
-            clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
-        return clean.float().mean().item(), (clean & robust).float().mean().item()
-
-    def _state(self) -> dict[str, Any]:
-        # Randomness is a function of seed and epoch, so no generator's state has to be kept.
+    def _state(self, hand: EpochInHand | None) -> dict[str, Any]:
+        # Randomness is a function of seed and epoch: only of an epoch in hand its generators' states have to be kept.
         return {
             "key": self.plan.run.key(),
             "code": [session.model_dump() for session in self.code],
@@ -342,13 +281,27 @@ class Session:
             "memory": {name: memory.state_dict() for name, memory in self.trainee.method.memory.items()},
             "cost": asdict(self.cost),
             "history": self.history,
+            "lowered": self.lowered,
+            "hand": hand and hand.state(),
         }
 
-    def _resume(self) -> int:
-        """Load the newest checkpoint; returns the last finished epoch, 0 without one."""
-        loaded = ckpt.load_checkpoint(self.folder, self.device)
+    def _keep(self, epoch: int, hand: EpochInHand | None = None) -> None:
+        """Write a checkpoint: ``epoch`` epochs are finished, and some steps of the next one if it is in hand."""
+        weights = self.trainee.network.state_dict()
+        if (
+            hand is None and ranks.count() > 1
+        ):  # in the middle of an epoch the first stops alone, and the others with it
+            ranks.see_agreement(ckpt.weights_sha256(weights))
+        if ranks.first():
+            began = time.monotonic()
+            saved = ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
+            self.progress.tell(Saved(saved.name, time.monotonic() - began))
+
+    def _resume(self) -> tuple[int, EpochInHand | None]:
+        """Load the newest checkpoint: the last finished epoch, 0 without one, and the next if it was begun."""
+        loaded = ranks.after_first(lambda: ckpt.load_checkpoint(self.folder, self.device, self.progress))
         if loaded is None:
-            return 0
+            return 0, None
         epoch, weights, state = loaded
         try:
             if state["key"] != self.plan.run.key():
@@ -360,15 +313,16 @@ class Session:
             self.trainee.optimizer.load_state_dict(state["optimizer"])
             for name, memory in self.trainee.method.memory.items():
                 memory.load_state_dict(state["memory"][name])
-            self.cost, self.history = TrainingCost(**state["cost"]), state["history"]
+            self.cost, self.history, self.lowered = TrainingCost(**state["cost"]), state["history"], state["lowered"]
+            hand = state["hand"] and EpochInHand.of(state["hand"], self.device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint in {self.folder} does not fit this run ({first_problem(error)}); delete that folder."
             ) from None
-        return epoch
+        return epoch, hand
 
     def _finish(self) -> TrainingResult:
-        path = self.folder / "model.safetensors"
+        path = self.folder / MODEL
         cost = self.cost + self.base.cost if self.base else self.cost
         description = {
             "run": self.plan.run.model_dump(mode="json"),
@@ -378,18 +332,10 @@ class Session:
             "code": [session.model_dump() for session in self.code],
             "history": self.history,
         }
-        write_text(self.folder / "training.csv", _csv(self.history))
-        ckpt.save_model(path, self.trainee.network.state_dict(), description)
-        ckpt.remove_checkpoints(self.folder)
+        if ranks.first():
+            write_text(self.folder / "training.csv", history_csv(self.history))
+            ckpt.save_model(path, self.trainee.network.state_dict(), description)
+            ckpt.remove_checkpoints(self.folder)
+        ranks.wait()
         here = self.trainee.counter.forwards + (self.base.forwards_here if self.base else 0)
-        return TrainingResult(path, cost, here, self.history, self.code)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    columns = ["epoch", "lr", "loss", "train_clean", "train_robust"]
-    columns += [name for name in ("val_clean", "val_robust") if rows and name in rows[-1]]
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        return told(TrainingResult(path, cost, here, self.history, self.code), self.plan, self.progress)

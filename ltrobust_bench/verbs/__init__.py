@@ -1,4 +1,4 @@
-"""The verbs as functions: run, train, tune, evaluate, load_model. ``ltbench`` is a thin shell around them."""
+"""The verbs as functions: run, train, tune, sweep, evaluate, load_model. ``ltbench`` is a thin shell around them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.verbs.evaluations import Search, analyse, attack_model, curve, evaluate, suite_attacks
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, task_of
 from ltrobust_bench.verbs.runs import finish_run, run, run_plan, train
+from ltrobust_bench.verbs.sweeping import Sweep, sweep
 from ltrobust_bench.verbs.tuning import Trials, read_trials, tune, tuned_plan
 
 __all__ = [
     "Evaluation",
     "LoadedModel",
     "Search",
+    "Sweep",
     "Trials",
     "analyse",
     "attack_model",
@@ -23,6 +25,7 @@ __all__ = [
     "run",
     "run_plan",
     "suite_attacks",
+    "sweep",
     "task_of",
     "train",
     "tune",

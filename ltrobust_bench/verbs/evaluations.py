@@ -22,10 +22,11 @@ from ltrobust_bench.data.split import first_of_each_class, index_sha256
 from ltrobust_bench.errors import UnknownNameError
 from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
-from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen, kept_identity
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.identity import settled
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
+from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.task import Task
@@ -257,7 +258,7 @@ def attack_model(
     suite = task.protocol.evaluation
     with frozen(model):
         searched = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
-        if progress is not None and not isinstance(progress, Silent):  # measuring takes a second
+        if progress is not None and progress.shown:  # measuring takes a second
             asked = suite.attacks if attacks is None else attacks
             cost = evaluation_cost(searched or model, data, task.classes, asked, suite.batch_size)
             progress.note(f"attacking costs about {cost}")

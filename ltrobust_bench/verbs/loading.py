@@ -20,7 +20,8 @@ from ltrobust_bench.records.schema import Record
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import load_deployed
-from ltrobust_bench.training.trainer import TrainingCost
+from ltrobust_bench.training.losses import exploded
+from ltrobust_bench.training.result import TrainingCost
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class LoadedModel:
         base_cost: of the run it builds on, if there is one.
         weights_sha256: digest of its tensors.
         code: of all sessions of its training; empty if it was trained before code was recorded.
+        exploded: whether the loss of an epoch of its training was far beyond that of guessing.
     """
 
     model: nn.Module
@@ -44,6 +46,7 @@ class LoadedModel:
     base_cost: TrainingCost | None
     weights_sha256: str
     code: tuple[Code, ...]
+    exploded: bool
 
 
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
@@ -64,6 +67,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         spent = description.get("base_cost")
         base_cost = TrainingCost(**spent) if spent else None
         code = tuple(Code.model_validate(session) for session in description.get("code", []))
+        astray = exploded([row["loss"] for row in description["history"]], len(names))
         model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
@@ -72,7 +76,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
             f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
-    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"], code)
+    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"], code, bool(astray))
 
 
 def task_of(section: RunSection, data_dir: Path | None = None) -> Task:

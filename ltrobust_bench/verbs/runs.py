@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from pathlib import Path
 
 import torch
 
-from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute import ranks
+from ltrobust_bench.compute.device import choose_device, started
 from ltrobust_bench.errors import CheckpointError
+from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Ended, Progress, Silent, Warned
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
-from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
 from ltrobust_bench.scores.bits import pack
 from ltrobust_bench.terms import canonical_digest
-from ltrobust_bench.training.trainer import TrainingCost, TrainingResult, locked, train_plan
+from ltrobust_bench.tracking.runlog import logged
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.result import TrainingCost, TrainingResult
+from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs.evaluations import attack_model
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
 from ltrobust_bench.verbs.tuning import tuned_plan
@@ -106,7 +114,7 @@ def run(
 def _say_if_unfit(plan: Plan, progress: Progress) -> None:
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
     if note:
-        progress.note(note)
+        progress.tell(Warned(note))
 
 
 def run_plan(
@@ -157,27 +165,52 @@ def finish_run(
     if results_dir is not None:
         make_folder(results_dir)
     if folder is None:
-        record = _evaluate(loaded, task, None, progress, trials, search)
+        record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:
-        with locked(folder):
-            path, state = folder / "record.json", folder / "evaluation.npz"
-            _forget_recorded(state, path)
-            if path.exists() and not again:
-                record = own_record(path, loaded)
-                _refuse_other_code(path, record)
-                other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
-                progress.note(f"already finished: reusing {path}{other}")
-                if record.status.trials < trials:  # it was run before its settings were found again by tuning
-                    record = record.model_copy(update={"status": record.status.model_copy(update={"trials": trials})})
-                    write_record(record, path)
-            else:
-                if path.exists():
-                    trials = max(trials, read_record(path).status.trials)
-                record = _evaluate(loaded, task, state, progress, trials, search)
-                write_record(record, path)
-                state.unlink(missing_ok=True)
-    if results_dir is not None:
+        with locked(folder), logged(folder if ranks.first() else None, progress) as heard:
+            record = _finished_or_evaluated(loaded, task, folder, heard, trials, again, search)
+    if results_dir is not None and ranks.first():
         progress.note(file_record(record, results_dir))
+    return record
+
+
+def _finished_or_evaluated(
+    loaded: LoadedModel, task: Task, folder: Path, progress: Progress, trials: int, again: bool, search: Crafting
+) -> Record:
+    """The record in a run folder that the caller holds, made if there is none or it is asked for again."""
+    path, state = folder / "record.json", folder / "evaluation.npz"
+    identity = ranks.from_first(lambda: _identity(loaded, search, path))
+    earlier = ranks.from_first(lambda: _recorded(path, loaded, trials, again, search, progress))
+    if earlier is not None and not again:
+        if ranks.first() and state.exists() and kept_identity(state) != identity:
+            state.unlink()  # of the evaluation that made the record; nobody was left to tidy it up
+        return earlier
+    if earlier is not None:
+        trials = max(trials, earlier.status.trials)
+    began = time.monotonic()
+    record = _evaluate(loaded, task, state, identity, progress, trials, search)
+    if ranks.first():
+        write_record(record, path)
+        state.unlink(missing_ok=True)
+    progress.tell(Ended("evaluation", time.monotonic() - began))
+    return record
+
+
+def _recorded(
+    path: Path, loaded: LoadedModel, trials: int, again: bool, search: Crafting, progress: Progress
+) -> Record | None:
+    """The record in a file, None without one; it must be the network's, unless it is made again."""
+    if not path.exists():
+        return None
+    if again:
+        return read_record(path)
+    record = own_record(path, loaded)
+    _refuse_other_code(path, record)
+    other = f", whose attacks climbed: {record.result.search}" if record.result.search != search else ""
+    progress.note(f"already finished: reusing {path}{other}")
+    if record.status.trials < trials:  # it was run before its settings were found again by tuning
+        record = record.model_copy(update={"status": record.status.model_copy(update={"trials": trials})})
+        write_record(record, path)
     return record
 
 
@@ -192,22 +225,30 @@ def _refuse_other_code(path: Path, record: Record) -> None:
             )
 
 
-def _forget_recorded(state: Path, record: Path) -> None:
-    """Remove the state of an evaluation whose record was written just before the process was killed: another one
-    would take it for its own, and attack nothing."""
-    if state.exists() and record.exists() and state.stat().st_mtime_ns <= record.stat().st_mtime_ns:
-        state.unlink()
+def _identity(loaded: LoadedModel, search: Crafting, record: Path) -> str:
+    """What an evaluation's state belongs to. The record that the evaluation will replace is part of it: once there is
+    a new one, the state that made it is nobody's, or another evaluation would take it for its own and attack nothing.
+    """
+    code = code_of(loaded.run, "evaluation")
+    replaced = hashlib.sha256(record.read_bytes()).hexdigest() if record.exists() else None
+    return canonical_digest(
+        [loaded.weights_sha256, loaded.run.key(), code.method_sha256, code.package_sha256, search, replaced]
+    )
 
 
 def _evaluate(
-    loaded: LoadedModel, task: Task, state: Path | None, progress: Progress, trials: int, search: Crafting
+    loaded: LoadedModel,
+    task: Task,
+    state: Path | None,
+    identity: str,
+    progress: Progress,
+    trials: int,
+    search: Crafting,
 ) -> Record:
     """The record of one evaluation."""
     code = code_of(loaded.run, "evaluation")
-    identity = canonical_digest(
-        [loaded.weights_sha256, loaded.run.key(), code.method_sha256, code.package_sha256, search]
-    )
     device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    progress.tell(started(loaded.run, "evaluation", device))
     verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
@@ -231,8 +272,14 @@ def _evaluate(
             torch.get_num_threads(),
             loaded.run.recipe.precision,
             [*loaded.code, *verdict.code],
+            ranks.count(),
         ),
-        status=Status(reduced=loaded.run.reduced, off_recipe=bool(loaded.run.overrides), trials=trials),
+        status=Status(
+            reduced=loaded.run.reduced,
+            off_recipe=bool(loaded.run.overrides),
+            exploded=loaded.exploded,
+            trials=trials,
+        ),
         reliability=verdict.reliability,
     )
 

@@ -15,10 +15,11 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
+from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.records.provenance import device_name, environment
+from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Environment, Record
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ltrobust_bench as lt
-from ltrobust_bench.records.provenance import device_name
+from ltrobust_bench.machine import device_name
 from ltrobust_bench.training import checkpoint as ckpt
 
 BEFORE = json.loads(Path(__file__).with_name("same_weights.json").read_text(encoding="utf-8"))

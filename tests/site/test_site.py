@@ -17,6 +17,7 @@ from pages import HOSTILE, RECORDS, ROOT, Page, hostile_record
 from rich.console import Console
 
 from ltrobust_bench.cards import Card, methods, plugins
+from ltrobust_bench.cli.following import Follow
 from ltrobust_bench.cli.run import command as run
 from ltrobust_bench.cli.shared import requests
 from ltrobust_bench.errors import LTBenchError, UsageError
@@ -189,7 +190,8 @@ def read_back(text):
     words = shlex.split(text)
     assert words[:2] == ["ltbench", "run"]
     asked = run.make_context("run", words[2:]).params
-    for name in ("data_dir", "device", "threads", "runs_dir", "results_dir", "tuned", "dry_run", "fresh"):
+    where_and_how = ("data_dir", "device", "devices", "threads", "runs_dir", "results_dir", "tuned", "dry_run", "fresh")
+    for name in (*where_and_how, *Follow.__dataclass_fields__):
         asked.pop(name)
     (request,) = requests(Console(), torch.device("cpu"), **asked)
     return request.to_plan().run

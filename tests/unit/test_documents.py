@@ -53,7 +53,9 @@ def run(command, cwd, timeout=500, **environment):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """The README's reader's folder, shared by its commands, which build on one another."""
-    return tmp_path_factory.mktemp("reader")
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "plan.toml").write_text(re.search(r"```toml\n(# plan.toml.*?)```", README, re.S)[1])
+    return folder
 
 
 FULL = [c for c in commands(README, "ltbench") if "cifar" not in c]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -204,7 +205,38 @@ made = lt.run("at", "wine-lt", protocol="smoke", results_dir=None, device="cpu")
 assert len(made.run.train_counts) == 3
 """,
 )
-ERRANDS = {"an optimiser": OPTIMISER, "a threat model": THREAT_MODEL, "a network": NETWORK, "a data set": DATASET}
+CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
+EXECUTOR = Errand(
+    {
+        "ltrobust_bench/executors/ssh.py": [
+            ("", re.findall(r"```python\n(# ltrobust_bench/executors/ssh.*?)```", CONTRIBUTING.read_text(), re.S)[0])
+        ]
+    },
+    """
+import os, sys
+from pathlib import Path
+import ltrobust_bench as lt
+from ltrobust_bench.executors.base import Job
+
+# A stranger to ssh that does on this machine what it is told, and jobs that take no time.
+Path("bin").mkdir()
+Path("bin/ssh").write_text('#!/bin/sh\\ntest "$1" = there && eval "$2"\\n')
+Path("bin/ssh").chmod(0o755)
+os.environ["PATH"] = os.path.abspath("bin") + os.pathsep + os.environ["PATH"]
+results = {"train": "model.safetensors", "evaluate": "record.json"}
+Job.command = lambda job: ["touch", str(job.folder / results[job.kind])]
+asked = [lt.Request("crt", "digits-lt", protocol="smoke")]
+report = lt.sweep(asked, executor="ssh", host="there", results_dir=None, device="cpu")
+assert [name.rpartition(".")[2] for name in report.done] == ["train", "train", "evaluate"]
+""",
+)
+ERRANDS = {
+    "an executor": EXECUTOR,
+    "an optimiser": OPTIMISER,
+    "a threat model": THREAT_MODEL,
+    "a network": NETWORK,
+    "a data set": DATASET,
+}
 
 
 def edited(text: str, edits: list[tuple[str, str]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 from dataclasses import replace
 from functools import partial
@@ -22,8 +24,8 @@ from ltrobust_bench.attacks.scaled_pgd import ScaledPGD
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import CheckFailed, CheckpointError, LTBenchError, UnknownNameError
-from ltrobust_bench.evaluation import evaluator
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.state import State, kept_identity
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.progress import Silent
@@ -92,7 +94,7 @@ def same(a, b):
 
 def kept(path):
     """Images passed forward, as far as the state in ``path`` goes."""
-    return evaluator._State.load(path, "a").forwards
+    return State.load(path, "a").forwards
 
 
 def test_robust_bits_imply_clean_ones_and_codes_agree(trained):
@@ -129,7 +131,7 @@ def whole(trained):
     model, task, _ = trained
     saves = [0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator._State, "save", lambda state, path: saves.append(state.forwards))
+        patch.setattr(State, "save", lambda state, path: saves.append(state.forwards))
         verdict = in_parts(model.model, task)
     assert saves[-1] == verdict.forwards and len(set(saves)) > 25
     return verdict, saves
@@ -157,14 +159,13 @@ def test_interrupted_while_saving_the_last_state_stays(trained, whole, tmp_path,
     """Every third save: in turn half-way through the temporary file, and before it gets its name."""
     model, task, _ = trained
     verdict, saves = whole
-    path, savez, named, nth = tmp_path / "s.npz", np.savez, Path.replace, 0
+    path, put, named, nth = tmp_path / "s.npz", Path.write_bytes, Path.replace, 0
 
-    def write(handle, **arrays):
+    def write(self, content):
         nonlocal nth
         nth += 1
-        savez(handle, **arrays)
+        put(self, content[: len(content) // 2] if nth % 6 == 3 else content)
         if nth % 6 == 3:
-            handle.truncate(handle.tell() // 2)
             raise KeyboardInterrupt
 
     def rename(self, target):
@@ -172,7 +173,7 @@ def test_interrupted_while_saving_the_last_state_stays(trained, whole, tmp_path,
             raise KeyboardInterrupt
         return named(self, target)
 
-    monkeypatch.setattr(np, "savez", write)
+    monkeypatch.setattr(Path, "write_bytes", write)
     monkeypatch.setattr(Path, "replace", rename)
     before, interrupted = 0, 0
     while True:
@@ -190,8 +191,9 @@ def test_interrupted_while_saving_the_last_state_stays(trained, whole, tmp_path,
     assert (resumed.forwards, resumed.backwards) == (verdict.forwards, verdict.backwards)
 
 
+@pytest.mark.parametrize("moved", [0, -86400])
 @pytest.mark.parametrize("again", [False, True])
-def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, again):
+def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, again, moved):
     """The next call tidies up; one that is to attack again does, instead of reading the finished state."""
     loaded, task, _ = trained
     passed = Counter()
@@ -200,6 +202,8 @@ def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, ag
 
     def killed(record, path):
         write(record, path)
+        then = (tmp_path / "evaluation.npz").stat().st_mtime + moved
+        os.utime(path, (then, then))  # the clock may have been set back
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -210,16 +214,19 @@ def test_killed_between_record_and_tidying_up(trained, tmp_path, monkeypatch, ag
     first, once = read_record(tmp_path / "record.json"), passed.forwards
     assert finish(again=again).result == first.result
     assert passed.forwards - once == (first.cost.evaluation.forwards if again else 0)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "record.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "log.jsonl", "record.json"]
 
 
-def test_interrupted_again_goes_on(trained, tmp_path):
-    """The state of a second evaluation is younger than the first one's record, and is kept."""
+@pytest.mark.parametrize("moved", [0, -86400, 86400])
+def test_interrupted_again_goes_on(trained, tmp_path, moved):
+    """The state of a second evaluation is kept, whatever the clock says: it can be set back in between."""
     loaded, task, _ = trained
     record = verbs.finish_run(loaded, task, tmp_path, None, Silent())
     half = replace(loaded, model=InterruptedAfter(loaded.model, record.cost.evaluation.forwards // 2))
     with pytest.raises(KeyboardInterrupt):
         verbs.finish_run(half, task, tmp_path, None, Silent(), again=True)
+    then = (tmp_path / "record.json").stat().st_mtime + moved
+    os.utime(tmp_path / "evaluation.npz", (then, then))
     verbs.finish_run(loaded, task, tmp_path, None, Silent())
     passed = Counter()
     counted = replace(loaded, model=CountingModel(loaded.model, passed))
@@ -238,7 +245,36 @@ def test_state_of_another_model_or_a_damaged_one_is_not_used(trained, tmp_path):
     path.write_bytes(path.read_bytes()[:50])
     same(attack(model.model, task, identity="b", state_path=path), whole)
     np.savez(path, meta=np.array('{"of": "a", "forwards": 1, "of another version": 1}'))
+    path.write_bytes(path.read_bytes() + hashlib.sha256(path.read_bytes()).digest())
     assert kept(path) == 0
+
+
+def test_no_damage_to_a_state_raises_or_is_overlooked(trained, tmp_path):
+    """A zip file reads a changed byte as another compression, another offset, another name: it may raise anything."""
+    model, task, _ = trained
+    path, rng = tmp_path / "s.npz", random.Random(0)
+    attack(model.model, task, identity="a", state_path=path)
+    raw = path.read_bytes()
+    for turn in range(600):
+        damaged = bytearray(raw)
+        for _ in range(rng.choice([1, 1, 4, 100])):
+            damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged[: rng.randrange(len(raw))] if turn % 4 == 0 else damaged)
+        assert kept_identity(path) == ""
+    path.write_bytes(raw)
+    assert kept_identity(path) == "a"
+
+
+def test_a_damaged_state_is_begun_again_and_said_so(trained, tmp_path):
+    model, task, _ = trained
+    path, notes = tmp_path / "s.npz", []
+    attack(model.model, task, identity="a", state_path=path)
+    path.write_bytes(path.read_bytes().replace(b"clean.npy", b"klean.npy"))
+    progress = Silent()
+    progress.note = notes.append
+    again = attack(model.model, task, identity="a", state_path=path, progress=progress)
+    assert again.forwards_here == again.forwards > 0
+    assert sum("damaged: begun again" in line for line in notes) == 1
 
 
 def test_batch_size_does_not_change_deterministic_attacks(trained):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
+from ltrobust_bench.training.monitor import monitor
 from ltrobust_bench.training.trainer import Session
 from ltrobust_bench.verbs import load_model
 
@@ -169,9 +171,10 @@ def test_an_attack_that_needs_the_batchs_statistics_is_never_split(tmp_path):
 def test_the_accuracy_while_training_passes_no_more_images_than_fit(tmp_path):
     """128 images are monitored, and a batch that was made smaller because no more fit may have fewer."""
     training = session(tmp_path)
-    whole, network = training._monitor(), training.trainee.network
+    looked = partial(monitor, training.trainee, training.plan.run, training.data, training.held_out)
+    whole, network = looked(), training.trainee.network
     training.trainee.network = Narrow(network, 20, graph=True)
-    assert training._monitor() == whole
+    assert looked() == whole
     assert max(training.trainee.network.seen) <= 20
 
 

@@ -44,6 +44,9 @@ LIGHT = [
     "from ltrobust_bench.protocol import protocols, load_protocol; [load_protocol(n) for n in protocols.names()]",
     "import ltrobust_bench.records.io, ltrobust_bench.report, ltrobust_bench.report.aggregate",
     "import ltrobust_bench.report.analysis_figures, ltrobust_bench.report.published_tables, ltrobust_bench.cli.report",
+    "import ltrobust_bench.sweeps.states, ltrobust_bench.sweeps.scheduler, ltrobust_bench.cli.sweep; "
+    "from ltrobust_bench.executors.registry import executors; [executors.get(n) for n in executors.names()]; "
+    "from ltrobust_bench.cli.main import main; main(['status'])",
     "import ltrobust_bench.scores.metrics, ltrobust_bench.data, ltrobust_bench.plan",
     "from ltrobust_bench.cli.main import main; [main(['list', k]) for k in "
     "('methods', 'datasets', 'models', 'attacks', 'protocols')]; main(['show', 'reat']); main(['--help'])",

@@ -243,6 +243,14 @@ def test_what_makes_an_entry():
     assert next(e for e in board.entries if "lr" in e.label).flags == ["off-recipe", "1 seed", NEEDS_SEEDS]
 
 
+def test_an_entry_one_of_whose_trainings_exploded_is_flagged():
+    astray = synthetic_record(seed=1)
+    astray = astray.model_copy(update={"status": astray.status.model_copy(update={"exploded": True})})
+    for records, flagged in (([synthetic_record()], False), ([synthetic_record(), astray], True)):
+        ((entry,),) = (board.entries for board in boards(records))
+        assert ("loss exploded" in entry.flags) == flagged
+
+
 def test_versions_of_a_card_are_different_entries():
     (board,) = boards([synthetic_record(card_version=v) for v in (1, 2)])
     assert sorted(entry.label.split(",")[0] for entry in board.entries) == [

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import shutil
 
 import pytest
 import torch
+from stopping import StopAfter
 
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training import checkpoint as ckpt
-from ltrobust_bench.training.trainer import locked, train_plan
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import load_model
 
 CPU = torch.device("cpu")
-
-
-class StopAfter(Silent):
-    """Interrupts after a number of steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 def plan(method="reat", **request):
@@ -130,31 +122,106 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(trainer, "build_network", counting)
-    monkeypatch.setattr(trainer.Session, "_monitor", lambda self: {"train_clean": 0.0, "train_robust": 0.0})
+    monkeypatch.setattr(trainer, "monitor", lambda *_: {"train_clean": 0.0, "train_robust": 0.0})
     result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
     assert result.cost.forwards == counter.forwards == 95 * 5
     assert result.cost.backwards == counter.backwards == 95 * 4
 
 
-def test_damaged_checkpoint_is_named(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train_plan(plan(), tmp_path, CPU, StopAfter(4))
-    weights = next(tmp_path.glob("checkpoint-*")) / "weights.safetensors"
+def damage(checkpoint):
+    """Change one bit of a checkpoint's weights."""
+    weights = checkpoint / "weights.safetensors"
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.write_bytes(raw)
-    with pytest.raises(CheckpointError, match="weights.safetensors has another SHA-256.*delete that folder"):
-        train_plan(plan(), tmp_path, CPU)
+
+
+def interrupted(folder, steps, **request):
+    """A training that was interrupted after so many steps: its plan, and its checkpoints, the newest last."""
+    p = plan(**request)
+    with pytest.raises(KeyboardInterrupt):
+        train_plan(p, folder, CPU, StopAfter(steps))
+    return p, sorted(folder.glob("checkpoint-*"))
+
+
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def test_a_damaged_checkpoint_costs_one_epoch_and_is_told_of(tmp_path):
+    whole = train_plan(plan(), tmp_path / "whole", CPU)
+    p, (before, newest) = interrupted(tmp_path / "parts", 3 * plan().steps_per_epoch + 1)
+    assert (before.name, newest.name) == ("checkpoint-0002", "checkpoint-0003")
+    damage(newest)
+    notes = Notes()
+    result = train_plan(p, tmp_path / "parts", CPU, notes)
+    (line,) = [line for line in notes.lines if "damaged" in line]
+    assert "checkpoint-0003" in line and "weights.safetensors has another SHA-256" in line
+    assert line.endswith("going on from the one before it, checkpoint-0002")
+    assert result.forwards_here == 2 * whole.forwards_here // 4
+    assert digest(result) == digest(whole) and result.cost.forwards == whole.cost.forwards
+
+
+def test_two_damaged_checkpoints_are_refused_in_one_line(tmp_path):
+    p, checkpoints = interrupted(tmp_path, 3 * plan().steps_per_epoch + 1)
+    for checkpoint in checkpoints:
+        damage(checkpoint)
+    says = "checkpoint-0003 is damaged .*SHA-256.*, and so is the one before it; delete that folder"
+    with pytest.raises(CheckpointError, match=says):
+        train_plan(p, tmp_path, CPU)
+    assert sorted(tmp_path.glob("checkpoint-*")) == checkpoints
+    for checkpoint in checkpoints:
+        shutil.rmtree(checkpoint)
+    assert train_plan(p, tmp_path, CPU).cost.steps == p.budget
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_what_only_has_a_checkpoints_name_stops_nothing(tmp_path, steps):
+    p, _ = interrupted(tmp_path, steps)
+    (tmp_path / "checkpoint-9999").mkdir()
+    half = tmp_path / "checkpoint-10000"
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half")
+    notes = Notes()
+    result = train_plan(p, tmp_path, CPU, notes)
+    assert sum("no whole checkpoint: passed over" in line for line in notes.lines) == 2
+    assert result.forwards_here == (4 - steps // p.steps_per_epoch) * result.cost.forwards // 4
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_every_damage_to_a_checkpoint_is_noticed(tmp_path):
+    """Bytes of every file changed, cut off or gone: what is loaded is the one before, as it was."""
+    p, (before, newest) = interrupted(tmp_path, 3 * plan().steps_per_epoch + 1)
+    rng, kept = random.Random(0), tmp_path / "kept"
+    shutil.copytree(newest, kept)
+    for turn in range(60):
+        shutil.rmtree(newest, ignore_errors=True)
+        shutil.copytree(kept, newest)
+        path = newest / rng.choice(["weights.safetensors", "state.pt", "meta.json"])
+        raw = bytearray(path.read_bytes())
+        for _ in range(rng.choice([1, 1, 30])):
+            raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        path.write_bytes(raw[: rng.choice([len(raw), rng.randrange(len(raw))])] if turn % 3 else raw)
+        epoch, weights, _ = ckpt.load_checkpoint(tmp_path, CPU)
+        # In meta.json a changed bit may leave everything that is read as it was.
+        assert epoch == 2 or (path.name == "meta.json" and epoch == 3)
+        assert all(torch.isfinite(value).all() for value in weights.values())
 
 
 def test_pickled_code_in_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train_plan(plan(), tmp_path, CPU, StopAfter(4))
-    folder = next(tmp_path.glob("checkpoint-*"))
-    torch.save({"evil": print}, folder / "state.pt")
+        train_plan(plan(), tmp_path, CPU, StopAfter(3))
+    (folder,) = tmp_path.glob("checkpoint-*")
+    torch.save({"epoch": 1, "evil": print}, folder / "state.pt")
     meta = (folder / "meta.json").read_text()
     old = __import__("json").loads(meta)["sha256"]["state.pt"]
-    (folder / "meta.json").write_text(meta.replace(old, ckpt.file_sha256(folder / "state.pt")))
+    (folder / "meta.json").write_text(meta.replace(old, hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()))
     with pytest.raises(CheckpointError, match="is damaged"):
         train_plan(plan(), tmp_path, CPU)
 

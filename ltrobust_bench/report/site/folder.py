@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.files import make_folder
+from ltrobust_bench.files import make_folder, writing
 
 GENERATOR = "ltbench report site"
 """What every page says it was made by; a folder whose index.html says so may be replaced."""
@@ -35,18 +35,20 @@ def replace(output: Path, files: Mapping[str, str]) -> None:
 
     Raises:
         UsageError: if the folder cannot be written.
+        StorageError: if the disk is full.
     """
     output = Path(os.path.abspath(output))  # noqa: PTH100 - not resolve(): a link must stay one
     make_folder(output.parent)
-    workplace = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp"))
-    try:
-        new, old = workplace / "new", workplace / "old"
-        for name, text in files.items():
-            path = new / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text.encode())
-        if output.exists():
-            output.replace(old)
-        new.replace(output)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+    with writing(output):
+        workplace = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp"))
+        try:
+            new, old = workplace / "new", workplace / "old"
+            for name, text in files.items():
+                path = new / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(text.encode())
+            if output.exists():
+                output.replace(old)
+            new.replace(output)
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""``ltbench sweep``"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from pydantic.fields import FieldInfo
+
+from ltrobust_bench.cli.following import Follow, followed_in_logs
+from ltrobust_bench.cli.shared import (
+    PATH,
+    F,
+    console,
+    data_dir_option,
+    device_option,
+    options,
+    progress_on,
+    results_dir_option,
+    runs_dir_option,
+)
+from ltrobust_bench.executors.base import AGAIN, Options
+from ltrobust_bench.executors.registry import executors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ltrobust_bench.executors.base import Job, Outcome
+    from ltrobust_bench.progress import Progress
+    from ltrobust_bench.sweeps.scheduler import Report
+    from ltrobust_bench.verbs.sweeping import Sweep
+
+SHOWN = 20
+"""Jobs that are named one by one when something is left."""
+
+
+def _click_option(name: str, field: FieldInfo, owners: list[str]) -> Any:
+    """An option of the command line for a field of the executors' options; what it does not say is not passed on."""
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+    only = f" ({', '.join(owners)})" if name not in Options.model_fields else ""
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        name,
+        type=kinds[0] if kinds[0] in (int, float, str, bool) else str,
+        default=None,
+        help=f"{field.description or ''}{only}",
+    )
+
+
+def executor_options(function: F) -> F:
+    """What may be typed for some executor, from the fields of their options."""
+    fields: dict[str, tuple[FieldInfo, list[str]]] = {}
+    for name in executors.names():
+        for option, field in executors.get(name).takes.model_fields.items():
+            fields.setdefault(option, (field, []))[1].append(name)
+    return options(*(_click_option(name, field, owners) for name, (field, owners) in fields.items()))(function)
+
+
+@click.command(
+    epilog="""\b
+    Example: ltbench sweep plan.toml --dry-run
+             ltbench sweep plan.toml --workers 4
+             ltbench sweep plan.toml --only 'at*' --max-hours 8 --keep-going
+
+    Exit codes: 0 all is done, 1 a job failed, 75 something is left (no time, or asked to stop), 130 interrupted. The
+    same command goes on. docs/scale.md shows plans and more."""
+)
+@click.argument("plan", type=PATH)
+@click.option("--dry-run", is_flag=True, help="Print jobs, their order and cost, do nothing.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only these methods (at+awp, at*) or run folders, with "
+              "what they build on; repeatable.")  # fmt: skip
+@click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Start nothing that will not be finished.")
+@click.option("--retry", type=click.IntRange(0), default=0, show_default=True, help="Begin a failed job again N times.")
+@click.option("--keep-going", is_flag=True, help="After a failure do what does not need the failed job.")
+@click.option("--executor", default="local", show_default=True, help="Where jobs are done: local, ray or slurm.")
+@executor_options
+@data_dir_option
+@device_option
+@runs_dir_option
+@results_dir_option
+@followed_in_logs
+def command(
+    plan: Path,
+    dry_run: bool,
+    only: tuple[str, ...],
+    max_hours: float | None,
+    retry: int,
+    keep_going: bool,
+    executor: str,
+    data_dir: Path | None,
+    device: str,
+    runs_dir: Path,
+    results_dir: Path,
+    follow: Follow,
+    **given: Any,
+) -> int:
+    """Do the runs of a PLAN (a TOML file): what is finished is not done again, what others do is waited for."""
+    from ltrobust_bench.sweeps.plan import read_plan
+    from ltrobust_bench.sweeps.scheduler import Rules
+    from ltrobust_bench.verbs.sweeping import Sweep, executor_with, place_of
+
+    out = console(follow.quiet)
+    kind, chosen = executor_with(executor, {k: v for k, v in given.items() if v is not None}, device)
+    place = place_of(chosen, runs_dir, results_dir, data_dir, device)
+    sweep = Sweep.of(read_plan(plan).requests(), place, only)
+    out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")
+    if dry_run:
+        print_costs(out, sweep, chosen.workers)
+        return 0
+    rules = Rules(retry=retry, keep_going=keep_going, max_seconds=None if max_hours is None else max_hours * 3600)
+    running = kind(chosen)
+    with progress_on(out, follow) as progress:
+        report = sweep.run(running, rules, progress, Lines(progress, len(sweep.left)))
+    return print_report(console(), report)
+
+
+class Lines:
+    """Tells of every job in a line, and moves a bar."""
+
+    def __init__(self, progress: Progress, jobs: int) -> None:
+        self.progress, self.since = progress, dict[str, float]()
+        progress.start("jobs", jobs)
+
+    def began(self, job: Job) -> None:
+        """See :class:`~ltrobust_bench.sweeps.scheduler.Told`."""
+        self.since[job.id] = time.monotonic()
+
+    def ended(self, outcome: Outcome, again: bool) -> None:
+        """See :class:`~ltrobust_bench.sweeps.scheduler.Told`."""
+        from ltrobust_bench.progress import duration
+
+        taken = duration(time.monotonic() - self.since.pop(outcome.job.id, time.monotonic()))
+        words = "stopped" if outcome.end == "again" else outcome.end
+        more = told(outcome) if outcome.end in ("failed", "lost") else outcome.job.id
+        self.progress.note(f"{words} after {taken}{', queued again' if again else ''}: {more}")
+        if not again:
+            self.progress.advance()
+
+
+def told(outcome: Outcome) -> str:
+    """A job that did not end well: why, and where to read more."""
+    from ltrobust_bench.sweeps.notes import why
+
+    reason = why(outcome)
+    return f"{outcome.job.id}: {f'{reason}  ' if reason else ''}log: {outcome.job.log}"
+
+
+def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
+    """The jobs that are left, in the order in which they start, with their cost on this device."""
+    from rich import box
+    from rich.table import Table
+
+    from ltrobust_bench.compute.device import choose_device
+    from ltrobust_bench.machine import device_name
+    from ltrobust_bench.progress import duration
+    from ltrobust_bench.sweeps.states import OnDisk, states_of
+
+    costs, disk = sweep.costs(), OnDisk()
+    seen = {one.id: one for one in states_of(sweep.pieces, disk)}
+    table = Table("", "job", "state", "about", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, name in enumerate(sweep.left, 1):
+        table.add_row(str(number), name, seen[name].state, duration(costs[name]))
+    if sweep.left:
+        out.print(table, soft_wrap=True)
+    total = sum(costs.values())
+    shared = f", {duration(total / workers)} with {workers} workers that do not slow each other" if workers > 1 else ""
+    where = device_name(str(choose_device(sweep.place.device)))
+    out.print(f"about {duration(total)} on {where}, one job at a time{shared}", soft_wrap=True)
+
+
+def print_report(out: Console, report: Report) -> int:
+    """How a sweep ended; the exit code."""
+    for outcome in report.failed.values():
+        out.print(f"failed: {told(outcome)}", style="red", soft_wrap=True)
+    for name in report.left[:SHOWN]:
+        out.print(f"left: {name}", soft_wrap=True)
+    if len(report.left) > SHOWN:
+        out.print(f"left: and {len(report.left) - SHOWN} more")
+    again = f", {report.losses} times lost and begun again" if report.losses else ""
+    out.print(f"{len(report.done)} done, {len(report.failed)} failed, {len(report.left)} left{again}")
+    if report.failed:
+        return 1
+    if report.left:
+        out.print("The same command goes on with what is left.")
+        return 130 if report.interrupted == "SIGINT" else AGAIN
+    return 0

@@ -1,0 +1,94 @@
+"""How far an evaluation is, kept between its batches so that it can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltrobust_bench.compute import ranks
+from ltrobust_bench.files import write_bytes
+from ltrobust_bench.plan.code import Code
+
+DIGEST = hashlib.sha256().digest_size
+"""Bytes at the end of a state's file: the SHA-256 of all before them."""
+
+
+@dataclass
+class State:
+    """Everything needed to go on.
+
+    Attributes:
+        of: identity of what is evaluated.
+        clean: correct on the image itself, bool, shape [T].
+        broken: per attack and image 0 (standing) or 1 + the stage that broke it, uint8, shape [T].
+        attack, stage, batch: what comes next.
+        forwards, backwards, seconds: what all sessions cost.
+        measured: of the model's reliability.
+        code: of all sessions.
+    """
+
+    of: str
+    clean: np.ndarray | None = None
+    broken: dict[str, np.ndarray] = field(default_factory=dict)
+    attack: int = 0
+    stage: int = 0
+    batch: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+    measured: dict[str, Any] = field(default_factory=dict)
+    code: list[Code] = field(default_factory=list)
+
+    def save(self, path: Path | None) -> None:
+        """Write it, where there is a place to write to; of several ranks the first does."""
+        if path is None or not ranks.first():
+            return
+        plain = {
+            k: getattr(self, k)
+            for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds", "measured")
+        }
+        plain["code"] = [session.model_dump() for session in self.code]
+        arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
+        if self.clean is not None:
+            arrays["clean"] = self.clean
+        buffer = io.BytesIO()
+        np.savez(buffer, meta=np.array(json.dumps(plain)), **arrays)
+        content = buffer.getvalue()
+        write_bytes(path, content + hashlib.sha256(content).digest())
+
+    @classmethod
+    def load(cls, path: Path | None, of: str) -> State:
+        """The state in ``path`` if it belongs to this model and suite, else a fresh one."""
+        state = ranks.from_first(lambda: cls.kept(path)) if path is not None else None
+        return state if state is not None and state.of == of else cls(of)
+
+    @classmethod
+    def kept(cls, path: Path) -> State | None:
+        """The state in ``path``; None if there is none, or not what was written there."""
+        try:
+            stored = path.read_bytes()
+        except OSError:
+            return None
+        content, digest = stored[:-DIGEST], stored[-DIGEST:]
+        if hashlib.sha256(content).digest() != digest:  # before it is read: a damaged zip file may raise anything
+            return None
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                plain: dict[str, Any] = json.loads(str(arrays["meta"]))
+                plain["code"] = [Code.model_validate(session) for session in plain["code"]]
+                broken = {k.removeprefix("broken/"): arrays[k] for k in arrays.files if k.startswith("broken/")}
+                return cls(clean=arrays["clean"] if "clean" in arrays.files else None, broken=broken, **plain)
+        except (ValueError, KeyError, TypeError):  # another version's
+            return None
+
+
+def kept_identity(path: Path) -> str:
+    """The identity of what was evaluated when the state in ``path`` was kept; empty if there is none to go on with."""
+    state = State.kept(path)
+    return "" if state is None else state.of

@@ -1,0 +1,116 @@
+"""Plans of sweeps: what a file states is what is asked for, and a mistake in it is named."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.records.io import read_record, record_files
+from ltrobust_bench.sweeps.plan import read_plan
+
+ONE = '[[runs]]\nmethod = "at"\ndataset = "digits-lt"\n'
+
+
+def requests_of(tmp_path, text):
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    return read_plan(path).requests()
+
+
+def test_every_list_is_an_axis_and_tables_add_up(tmp_path):
+    found = requests_of(
+        tmp_path,
+        """
+        [defaults]
+        dataset = "digits-lt"
+        seed = [0, 1]
+        settings.lr = 0.1
+
+        [[runs]]
+        method = ["at", "trades"]
+        plugins = ["none", "awp", "awp+robustlt"]
+        settings.attack.steps = [5, 10]
+
+        [[runs]]
+        method = "reat"
+        seed = 7
+        settings = { lr = 0.2, tail = "off" }
+
+        [[runs]]
+        method = ["reat"]
+        seed = [7, 8]
+        settings = { tail = "off", lr = 0.2 }
+        """,
+    )
+    assert len(found) == len(set(found)) == 2 * 2 * 3 * 2 + 2  # the second table's run is also the third's
+    assert Counter(request.method for request in found) == {"at": 12, "trades": 12, "reat": 2}
+    assert {request.plugins for request in found} == {(), ("awp",), ("awp", "robustlt")}
+    assert {dict(r.settings)["attack.steps"] for r in found if r.method == "at"} == {5, 10}
+    last = Request("reat", "digits-lt", seed=8, settings={"tail": "off", "lr": 0.2})
+    assert found[-1] == last
+
+
+def test_what_is_computed_otherwise_is_asked_for_as_on_the_command_line(tmp_path):
+    (plain, folded) = requests_of(tmp_path, ONE + 'crafting = ["network", "folded"]')
+    assert plain.policy == Policy()
+    assert folded.policy == Policy(crafting="folded", memory_format="channels_last")
+
+
+def test_exclusions_leave_out_what_matches_all_of_them(tmp_path):
+    grid = '[[runs]]\ndataset = "digits-lt"\nmethod = ["at", "trades"]\nplugins = ["none", "awp"]\nseed = [0, 1, 2]\n'
+    cut = '[[exclude]]\nmethod = "trades"\nplugins = "awp"\nseed = [1, 2]\n[[exclude]]\nplugins = "none"\nmethod = "at"'
+    found = {(r.method, r.plugins, r.seed) for r in requests_of(tmp_path, grid + cut)}
+    everything = {(r.method, r.plugins, r.seed) for r in requests_of(tmp_path, grid)}
+    gone = {("trades", ("awp",), 1), ("trades", ("awp",), 2), *(("at", (), seed) for seed in range(3))}
+    assert everything - found == gone and found < everything
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[[run]]\nmethod = "at"', r"unknown table of .* 'run': did you mean 'runs'"),
+        (ONE + "limit_trian = 5", r"unknown key of \[runs\] in .* 'limit_trian': did you mean 'limit_train'"),
+        ("[defaults]\nsede = 1\n" + ONE, r"unknown key of \[defaults\] in .* 'sede': did you mean 'seed'"),
+        (ONE + "[[exclude]]\nmethods = 'at'", r"unknown key of \[exclude\] in .* did you mean 'method'"),
+        (ONE + 'seed = "0"', r"\[\[runs\]\] 1: seed\.0: .*integer \(got '0'\)"),
+        (ONE + "seed = []", r"\[\[runs\]\] 1: seed: .*at least 1 item"),
+        (ONE + 'track = "papre"', r"\[\[runs\]\] 1: track\.0: Input should be 'fixed' or 'paper' \(got 'papre'\)"),
+        ('[[runs]]\nmethod = "at"', r"\[\[runs\]\] 1: there is no dataset"),
+        ('[[runs]]\ndataset = "digits-lt"', r"\[\[runs\]\] 1: there is no method"),
+        (ONE + "epochs = 0", r"\[\[runs\]\] 1: a budget of 0 epochs trains nothing"),
+        (ONE + '[[exclude]]\nmethod = "trades"', r"\[\[exclude\]\] 1 matches none"),
+        (ONE + "[[exclude]]\n", r"\[\[exclude\]\] 1 matches none"),
+        (ONE + '[[exclude]]\nmethod = "at"', "all runs are excluded"),
+        ("runs = 3", "is no plan: runs"),
+        ("", "is no plan: runs: Field required"),
+        ("= 3", "is no plan: Invalid"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, line):
+    with pytest.raises(UsageError, match=line) as caught:
+        requests_of(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_there_is_no_plan(tmp_path):
+    with pytest.raises(UsageError, match="no plan at"):
+        read_plan(tmp_path / "nothing.toml")
+
+
+def test_unknown_names_inside_are_met_when_the_runs_are_planned(tmp_path):
+    (request,) = requests_of(tmp_path, '[[runs]]\nmethod = "reet"\ndataset = "digits-lt"')
+    with pytest.raises(UnknownNameError, match="'reat'"):
+        request.to_plan()
+
+
+@pytest.mark.board
+def test_the_plan_of_the_board_has_the_keys_of_the_committed_records(root):
+    """`make results` makes these records, and no others."""
+    planned = [request.to_plan().run.key() for request in read_plan(root / "results/plan.toml").requests()]
+    records = [read_record(path).run for path in record_files(root / "results/records")]
+    filed = {run.key() for run in records if run.protocol in ("digits-v0", "digits-l2-v0")}
+    assert len(planned) == len(set(planned)) and set(planned) == filed
