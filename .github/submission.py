@@ -1,10 +1,12 @@
-"""What a pull request adds to the benchmark, and what is wrong with it.
+"""What a pull request adds to the benchmark, what is wrong with it, and what the board would look like.
 
     python .github/submission.py --base origin/main --summary submission/summary.md
 
 Sorts the files changed since the base into records, methods and published numbers, runs ``ltbench record validate``,
-``ltbench check`` and ``ltbench report published`` on them, and writes what they found as Markdown. Exit codes: 0
-nothing wrong, 1 problems.
+``ltbench check``, ``ltbench report published`` and ``ltbench report changes`` on them, and writes what they found as
+Markdown. Its first line names what decides over all records, if the pull request changes any of it. Statements about
+records are a maintainer's: with ``--by-maintainer`` they are computed again, without it they are refused. Exit codes:
+0 nothing wrong, 1 problems.
 
 Standard library only: the workflow runs the base branch's copy, so a pull request cannot change its own rules. What it
 quotes from the pull request (paths, messages, output of contributed code) is made harmless first.
@@ -25,8 +27,22 @@ RECORDS = "results/records/"
 STATEMENTS = ("results/retractions/", "results/verifications/")
 """About records; they are examined with the folder of records that they speak of."""
 PUBLISHED = "results/published/"
-CONTRIBUTED = (RECORDS, *STATEMENTS, PUBLISHED)
+WEIGHTS = "results/weights/"
+KEYS = "results/signers"
+CONTRIBUTED = (RECORDS, *STATEMENTS, PUBLISHED, WEIGHTS, KEYS)
 """What people add below results/; the rest is generated on main."""
+DECIDES = (
+    ("protocol", ("ltrobust_bench/protocol/",)),
+    ("known digests", ("ltrobust_bench/data/known", "tests/pinned.json", "tests/unit/test_pinned.py")),
+    ("signers", (KEYS,)),
+    ("workflows", (".github/",)),
+    ("rules and statements", ("ltrobust_bench/records/", *STATEMENTS)),
+    ("how boards are made", ("ltrobust_bench/report/", "ltrobust_bench/scores/")),
+    ("attacks and evaluation", ("ltrobust_bench/attacks/", "ltrobust_bench/evaluation/", "ltrobust_bench/compute/")),
+)
+"""What decides over every record, by the beginnings of paths. Cards that change `ranked` are found by their lines."""
+RECOMPUTED = 3
+"""Statements that are computed again, drawn at random; each trains or attacks a network."""
 SHOWN = 40
 """Problems that are listed; the others are counted."""
 LONGEST = 50_000
@@ -49,12 +65,16 @@ class Task:
 
     Attributes:
         records: files and folders for ``ltbench record validate``.
+        statements: whether statements about records are among them.
+        decides: what of the things that decide over all records is changed.
         methods: slugs for ``ltbench check``.
         published: whether to read the published numbers.
         problems: one line each.
     """
 
     records: list[str] = field(default_factory=list)
+    statements: bool = False
+    decides: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     published: bool = False
     problems: list[str] = field(default_factory=list)
@@ -75,9 +95,21 @@ def parse_changes(listing: str) -> list[Change]:
     return [Change(status[:1], path) for status, path in zip(words[::2], words[1::2], strict=True)]
 
 
-def sort_out(changes: Sequence[Change]) -> Task:
-    """Which records and methods changed, and which changes no pull request makes."""
+def sort_out(changes: Sequence[Change], ranked: Sequence[str] = (), owners: str = "") -> Task:
+    """Which records and methods changed, and which changes no pull request makes.
+
+    Args:
+        ranked: cards in which the line `ranked` changes.
+        owners: who may make statements; empty: whoever asks is one of them.
+    """
     task = Task(published=any(change.path.startswith(PUBLISHED) for change in changes))
+    task.decides = [name for name, begins in DECIDES if any(change.path.startswith(begins) for change in changes)]
+    task.decides += ["ranked"] if ranked else []
+    said = [change.path for change in changes if change.path.startswith((*STATEMENTS, KEYS))]
+    task.statements = any(path.startswith(STATEMENTS) for path in said)
+    if said and owners:
+        more = f" and {len(said) - 1} more" if len(said) > 1 else ""
+        task.problems.append(f"{said[0]}{more}: statements about records and keys are made by {owners}; open an issue")
     folders: dict[str, None] = {}
     elsewhere = [c.path for c in changes if not c.path.startswith("results/")]
     for path in (change.path for change in changes):
@@ -162,6 +194,45 @@ def published() -> Outcome:
     return Outcome(f"Published numbers: {max(0, len(out.splitlines()) - 1)} read", problems)
 
 
+def board(base: str) -> Outcome:
+    """``ltbench report changes``: which ranks change, by how much, and why."""
+    code, out, err = run(["ltbench", "report", "changes", "--against", base])
+    problems = [last_line(err) or f"`ltbench report changes` ended with code {code}"] if code else []
+    return Outcome("What the board would look like", problems, out)
+
+
+def recheck(base: str) -> Outcome:
+    """``ltbench record recheck``: a sample of the statements that are new, computed again."""
+    command = ["ltbench", "record", "recheck", "--against", base, "--sample", str(RECOMPUTED), "--threads", "1"]
+    code, out, err = run(command)
+    lines = [line for line in out.splitlines() if line.strip()]
+    problems = [line for line in lines[:-1] if not line.endswith(": holds")] if code == 1 else []
+    if code and not problems:
+        problems = [last_line(err) or f"`ltbench record recheck` ended with code {code}"]
+    return Outcome("Statements computed again", problems, out)
+
+
+def owners_of_statements(base: str) -> str:
+    """Who may make statements, as the base branch's CODEOWNERS says."""
+    code, out, _ = run(["git", "show", f"{base}:.github/CODEOWNERS"])
+    for line in out.splitlines() if code == 0 else []:
+        words = line.split()
+        if words and words[0].strip("/") == STATEMENTS[1].strip("/"):
+            return " ".join(words[1:]).replace("@", "")
+    return "maintainers"
+
+
+def cards_that_change_ranked(base: str, changes: Sequence[Change]) -> list[str]:
+    """Cards whose line `ranked` is added, taken away or changed."""
+    found = []
+    for change in changes:
+        if re.fullmatch(r"baselines/[^/]+/card\.toml", change.path):
+            versions = [run(["git", "show", f"{commit}:{change.path}"])[1] for commit in (base, "HEAD")]
+            lines = [re.findall(r"^\s*ranked\s*=.*$", text, flags=re.MULTILINE) for text in versions]
+            found += [change.path] if lines[0] != lines[1] and change.status != "A" else []
+    return found
+
+
 def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -176,13 +247,19 @@ def harmless(text: str, longest: int = 300) -> str:
     return plain if len(plain) <= longest else f"{plain[:longest]}..."
 
 
-def summary(problems: Sequence[str], outcomes: Sequence[Outcome]) -> str:
-    """What was found, as Markdown that reads as plain text too."""
+def summary(problems: Sequence[str], outcomes: Sequence[Outcome], decides: Sequence[str] = ()) -> str:
+    """What was found, as Markdown that reads as plain text too.
+
+    Args:
+        decides: what of the things that decide over all records is changed; the first line names it.
+    """
     count = len(problems) + sum(len(outcome.problems) for outcome in outcomes)
     verdict = "Nothing wrong was found." if not count else f"{count} problem{'s' if count > 1 else ''}."
     if not problems and not outcomes:
         verdict = "No record, no method and no published number was changed."
     lines = ["# Submission", "", verdict]
+    if decides:
+        lines.insert(0, f"CHANGES WHAT DECIDES OVER ALL RECORDS: {', '.join(decides)}. A maintainer must want that.\n")
     for outcome in [Outcome("Files", list(problems)), *outcomes] if problems else outcomes:
         lines += ["", f"## {outcome.title}", ""]
         lines += [f"- `{harmless(problem)}`" for problem in outcome.problems[:SHOWN]] or ["- nothing wrong"]
@@ -201,17 +278,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Examine what a pull request adds to the benchmark.")
     parser.add_argument("--base", required=True, help="commit that the pull request goes to, e.g. origin/main")
     parser.add_argument("--summary", required=True, type=Path, help="Markdown file to write")
+    parser.add_argument("--by-maintainer", action="store_true", help="whoever proposes it may make statements")
     given = parser.parse_args(arguments)
     compared = ["git", "diff", "--name-status", "--no-renames", "--no-ext-diff", "-z", f"{given.base}...HEAD", "--"]
     code, out, err = run(compared)
     if code:
         print(f"git diff failed: {last_line(err)}", file=sys.stderr)
         return 2
-    task = sort_out(parse_changes(out))
+    changes = parse_changes(out)
+    owners = "" if given.by_maintainer else owners_of_statements(given.base)
+    task = sort_out(changes, cards_that_change_ranked(given.base, changes), owners)
     outcomes = [validate(task.records, given.base)] if task.records else []
+    outcomes += [recheck(given.base)] if task.statements and given.by_maintainer else []
     outcomes += [check(slug, Path.cwd()) for slug in task.methods]
     outcomes += [published()] if task.published else []
-    text = summary(task.problems, outcomes)
+    if run(["git", "cat-file", "-e", f"{given.base}:results/leaderboard.csv"])[0] == 0:
+        outcomes.append(board(given.base))
+    text = summary(task.problems, outcomes, task.decides)
     given.summary.parent.mkdir(parents=True, exist_ok=True)
     given.summary.write_text(text, encoding="utf-8")
     print(text)

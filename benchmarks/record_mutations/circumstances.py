@@ -102,6 +102,19 @@ def the_same_weights_for_another_seed(sample: Sample, rng: random.Random) -> Non
     sample.raw["run"]["seed"] += rng.randint(1, 1000)
 
 
+@mutation("together", "equal-bits")
+def the_same_bits_for_another_seed(sample: Sample, rng: random.Random) -> None:
+    sample.beside.append(copy.deepcopy(sample.raw))
+    sample.raw["run"]["seed"] += rng.randint(1, 1000)
+    sample.raw["result"]["weights_sha256"] = hexadecimal(64)(None, rng)
+
+
+@mutation("together", "one-name-a-split")
+def the_same_split_under_another_ratio(sample: Sample, rng: random.Random) -> None:
+    another_seed(sample, rng)
+    sample.raw["run"]["imbalance_ratio"] += 1e-9 * rng.randint(1, 1000)
+
+
 @mutation("together", "one-split")
 def other_images_than_the_others(sample: Sample, rng: random.Random) -> None:
     another_seed(sample, rng)

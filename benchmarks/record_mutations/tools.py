@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust_bench.records.schema import Result
 from ltrobust_bench.scores.bits import pack, unpack
 
 Json = dict[str, Any]
@@ -128,8 +129,13 @@ def clear_a_bit(sample: Sample, rng: random.Random) -> None:
 
 
 def another_seed(sample: Sample, rng: random.Random) -> None:
-    """A run of the next seed lies on the same board, with weights of its own."""
+    """A run of the next seed lies on the same board, with weights and bits of its own."""
     other = copy.deepcopy(sample.raw)
     other["run"]["seed"] += 1 + len(sample.beside)
     other["result"]["weights_sha256"] = hexadecimal(64)(None, rng)
+    bits = bits_of(sample, "fgsm")
+    standing = np.flatnonzero(bits).tolist()
+    bits[rng.sample(standing, len(standing) // 2)] = 0
+    other["result"]["bits"]["fgsm"] = pack(bits, 1)
+    other["result"]["digest"] = Result.digest_of(other["result"]["bits"], other["result"].get("broken_by"))
     sample.beside.append(other)

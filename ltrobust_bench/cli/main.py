@@ -25,7 +25,7 @@ VERBS = {
     "data": "look at data sets, download them",
     "report": "leaderboard, tables, figures and web pages from records",
     "doctor": "what is installed, found and wrong here, for bug reports",
-    "record": "validate, submit, verify, retract, export records",
+    "record": "validate, submit, show, verify, sign, retract, export records",
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ltrobust_bench.cli import statements
 from ltrobust_bench.cli.following import Follow, followed_in_logs
 from ltrobust_bench.cli.shared import (
     PATH,
@@ -30,10 +31,15 @@ by_option = click.option("--by", required=True, metavar="NAME", help="Who looked
 
 @click.group(name="record")
 def command() -> None:
-    """Validate, submit, verify, lower, retract and export records.
+    """Validate, submit, show, verify, sign, recheck, lower, retract and export records.
 
     Records are append-only: a file below results/records is never edited or deleted, a wrong one is retracted.
     """
+
+
+command.add_command(statements.show)
+command.add_command(statements.sign)
+command.add_command(statements.recheck)
 
 
 @command.command(epilog="Example: ltbench record validate results/records --against origin/main")
@@ -62,7 +68,9 @@ def validate(
         for problem in report.problems:
             click.echo(str(problem))
         retracted = f", {report.retracted} of them retracted" if report.retracted else ""
-        compared = f"compared with {report.against}" if report.against else "not compared with git"
+        compared = "; ".join(
+            [f"compared with {report.against}" if report.against else "not compared with git", *report.notes]
+        )
         found = f"{_count(report.records, 'record')}{retracted}, {_count(len(report.problems), 'problem')}"
         click.echo(f"{found}; {compared}")
     context.exit(1 if report.problems else 0)
@@ -115,7 +123,7 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 
     documents, _ = load(record_files(results_dir / "records"))
     path = add(record, reason, results_dir, {d.record.id: d.place or "" for d in documents})
-    click.echo(f"wrote {path}; commit it, and build the boards again: ltbench report leaderboard")
+    click.echo(f"wrote {path}; sign it (ltbench record sign) and commit it: unsigned, it is a claim on a public board")
 
 
 @command.command(epilog="Example: ltbench record verify results/records/P/D/M/x.json --weights runs/R --by 'Jane Doe'")
@@ -200,13 +208,14 @@ def lower(
     broken from then on.
     """
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import try_examples
+    from ltrobust_bench.verbs.verification import examples_to_file, try_examples
 
     found = read_record(record / "record.json" if record.is_dir() else record)
-    _state(found, try_examples(found, weights, examples, by=by, data_dir=data_dir, device=device), results_dir)
+    statement = try_examples(found, weights, examples, by=by, data_dir=data_dir, device=device)
+    _state(found, statement, results_dir, examples_to_file(examples))
 
 
-def _state(record: Record, statement: Verification, results_dir: Path) -> int:
+def _state(record: Record, statement: Verification, results_dir: Path, examples: bytes | None = None) -> int:
     """Write a statement and say what follows; the exit code."""
     from ltrobust_bench.records.verify import objections, standing, write_verification
 
@@ -219,8 +228,8 @@ def _state(record: Record, statement: Verification, results_dir: Path) -> int:
     if statement.kind == "counterexamples" and not lost:
         click.echo("nothing was written: these examples break no image that counts as robust")
         return 0
-    path = write_verification(statement, results_dir)
-    click.echo(f"record {record.id} {'disputed' if wrong else statement.kind}; wrote {path}, commit it")
+    path = write_verification(statement, results_dir, examples)
+    click.echo(f"record {record.id} {'disputed' if wrong else statement.kind}; wrote {path}, sign and commit it")
     return 1 if wrong else 0
 
 

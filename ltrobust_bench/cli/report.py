@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli import figures, site, table
+from ltrobust_bench.cli import changes, figures, site, table
 from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.published import command as published
 from ltrobust_bench.cli.shared import board_options, records_option, results_dir_option
@@ -21,6 +21,7 @@ def command() -> None:
 
 command.add_command(analyse)
 command.add_command(published)
+command.add_command(changes.command)
 command.add_command(site.command)
 command.add_command(figures.command)
 command.add_command(table.command)

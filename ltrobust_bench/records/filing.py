@@ -21,7 +21,7 @@ from ltrobust_bench.records.io import read_record, record_files, write_record
 from ltrobust_bench.records.rules import Case
 from ltrobust_bench.records.rules.filed import unfit, unfit_record
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.validate import Document, Problem, examine, load, shown
+from ltrobust_bench.records.validate import Document, Problem, examine, load, odd_seeds, shown
 
 
 def unfit_note(run: RunSection, code: Sequence[Code]) -> str:
@@ -104,7 +104,8 @@ def refusals(filings: Sequence[Filing], results_dir: Path) -> list[Problem]:
     new = [Document(f.path.absolute(), board, f.record) for f in filings if f.there != "same"]
     replaced = {document.path for document in new}
     filed, _ = load(path for path in record_files(board) if path not in replaced)
-    return [p for p in examine([*filed, *new], datetime.now(UTC)) if p.path in paths]
+    found = examine([*filed, *new], datetime.now(UTC)) + odd_seeds([*filed, *new])
+    return [problem for problem in found if problem.path in paths]
 
 
 def git_commands(filings: Sequence[Filing]) -> list[str]:

@@ -19,15 +19,17 @@ class History:
 
     Attributes:
         against: the commit in words; empty if there was nothing to compare with.
-        changed: files that the commit holds and that are another now, and in which way.
+        changed: files that the commit holds, that are another now and must not be, and in which way.
+        touched: files that were added or edited.
     """
 
     against: str
     changed: dict[Path, str]
+    touched: frozenset[Path]
 
 
 def changes_since(paths: Iterable[Path], against: str | None = None) -> History:
-    """Which JSON files at or below ``paths`` were changed since a commit.
+    """Which files at or below ``paths`` were changed since a commit.
 
     Args:
         paths: files and folders; they may be gone.
@@ -41,47 +43,65 @@ def changes_since(paths: Iterable[Path], against: str | None = None) -> History:
     for path in paths:
         whole = path.absolute()
         folder = next(p for p in (whole, *whole.parents) if p.is_dir())
-        top = _git(folder, "rev-parse", "--show-toplevel")
+        top = git_output(folder, "rev-parse", "--show-toplevel")
         if top is not None:
             roots.setdefault(Path(os.fsdecode(top.rstrip(b"\n"))), []).append(whole)
         elif against is not None:
             raise UsageError(f"--against {against}: {folder} lies in no git checkout.")
     names: list[str] = []
     changed: dict[Path, str] = {}
+    touched: set[Path] = set()
     for root, members in roots.items():
         commit = _commit(root, against or "HEAD")
         if commit is None:
             if against is not None:
                 raise UsageError(f"--against {against}: no such commit in {root}; fetch it, or name another.")
             continue
-        common = _git(root, "merge-base", commit, "HEAD")
+        common = git_output(root, "merge-base", commit, "HEAD")
         since = common.decode().strip() if common else commit
         names.append(f"{against or 'HEAD'} ({since[:7]})")
-        changed |= _changed(root, since, members)
-    return History(", ".join(sorted(set(names))), changed)
+        states = _states(root, since, members)
+        changed |= {path: WORDS.get(state, "edited") for path, state in states.items() if _stays(path, state)}
+        touched |= {path for path, state in states.items() if state in "AM"}
+    return History(", ".join(sorted(set(names))), changed, frozenset(touched))
 
 
 def never_committed(path: Path) -> bool:
     """Whether git can tell that no commit of its checkout, on any branch, ever held a file."""
-    if _git(path.parent, "rev-parse", "--show-toplevel") is None:
+    if git_output(path.parent, "rev-parse", "--show-toplevel") is None:
         return False
-    return _git(path.parent, "--literal-pathspecs", "log", "--all", "-1", "--format=%H", "--", path.name) == b""
+    return git_output(path.parent, "--literal-pathspecs", "log", "--all", "-1", "--format=%H", "--", path.name) == b""
 
 
-def _changed(root: Path, commit: str, members: list[Path]) -> dict[Path, str]:
-    options = ["--name-status", "--no-renames", "--no-ext-diff", "--diff-filter=MDT", "-z"]
-    found = _git(root, "--literal-pathspecs", "diff", *options, commit, "--", *map(str, members))
+def author_of(path: Path) -> str:
+    """The e-mail address of who added a file, as git knows it; empty: git does not know."""
+    if git_output(path.parent, "rev-parse", "--is-shallow-repository") != b"false\n":
+        return ""
+    wanted = ("--literal-pathspecs", "log", "--diff-filter=A", "--format=%ae", "--no-renames", "--", path.name)
+    return (git_output(path.parent, *wanted) or b"").decode(errors="replace").strip().rpartition("\n")[2]
+
+
+def _states(root: Path, commit: str, members: list[Path]) -> dict[Path, str]:
+    """Git's letter for each file that differs: A, M, D or T."""
+    options = ["--name-status", "--no-renames", "--no-ext-diff", "--diff-filter=AMDT", "-z"]
+    found = git_output(root, "--literal-pathspecs", "diff", *options, commit, "--", *map(str, members))
     words = (found or b"").split(b"\0")[:-1]
-    states = {root / os.fsdecode(name): state.decode() for state, name in zip(words[::2], words[1::2], strict=True)}
-    return {path: WORDS.get(state, "edited") for path, state in states.items() if path.suffix == ".json"}
+    return {root / os.fsdecode(name): state.decode() for state, name in zip(words[::2], words[1::2], strict=True)}
+
+
+def _stays(path: Path, state: str) -> bool:
+    """Whether what was done to a file is forbidden: statements may be signed anew, and keys are added and retired."""
+    if path.suffix in (".sig", "") and state != "T":
+        return state == "D"
+    return state != "A" and path.suffix in (".json", ".npz", ".sig", "")
 
 
 def _commit(root: Path, name: str) -> str | None:
-    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    found = git_output(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     return found.decode().strip() if found else None
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
+def git_output(folder: Path, *arguments: str) -> bytes | None:
     """Output of git, or None if it fails or there is no git."""
     command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
     try:

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.records.cache import recall, remember
-from ltrobust_bench.records.retract import RETRACTIONS, retractions_beside
+from ltrobust_bench.records.retract import RETRACTIONS
 from ltrobust_bench.records.schema import SCHEMA_VERSION, SEEN, Record, Tally
 from ltrobust_bench.records.strict import Finding, finding, findings_of, parse_json, read_bytes
-from ltrobust_bench.records.verify import VERIFICATIONS, judged
+from ltrobust_bench.records.trust import judged
+from ltrobust_bench.records.verify import VERIFICATIONS
 from ltrobust_bench.terms import printable
 
 
@@ -96,21 +97,20 @@ FILED = re.compile(r"-s[0-9]+-[0-9a-f]{8}\.json$")
 def find_records(folders: Iterable[Path], results: Iterable[Path] = ()) -> tuple[list[Record], list[str]]:
     """All records below ``folders`` (or the files themselves), and a message for each file that is none.
 
-    The same run found twice (a run folder and its filed copy) counts once. Retracted records are left out; where there
-    is a folder for verifications, records know what others found.
+    The same run found twice (a run folder and its filed copy) counts once. Retracted records are left out; where others
+    said something, or a list of keys makes a board a public one, records know what was said.
 
     Args:
         results: folders whose retractions and verifications hold besides those that lie beside the records.
     """
     folders = list(folders)
-    retracted, problems = retractions_beside([*folders, *results])
+    problems: list[str] = []
     found: dict[str, Record] = {}
     for folder in folders:
         records, wrong = _records_in(folder)
         problems += wrong
         for record in records:
-            if record.id not in retracted:
-                found.setdefault(record.id, record)
+            found.setdefault(record.id, record)
     records, unreadable = judged(list(found.values()), [*folders, *results])
     return records, problems + unreadable
 

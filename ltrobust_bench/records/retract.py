@@ -78,24 +78,6 @@ def read_retraction(path: Path) -> Retraction:
     return retraction
 
 
-def retractions_beside(places: Iterable[Path]) -> tuple[dict[str, Retraction], list[str]]:
-    """Retractions that hold for records in some places, by the record's id, and a message for each file that is none.
-
-    Args:
-        places: folders ``records``, what lies in them, or the folder above.
-    """
-    found: dict[str, Retraction] = {}
-    problems = []
-    for path in sorted(p for folder in folders_beside(places, RETRACTIONS) for p in folder.glob("*.json")):
-        try:
-            retraction = read_retraction(path)
-        except RecordError as error:
-            problems.append(str(error))
-            continue
-        found[retraction.record] = retraction
-    return found, problems
-
-
 def retract(record: str, reason: str, results_dir: Path, records: Mapping[str, str]) -> Path:
     """Write the retraction of a record; returns its file.
 

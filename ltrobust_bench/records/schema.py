@@ -98,6 +98,27 @@ Level = Literal["claimed", "re-evaluated", "retrained"]
 """How far others have verified a record."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """What somebody said about a record, in words.
+
+    Attributes:
+        kind: of the statement: re-evaluated, retrained, counterexamples or retraction.
+        by: who, by their own account.
+        date: ISO 8601.
+        counts: whether it changes anything.
+        why: why it counts, or why it is only a claim.
+        says: what it comes to.
+    """
+
+    kind: str
+    by: str
+    date: str
+    counts: bool
+    why: str
+    says: str
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no truth value, and records are compared by their fields
 class Standing:
     """What follows for a record from what others found, see :mod:`ltrobust_bench.records.verify`.
@@ -106,11 +127,13 @@ class Standing:
         level: the highest that a statement confirms.
         broken: images that count as robust in the record and that somebody broke, bool, shape [T]; None: nobody did.
         disputed: why statements do not confirm it, one line each.
+        said: all statements, also those that are claims and change nothing.
     """
 
     level: Level = "claimed"
     broken: np.ndarray | None = None
     disputed: tuple[str, ...] = ()
+    said: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,18 +8,23 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.records import together
 from ltrobust_bench.records.history import changes_since
 from ltrobust_bench.records.io import decode, record_files
-from ltrobust_bench.records.retract import RETRACTIONS, Retraction, board_of, read_retraction, retractions_beside
+from ltrobust_bench.records.origin import repository_of, wrong_origin
+from ltrobust_bench.records.retract import RETRACTIONS, Retraction, board_of, read_retraction
+from ltrobust_bench.records.roles import wrong_roles
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.signing import SIGNERS
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding, read_bytes
+from ltrobust_bench.records.trust import retracted
 from ltrobust_bench.records.verify import FEWEST, VERIFICATIONS, Verification, read_verification, too_few
 from ltrobust_bench.terms import printable
 
@@ -75,12 +80,14 @@ class Report:
         retracted: how many of them are retracted; rules are not applied to these.
         against: the commit that files were compared with, in words; empty: none.
         problems: in the order of the files.
+        notes: what could not be examined, and why.
     """
 
     records: int
     retracted: int
     against: str
     problems: list[Problem]
+    notes: list[str] = field(default_factory=list)
 
 
 def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime | None = None) -> Report:
@@ -99,7 +106,7 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
         UsageError: for a path that does not exist and did not in the commit, nothing to examine, or an unknown commit.
     """
     boards = {folder.absolute() for path in paths for folder in (path, path / "records") if _is_board(folder)}
-    beside = [board.parent / folder for board in sorted(boards) for folder, _, _ in STATEMENTS]
+    beside = [board.parent / name for board in sorted(boards) for name in (SIGNERS, *(s[0] for s in STATEMENTS))]
     history = changes_since([*paths, *beside], against)
     problems = [
         _problem(path, "append-only", finding("file", f"{state}; add a retraction instead of changing it", path.name))
@@ -111,14 +118,25 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     documents = [_on_the_outermost(document, boards) for document in documents]
     for board in sorted(boards):
         problems += _wrong_statements(board, documents)
-    retracted, _ = retractions_beside(paths)
-    counting = [d for d in documents if d.record.id not in retracted]
+        filed = {d.record.id: (d.path, d.record) for d in documents if d.board == board}
+        problems += [_problem(path, "roles", wrong) for path, wrong in wrong_roles(board, filed, history)]
+    gone = retracted(paths)
+    counting = [d for d in documents if d.record.id not in gone]
+    notes = []
+    for board in sorted({d.board for d in counting if d.board is not None}):
+        root, why = repository_of(board)
+        notes += [why] if why else []
+        mine = [d for d in counting if root is not None and d.board == board]
+        problems += [_problem(d.path, "origin", wrong) for d in mine for wrong in wrong_origin(root or board, d.record)]
     problems += examine(counting, now or datetime.now(UTC))
+    judged = {shown(d.path) for d in counting}  # a retracted seed was run, and is not looked at again
+    whole = [] if unreadable else [d for d in documents if d.board in boards]
+    problems += [problem for problem in odd_seeds(whole) if problem.path in judged]
     if not files and not history.changed:
         raise UsageError(f"no records in {', '.join(map(str, paths))}.")
     order = {shown(path): i for i, path in enumerate(files)}
     problems.sort(key=lambda p: order.get(p.path, -1))
-    return Report(len(files), len(documents) - len(counting), history.against, problems)
+    return Report(len(files), len(documents) - len(counting), history.against, problems, sorted(set(notes)))
 
 
 def load(files: Iterable[Path]) -> tuple[list[Document], list[Problem]]:
@@ -149,6 +167,11 @@ def examine(documents: Sequence[Document], now: datetime) -> list[Problem]:
     for name, common_rule in COMMON_RULES.items():
         problems += [_problem(document.path, name, found) for document, found in common_rule(documents)]
     return problems
+
+
+def odd_seeds(documents: Iterable[Document]) -> list[Problem]:
+    """Seeds that were not taken as they come; of whole boards, with their retracted records."""
+    return [_problem(d.path, "seeds-from-zero", found) for d, found in together.seeds_from_zero(list(documents))]
 
 
 def _problem(path: Path, rule: str, found: Finding) -> Problem:
@@ -271,6 +294,13 @@ def one_split(documents: Sequence[Document]) -> CommonFindings:
 
 
 COMMON_RULES: dict[str, Callable[[Sequence[Document]], CommonFindings]] = {
-    rule.__name__.replace("_", "-"): rule for rule in (one_file_a_run, weights_of_one_seed, one_split)
+    rule.__name__.replace("_", "-"): rule
+    for rule in (
+        one_file_a_run,
+        weights_of_one_seed,
+        one_split,
+        together.equal_bits,
+        together.one_name_a_split,
+    )
 }
 """Rules about several records, by name."""

@@ -2,12 +2,13 @@
 
 A record alone is *claimed*. It is *re-evaluated* if somebody attacked its weights again and found what it says, and
 *retrained* if somebody trained it again. Adversarial examples that anyone finds lower it. Nothing of this changes the
-record's file; statements are appended, and whoever reads them draws the same conclusions (:func:`standing`).
+record's file; statements are appended, and whoever reads them draws the same conclusions (:func:`standing`). Which of
+them count is told by :mod:`ltrobust_bench.records.trust`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -15,17 +16,16 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.files import write_text
+from ltrobust_bench.files import write_bytes, write_text
 from ltrobust_bench.plan.run import Sha256
-from ltrobust_bench.records.retract import folders_beside
-from ltrobust_bench.records.schema import Environment, Level, Record, Standing
+from ltrobust_bench.records.schema import Environment, Level, Record, Said, Standing
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 from ltrobust_bench.scores.bits import pack, unpack
 from ltrobust_bench.scores.metrics import metrics_from_bits
 from ltrobust_bench.terms import Strict, canonical_digest, printable
 
 VERIFICATIONS = "verifications"
-"""Beside ``records``; its presence makes a board a public one, where claims are not ranked."""
+"""Beside ``records``."""
 Kind = Literal["re-evaluated", "retrained", "counterexamples"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """From the lowest to the highest."""
@@ -55,6 +55,9 @@ class Verification(Strict):
     weights_sha256: Sha256 = Field(description="of the weights that were attacked")
     by: str = Field(min_length=1, max_length=200, description="who did it")
     environment: Environment
+    examples_sha256: Sha256 | None = Field(
+        default=None, description="of the file of adversarial images, which lies beside a statement of counterexamples"
+    )
 
     @field_validator("by")
     @classmethod
@@ -65,6 +68,8 @@ class Verification(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Verification:
+        if self.examples_sha256 is not None and self.kind != "counterexamples":
+            raise ValueError("examples_sha256: belongs to counterexamples")
         if self.places is not None and (
             len(self.places) != self.images or any(a >= b for a, b in zip(self.places, self.places[1:], strict=False))
         ):
@@ -99,6 +104,7 @@ def verification(
     weights_sha256: str,
     by: str,
     environment: Environment,
+    examples_sha256: str | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
 
@@ -118,16 +124,29 @@ def verification(
             weights_sha256=weights_sha256,
             by=by,
             environment=environment,
+            examples_sha256=examples_sha256,
         )
     except ValidationError as error:
         raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
 
 
-def write_verification(statement: Verification, results_dir: Path) -> Path:
-    """Append a statement; returns its file."""
+def write_verification(statement: Verification, results_dir: Path, examples: bytes | None = None) -> Path:
+    """Append a statement; returns its file.
+
+    Args:
+        examples: of counterexamples, the ``.npz`` that holds them; it comes to lie beside the statement.
+    """
     path = results_dir / VERIFICATIONS / statement.file_name
-    write_text(path, statement.model_dump_json() + "\n")
+    if examples is not None:
+        write_bytes(examples_of(path), examples)
+    absent = {"examples_sha256"} if statement.examples_sha256 is None else None
+    write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
+
+
+def examples_of(path: Path) -> Path:
+    """The file of adversarial images beside a statement of counterexamples."""
+    return path.with_suffix(".npz")
 
 
 def read_verification(path: Path) -> Verification:
@@ -147,26 +166,6 @@ def read_verification(path: Path) -> Verification:
         wrong = finding("file", f"must be called {found.file_name}, after what it says; was it edited?", path.name)
         raise RecordError(f"{name} is no verification: {wrong}")
     return found
-
-
-def verifications_beside(places: Iterable[Path]) -> tuple[dict[str, list[Verification]], list[str], bool]:
-    """Statements about records in some places, by the record's id, a message for each file that is none, and whether
-    there is a folder for them.
-
-    Args:
-        places: folders ``records``, what lies in them, or the folder above.
-    """
-    folders = folders_beside(places, VERIFICATIONS)
-    found: dict[str, list[Verification]] = {}
-    problems = []
-    for path in sorted(p for folder in folders for p in folder.glob("*.json")):
-        try:
-            statement = read_verification(path)
-        except RecordError as error:
-            problems.append(str(error))
-            continue
-        found.setdefault(statement.record, []).append(statement)
-    return found, problems, any(folder.is_dir() for folder in folders)
 
 
 def objections(record: Record, statement: Verification) -> list[str]:
@@ -217,8 +216,30 @@ def _objections_to_training(record: Record, statement: Verification, places: np.
     return found
 
 
-def standing(record: Record, statements: Sequence[Verification]) -> Standing:
-    """What follows for a record from the statements about it."""
+def lowered(record: Record, statement: Verification) -> int:
+    """How many images that count as robust in a record a statement says to be broken."""
+    broken = _broken(record, statement)
+    return 0 if broken is None else int((broken & record.bits("union")).sum())
+
+
+def _broken(record: Record, statement: Verification) -> np.ndarray | None:
+    """Images that a statement says to be broken, bool, shape [T]; None: it speaks of other weights or images."""
+    if statement.kind == "retrained" or statement.weights_sha256 != record.result.weights_sha256:
+        return None
+    broken = np.zeros(sum(record.run.test_counts), dtype=bool)
+    places = np.arange(len(broken)) if statement.places is None else np.asarray(statement.places)
+    if len(places) != statement.images or places.max() >= len(broken):
+        return None
+    broken[places] = ~statement.bits[1]
+    return broken
+
+
+def standing(record: Record, statements: Sequence[Verification], said: Sequence[Said] = ()) -> Standing:
+    """What follows for a record from statements about it that count.
+
+    Args:
+        said: all that was said, counting or not, for readers.
+    """
     level, disputed = 0, []
     broken = np.zeros(sum(record.run.test_counts), dtype=bool)
     for statement in statements:
@@ -226,22 +247,9 @@ def standing(record: Record, statements: Sequence[Verification]) -> Standing:
         disputed += [f"{statement.kind} by {statement.by}: {reason}" for reason in against]
         if statement.kind != "counterexamples" and not against and not too_few(record, statement):
             level = max(level, LEVELS.index(statement.kind))
-        if statement.kind != "retrained" and statement.weights_sha256 == record.result.weights_sha256:
-            places = np.arange(len(broken)) if statement.places is None else np.asarray(statement.places)
-            if len(places) == statement.images and places.max() < len(broken):
-                broken[places] |= ~statement.bits[1]
+        theirs = _broken(record, statement)
+        if theirs is not None:
+            broken |= theirs
     broken &= record.bits("union")
-    return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed))
-
-
-def judged(records: Sequence[Record], places: Iterable[Path]) -> tuple[list[Record], list[str]]:
-    """Records with what others found about them, and a message for each file that says nothing readable; unchanged
-    where there is no folder for statements.
-
-    Args:
-        places: folders ``records``, what lies in them, or the folder above.
-    """
-    statements, problems, public = verifications_beside(places)
-    if not public:
-        return list(records), problems
-    return [record.judged(standing(record, statements.get(record.id, ()))) for record in records], problems
+    known = tuple(said)
+    return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed), known)

@@ -118,7 +118,7 @@ def leaderboard(
         UsageError: if there is no readable record, or ``output`` cannot be written.
     """
     from ltrobust_bench.files import write_text
-    from ltrobust_bench.records.retract import retractions_beside
+    from ltrobust_bench.records.trust import retracted
     from ltrobust_bench.report import aggregate, tables
 
     folders = [Path(folder) for folder in records_dirs]
@@ -133,7 +133,7 @@ def leaderboard(
 
         for board in boards:
             written += chain(*(draw(board, name, Path(output) / "figures" / board.slug) for name in FILES))
-    retracted, _ = retractions_beside([*folders, Path(output)])
     messages = problems + [message for board in boards for message in board.messages]
-    messages += [f"record {r.record} ({r.path}) is retracted, {r.date}: {r.reason}" for r in retracted.values()]
+    gone = retracted([*folders, Path(output)]).values()
+    messages += [f"record {r.record} ({r.path}) is retracted, {r.date}: {r.reason}" for r in gone]
     return LeaderboardResult(boards, messages, len(problems), written)

@@ -18,6 +18,7 @@ from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol.spec import terms_key
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.together import usual_ratio
 from ltrobust_bench.records.verify import LEVELS
 from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, ProtocolStatus
 from ltrobust_bench.report.compare import resolved_pairs
@@ -66,9 +67,7 @@ def boards(records: Iterable[Record]) -> list[Board]:
     The order of ``records`` does not matter. If a seed was run twice with different results (on two machines,
     say), the earlier run counts and the board has a message.
     """
-    found: dict[BoardKey, list[Record]] = defaultdict(list)
-    for record in records:
-        found[BoardKey.of(record)].append(record)
+    found = _by_terms(records)
     states = {key: protocol_status(key) for key in found}
     slugs = {key: slug_of(key, status) for key, (status, _) in states.items()}
     shared = Counter(slugs.values())
@@ -81,6 +80,17 @@ def boards(records: Iterable[Record]) -> list[Board]:
     built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.main, not b.usual, b.slug))
+
+
+def _by_terms(records: Iterable[Record]) -> dict[BoardKey, list[Record]]:
+    """The records of each board. Runs on the same images are one board, whatever imbalance ratio they were asked for:
+    it bears the ratio by which the split is known, and keeps its address."""
+    splits: dict[BoardKey, list[Record]] = defaultdict(list)
+    for record in records:
+        splits[BoardKey.of(record)._replace(imbalance_ratio=0)].append(record)
+    return {
+        key._replace(imbalance_ratio=usual_ratio([record.run for record in own])): own for key, own in splits.items()
+    }
 
 
 REFERENCE = "at"
@@ -145,7 +155,7 @@ def method_label(run: RunSection) -> str:
 def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStatus, odd: list[str]) -> Board:
     runs, again = _entries_of(records)
     messages = [*odd, *(f"{slug}: {text}" for text in again)]
-    labels = {digest: method_label(seeds[0].run) for digest, seeds in runs.items()}
+    labels = {digest: method_label(seeds[0].run) + ASIDE * digest.endswith(ASIDE) for digest, seeds in runs.items()}
     shared = Counter(labels.values())
     # All runs at once: the arrays of one entry are small, and there may be hundreds.
     per_class = class_accuracies([record for seeds in runs.values() for record in seeds], key.suite)
@@ -176,7 +186,7 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
     found: dict[str, dict[int, Record]] = defaultdict(dict)
     messages = []
     for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        seeds = found[record.tally.entry_key]
+        seeds = found[record.tally.entry_key + ASIDE * _is_claim(record)]
         first = seeds.setdefault(record.run.seed, record)
         if first.result.digest != record.result.digest:
             messages.append(
@@ -184,7 +194,17 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
                 f"record {first.id} of {first.environment.created} counts, {record.id} of "
                 f"{record.environment.created} does not."
             )
+    for key in [key for key in found if key.endswith(ASIDE) and key.removesuffix(ASIDE) not in found]:
+        found[key.removesuffix(ASIDE)] = found.pop(key)  # nobody verified any of them: one entry, which is a claim
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}, messages
+
+
+ASIDE = " (claimed)"
+"""Runs of an entry that nobody verified stand beside those that somebody did: whoever adds one changes no rank."""
+
+
+def _is_claim(record: Record) -> bool:
+    return record.standing is not None and record.standing.level == "claimed" and not record.standing.disputed
 
 
 def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import zipfile
 from pathlib import Path
@@ -26,6 +27,8 @@ from ltrobust_bench.records.verify import FEWEST, Verification, verification
 BATCH = 500
 LARGEST = 4_000_000_000
 """Bytes of a file of examples, unfolded; 10,000 CIFAR images in float32 have 123 million."""
+FILED = 25_000_000
+"""Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
 
 def re_evaluate(
@@ -57,11 +60,29 @@ def re_evaluate(
     total = sum(record.run.test_counts)
     if images is not None and images < min(FEWEST, total):
         raise UsageError(f"a sample of {images} images confirms nothing; take at least {min(FEWEST, total)}.")
-    loaded = _weights_of(record, weights, device)
-    task = verbs.task_of(loaded.run, data_dir)
     places = None
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
+    return attacked_again(record, weights, places, by=by, data_dir=data_dir, device=device, progress=progress)
+
+
+def attacked_again(
+    record: Record,
+    weights: Path,
+    places: np.ndarray | None,
+    *,
+    by: str,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Verification:
+    """:func:`re_evaluate` on these images.
+
+    Args:
+        places: of the images, in the order of the record's bits, increasing; None: all.
+    """
+    loaded = _weights_of(record, weights, device)
+    task = verbs.task_of(loaded.run, data_dir)
     index = task.split.test if places is None else task.split.test[places]
     where = choose_device(device)
     data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
@@ -177,9 +198,23 @@ def try_examples(
             )
             for batch in (x, moved)
         )
-    return verification(
-        record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, _here(where, record, loaded)
-    )
+    digest = hashlib.sha256(examples.read_bytes()).hexdigest()
+    here = _here(where, record, loaded)
+    return verification(record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, here, digest)
+
+
+def examples_to_file(examples: Path) -> bytes:
+    """The file of examples as it is kept beside a statement, so that anybody can try them again.
+
+    Raises:
+        UsageError: if it is too large for that.
+    """
+    if examples.stat().st_size > FILED:
+        raise UsageError(
+            f"{examples} has more than {FILED / 1e6:g} MB; keep only the images that fool the network, "
+            "and save them with np.savez_compressed."
+        )
+    return examples.read_bytes()
 
 
 def _weights_of(record: Record, weights: Path, device: str) -> verbs.LoadedModel:
@@ -224,4 +259,4 @@ def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return index, images.astype(np.float32)
 
 
-__all__ = ["re_evaluate", "retrain", "try_examples"]
+__all__ = ["attacked_again", "examples_to_file", "re_evaluate", "retrain", "try_examples"]

@@ -10,7 +10,8 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import find_records, read_record
 from ltrobust_bench.records.numbers import summary
-from ltrobust_bench.records.verify import DIFFERING, objections, verifications_beside
+from ltrobust_bench.records.trust import Results, heard
+from ltrobust_bench.records.verify import DIFFERING, Verification, objections
 from ltrobust_bench.report import leaderboard
 from ltrobust_bench.terms import canonical_digest
 
@@ -38,13 +39,19 @@ def test_every_defense_of_the_registry_is_on_the_board():
 
 
 def test_each_was_attacked_again_and_chance_explains_what_came_out_otherwise():
-    statements, problems, public = verifications_beside([RESULTS / "records"])
-    assert public and problems == []
+    found, problems = heard([RESULTS / "records"])
+    assert Results(RESULTS).public and problems == []
+    statements = {}
+    for one in found:
+        assert isinstance(one.statement, Verification)
+        statements.setdefault(one.statement.record, []).append(one)
     looked_at = otherwise = 0
     for path in RECORDS:
         record = read_record(path)
         assert record.id in statements, f"{path} is only claimed"
-        for statement in statements[record.id]:
+        for one in statements[record.id]:
+            statement, (counts, why) = one.statement, one.worth(record)
+            assert counts and ("can be computed again" in why or one.signer), f"{path}: {why}"
             assert objections(record, statement) == [], path
             clean, robust = statement.bits
             places = slice(None) if statement.places is None else statement.places

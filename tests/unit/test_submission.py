@@ -19,7 +19,8 @@ from ltrobust_bench.records.io import read_record, write_record
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((GITHUB / "workflows").glob("*.yml"))}
-RECORD = next((ROOT / "results" / "records" / "digits-v0").rglob("at/*.json")).relative_to(ROOT).as_posix()
+AT = ROOT / "results" / "records" / "digits-v0" / "digits-lt-ir1" / "at"
+RECORD, NEXT_SEED = (next(AT.glob(f"small-s{seed}-*.json")).relative_to(ROOT).as_posix() for seed in (0, 1))
 
 
 def load():
@@ -54,6 +55,47 @@ def test_methods_are_checked_by_their_slug_once():
 def test_statements_about_records_are_examined_with_the_whole_folder(kind):
     task = sorted_out(f"results/{kind}/0123456789ab.json", RECORD)
     assert task.records == ["results/records", RECORD] and task.problems == []
+
+
+def test_statements_are_not_a_contributors_to_make():
+    changes = [submission.Change("A", path) for path in ("results/retractions/0123456789ab.json", "results/signers")]
+    (problem,) = submission.sort_out(changes, owners="o/maintainers").problems
+    assert "and 1 more: statements about records and keys are made by o/maintainers; open an issue" in problem
+    assert submission.sort_out(changes).problems == []
+    assert submission.owners_of_statements("no-such-commit") == "maintainers"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("ltrobust_bench/protocol/digits-v0.toml", "protocol"),
+        ("ltrobust_bench/data/known.toml", "known digests"),
+        ("tests/pinned.json", "known digests"),
+        ("results/signers", "signers"),
+        (".github/workflows/ci.yml", "workflows"),
+        (".github/CODEOWNERS", "workflows"),
+        ("results/verifications/x.json", "rules and statements"),
+        ("ltrobust_bench/records/verify.py", "rules and statements"),
+        ("ltrobust_bench/report/aggregate.py", "how boards are made"),
+        ("ltrobust_bench/evaluation/evaluator.py", "attacks and evaluation"),
+    ],
+)
+def test_the_first_line_names_what_decides_over_all_records(path, name):
+    task = sorted_out(path, "README.md")
+    assert task.decides == [name]
+    first = submission.summary([], [], task.decides).splitlines()[0]
+    assert first == f"CHANGES WHAT DECIDES OVER ALL RECORDS: {name}. A maintainer must want that."
+    assert submission.summary([], []).startswith("# Submission")
+
+
+def test_every_path_that_decides_is_there_and_has_owners():
+    owned = [line.split()[0].strip("/").rstrip("*") for line in (GITHUB / "CODEOWNERS").read_text().splitlines()
+             if line.strip() and not line.startswith("#")]  # fmt: skip
+    for _, begins in submission.DECIDES:
+        for path in begins:
+            if path not in ("results/retractions/", "tests/unit/test_pinned.py", "ltrobust_bench/compute/"):
+                assert any(path.startswith(place) or place.startswith(path) for place in owned), path
+                assert list(ROOT.glob(f"{path.rstrip('/')}*")), path
 
 
 def test_other_changes_need_nothing():
@@ -161,8 +203,7 @@ def examine(capsys):
 
 
 def test_a_sound_record_passes_and_an_edited_one_does_not(branch, capsys):
-    other = next(p for p in (ROOT / RECORD).parent.glob("*.json") if p.name != Path(RECORD).name)
-    shutil.copy(other, (branch / RECORD).parent)
+    shutil.copy(ROOT / NEXT_SEED, branch / NEXT_SEED)
     commit("record")
     code, text = examine(capsys)
     assert code == 0 and "## Records: 2 examined\n\n- nothing wrong" in text
@@ -183,6 +224,30 @@ def test_a_record_of_main_under_another_seed_is_found_out(branch, capsys):
     assert (
         code == 1 and "result.weights_sha256: must differ from" in text and f"a run of seed {record.run.seed}" in text
     )
+
+
+def test_a_card_that_changes_ranked_is_named_and_so_is_what_the_board_would_be(branch, capsys):
+    card = branch / "baselines" / "selfdistill" / "card.toml"
+    card.parent.mkdir(parents=True)
+    card.write_text('slug = "x"\nranked = false\n')
+    (branch / "results" / "leaderboard.csv").write_text("board,method,rank,union_balanced\nb,gone,1,50\n")
+    git("switch", "--quiet", "main")
+    commit("a board")
+    git("switch", "--quiet", "--create", "flip")
+    card.write_text('slug = "x"\n')
+    commit("flip")
+    code, text = examine(capsys)
+    assert text.startswith("CHANGES WHAT DECIDES OVER ALL RECORDS: ranked.")
+    assert "## What the board would look like" in text and "b: gone: rank 1 -> absent (50 %): gone" in text
+
+
+def test_a_statement_of_a_contributor_is_refused(branch, capsys):
+    statement = next((ROOT / "results" / "verifications").glob(f"{read_record(branch / RECORD).id}-*"))
+    (branch / "results" / "verifications").mkdir()
+    shutil.copy(statement, branch / "results" / "verifications")
+    commit("I verified it")
+    code, text = examine(capsys)
+    assert code == 1 and "statements about records and keys are made by maintainers; open an issue" in text
 
 
 def test_published_numbers_are_read(branch, capsys):

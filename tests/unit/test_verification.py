@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,11 +13,13 @@ import torch
 from record_factory import synthetic_record
 
 from ltrobust_bench import verbs
+from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.io import find_records, write_record
+from ltrobust_bench.records.trust import heard
 from ltrobust_bench.records.validate import validate
 from ltrobust_bench.records.verify import (
     objections,
@@ -22,10 +27,10 @@ from ltrobust_bench.records.verify import (
     standing,
     tolerated,
     verification,
-    verifications_beside,
     write_verification,
 )
 from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.verbs.rechecking import recheck, statements_in
 from ltrobust_bench.verbs.verification import re_evaluate, retrain, try_examples
 
 BY = "somebody else"
@@ -167,17 +172,64 @@ def test_examples_that_leave_the_ball_are_refused(finished, tmp_path):
         try_examples(record, folder, path, by=BY, device="cpu")
 
 
+def filed(record, folder, results, *, shipped=True):
+    """A board of one record, whose network lies there or not."""
+    write_record(record, results / "records" / record.run.record_path())
+    (results / "signers").write_text("# nobody yet\n")
+    if shipped:
+        (results / "weights").mkdir()
+        shutil.copy(folder / "model.safetensors", results / "weights" / "net.safetensors")
+        index = {"smoke:at": {"file": "net.safetensors", "weights_sha256": record.result.weights_sha256}}
+        (results / "weights" / "index.json").write_text(json.dumps(index))
+
+
+def test_what_holds_when_it_is_computed_again(finished, tmp_path):
+    record, folder = finished
+    filed(record, folder, tmp_path)
+    index, images, fooled = linear_break(record, folder, record.run.epsilon)
+    np.savez(tmp_path / "found.npz", index=index[fooled], images=images[fooled])
+    found = try_examples(record, folder, tmp_path / "found.npz", by=BY, device="cpu")
+    content = (tmp_path / "found.npz").read_bytes()
+    forged = stated(record, "counterexamples", robust=np.zeros(record.images, dtype=bool))
+    forged = forged.model_copy(update={"examples_sha256": hashlib.sha256(content).hexdigest()})
+    nothing = np.zeros(60, dtype=bool)
+    held = {
+        write_verification(stated(record, places=range(60)), tmp_path): True,
+        write_verification(stated(record, places=range(60), clean=nothing, robust=nothing), tmp_path): False,
+        write_verification(found, tmp_path, content): True,
+        write_verification(forged, tmp_path, content): False,
+    }
+    statements = statements_in(tmp_path)
+    assert {one.path for one, _ in statements} == set(held)
+    for one, about in statements:
+        assert (recheck(one, about, device="cpu") == []) == held[one.path], one.path
+    with pytest.raises(RecordError, match="no statement about a record"):
+        statements_in(tmp_path, [tmp_path / "found.npz"])
+
+
+def test_a_network_that_is_not_there_is_trained_again(finished, tmp_path, capsys):
+    record, folder = finished
+    filed(record, folder, tmp_path, shipped=False)
+    write_verification(stated(record, places=range(60)), tmp_path)
+    write_verification(stated(record, "retrained", clean=np.zeros(record.images, dtype=bool),
+                              robust=np.zeros(record.images, dtype=bool)), tmp_path)  # fmt: skip
+    code = main(["record", "recheck", "--results-dir", str(tmp_path), "--device", "cpu"])
+    out = capsys.readouterr().out
+    assert code == 1 and "re-evaluated" in out and ": holds" in out
+    assert "images come out otherwise" in out and "2 statements looked at, 1 do not hold" in out
+
+
 def test_statements_are_files_that_say_what_they_are_called(finished, tmp_path):
     record, _ = finished
     path = write_verification(stated(record, places=[1, 5, 7]), tmp_path)
-    found, problems, public = verifications_beside([tmp_path / "records"])
-    assert public and problems == [] and found[record.id][0] == read_verification(path)
+    found, problems = heard([tmp_path / "records"])
+    assert problems == [] and [one.statement for one in found] == [read_verification(path)]
     path.write_text(path.read_text().replace(BY, "the author"))
     with pytest.raises(RecordError, match="was it edited"):
         read_verification(path)
     path.write_text("{}")
-    assert "is no verification" in verifications_beside([tmp_path])[1][0]
-    assert verifications_beside([tmp_path / "elsewhere"]) == ({}, [], False)
+    assert "is no verification" in heard([tmp_path])[1][0]
+    assert heard([tmp_path / "elsewhere"]) == ([], [])
 
 
 def test_places_and_bits_belong_together(finished):
@@ -195,23 +247,35 @@ def test_places_and_bits_belong_together(finished):
 # What follows on a board: synthetic records, whose statements are made up to fit.
 
 
-def board_with(results, *statements, seeds=(0, 1)):
-    """The entry of a public board that holds synthetic records and statements about them."""
+def board_with(results, *statements, seeds=(0, 1), entries=1):
+    """The first entry of a public board that holds synthetic records and statements about them."""
     made = [synthetic_record(method="at", seed=s) for s in seeds]
     for record in made:
         write_record(record, results / "records" / record.run.record_path())
-    (results / "verifications").mkdir()
+    (results / "signers").write_text("# nobody yet\n")
     for seed, kind, places, robust in statements:
-        write_verification(stated(made[seed], kind, places, robust=robust), results)
+        statement, images = stated(made[seed], kind, places, robust=robust), None
+        if kind == "counterexamples":
+            images = b"the images"
+            statement = statement.model_copy(update={"examples_sha256": hashlib.sha256(images).hexdigest()})
+        write_verification(statement, results, images)
     (board,) = boards(find_records([results / "records"])[0])
-    (entry,) = board.entries
-    return made, entry
+    assert len(board.entries) == entries
+    return made, board.entries[0]
 
 
 def test_what_nobody_verified_is_shown_and_not_ranked(tmp_path):
-    _, entry = board_with(tmp_path, (0, "re-evaluated", None, None))
+    _, entry = board_with(tmp_path)
     assert (entry.level, entry.rank) == ("claimed", None) and "claimed" in entry.flags
     assert "needs 5 seeds" not in entry.flags
+
+
+def test_a_claimed_run_stands_beside_the_verified_ones_and_takes_no_rank(tmp_path):
+    """Or anybody could take a rival's rank by adding a run of his method."""
+    made, _ = board_with(tmp_path, (0, "re-evaluated", None, None), entries=2)
+    (board,) = boards(find_records([tmp_path / "records"])[0])
+    found = {entry.label: (entry.rank, [record.id for record in entry.runs]) for entry in board.entries}
+    assert found == {"at": (1, [made[0].id]), "at (claimed)": (None, [made[1].id])}
 
 
 def test_an_entry_is_verified_as_far_as_its_least_verified_run(tmp_path):
@@ -241,7 +305,7 @@ def test_broken_images_leave_the_worst_case_and_nothing_else(tmp_path):
 
 
 def test_a_statement_about_no_record_or_a_wrong_place_is_a_problem(tmp_path):
-    made, _ = board_with(tmp_path, (0, "re-evaluated", None, None))
+    made, _ = board_with(tmp_path, (0, "re-evaluated", None, None), entries=2)
     other = stated(synthetic_record(method="trades"))
     write_verification(other, tmp_path)
     moved = stated(made[1]).model_copy(update={"path": "elsewhere.json"})

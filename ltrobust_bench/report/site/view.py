@@ -18,7 +18,7 @@ from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import Track, load_protocol
 from ltrobust_bench.protocol.load import MAIN
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
-from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.schema import Record, Said
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.board import METRICS
 from ltrobust_bench.report.columns import cells_of
@@ -222,6 +222,11 @@ class RecordView:
     @property
     def disputed(self) -> tuple[str, ...]:
         return () if self.record.standing is None else self.record.standing.disputed
+
+    @property
+    def said(self) -> tuple[Said, ...]:
+        """Who stated what, and what it is worth."""
+        return () if self.record.standing is None else self.record.standing.said
 
     @property
     def lowered(self) -> int:

@@ -1,0 +1,213 @@
+"""Which statements about records count, and what follows for the records. No torch here.
+
+A board is a public one if a list of keys, ``signers``, lies beside its folder ``records``. There, a statement counts if
+
+- it is **signed** by a listed key (:mod:`ltrobust_bench.records.signing`), or
+- it can be **computed again** from what is in the repository: the record's network is shipped in ``weights``, or can be
+  trained again because its data come with the package. ``ltbench record recheck`` does it, when it is merged.
+
+Counterexamples count if moreover the images lie there. Everything else is a claim: it is shown and changes nothing.
+Without a list of keys a board is somebody's own, and whatever lies there counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from functools import cached_property
+from pathlib import Path
+
+from ltrobust_bench.data.registry import datasets
+from ltrobust_bench.errors import RecordError
+from ltrobust_bench.records.retract import RETRACTIONS, Retraction, folders_beside, read_retraction
+from ltrobust_bench.records.schema import Record, Said
+from ltrobust_bench.records.signing import SIGNERS, checked
+from ltrobust_bench.records.strict import read_json
+from ltrobust_bench.records.verify import (
+    VERIFICATIONS,
+    Verification,
+    examples_of,
+    lowered,
+    objections,
+    read_verification,
+    standing,
+    too_few,
+)
+
+Statement = Retraction | Verification
+UNSIGNED = "a claim: no listed key signed it, and it cannot be computed again from what is here"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of results: ``records``, and what lies beside them."""
+
+    folder: Path
+
+    @property
+    def signers(self) -> Path:
+        return self.folder / SIGNERS
+
+    @property
+    def public(self) -> bool:
+        """Whether claims are not ranked here, and statements must be trustworthy to count."""
+        return self.signers.is_file()
+
+    @cached_property
+    def shipped(self) -> dict[str, Path]:
+        """Files of networks by the digest of their tensors, as the folder's index of weights states them."""
+        try:
+            index = read_json(self.folder / "weights" / "index.json")
+            return {one["weights_sha256"]: self.folder / "weights" / Path(one["file"]).name for one in index.values()}
+        except (RecordError, AttributeError, KeyError, TypeError):
+            return {}
+
+    def again(self, record: Record) -> str:
+        """How a record's network can be had from what is here, in words; empty: it cannot."""
+        if self.shipped.get(record.result.weights_sha256, self.folder / "none").is_file():
+            return "can be computed again: its network is in the repository"
+        dataset = record.run.dataset
+        if dataset in datasets and not datasets.get(dataset).folder:
+            return "can be computed again: its data come with the package, so its network can be trained again"
+        return ""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A statement, where it lies, and what it is worth there."""
+
+    statement: Statement
+    path: Path
+    results: Results
+
+    @property
+    def when(self) -> datetime:
+        """Its date; of a day, the last second."""
+        if isinstance(self.statement, Retraction):
+            return datetime.combine(datetime.fromisoformat(self.statement.date), time(23, 59, 59), UTC)
+        return datetime.strptime(self.statement.environment.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+    @property
+    def signer(self) -> str:
+        """The name of the key that signed it and counted on its date; empty: none."""
+        return self._signature[0]
+
+    @cached_property
+    def _signature(self) -> tuple[str, str]:
+        try:
+            found = checked(self.path, self.results.signers, self.when)
+        except ValueError:  # no date that there was
+            return "", UNSIGNED
+        return found.signer, found.why
+
+    def worth(self, record: Record | None) -> tuple[bool, str]:
+        """Whether it counts, and why or why not, in words."""
+        if not self.results.public:
+            return True, "on a board of its own, without a list of keys"
+        if isinstance(self.statement, Verification) and self.statement.kind == "counterexamples":
+            missing = _missing_examples(self.statement, self.path)
+            if missing:
+                return False, f"a claim: {missing}"
+        signer, why = self._signature
+        if signer:
+            return True, why
+        again = self.results.again(record) if record and isinstance(self.statement, Verification) else ""
+        return (True, again) if again else (False, UNSIGNED if why == "nobody signed it" else f"a claim: {why}")
+
+
+def _missing_examples(statement: Verification, path: Path) -> str:
+    """What keeps anybody from trying counterexamples; empty: nothing."""
+    file = examples_of(path)
+    if statement.examples_sha256 is None or not file.is_file() or file.is_symlink():
+        return "the adversarial images are not there, so nobody can try them"
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return "" if digest == statement.examples_sha256 else "the images there are others than those it speaks of"
+
+
+def heard(places: Iterable[Path]) -> tuple[list[Heard], list[str]]:
+    """The statements about records in some places, and a message for each file that is none.
+
+    Args:
+        places: folders ``records``, what lies in them, or the folder above.
+    """
+    found, problems = list[Heard](), []
+    for results, path, read in _statement_files(places):
+        try:
+            found.append(Heard(read(path), path, results))
+        except RecordError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _statement_files(places: Iterable[Path]) -> Iterator[tuple[Results, Path, type]]:
+    places = list(places)
+    for name, read in ((RETRACTIONS, read_retraction), (VERIFICATIONS, read_verification)):
+        for folder in sorted(folders_beside(places, name)):
+            results = Results(folder.parent)
+            yield from ((results, path, read) for path in sorted(folder.glob("*.json")))  # type: ignore[misc]
+
+
+def retracted(places: Iterable[Path]) -> dict[str, Retraction]:
+    """The retractions that count, by the record's id."""
+    found = [one for one in heard(places)[0] if isinstance(one.statement, Retraction) and one.worth(None)[0]]
+    return {one.statement.record: one.statement for one in found if isinstance(one.statement, Retraction)}
+
+
+def judged(
+    records: Sequence[Record], places: Iterable[Path], *, keep_retracted: bool = False
+) -> tuple[list[Record], list[str]]:
+    """Records that are not retracted, with what others said about them, and a message for each file that says nothing
+    readable; unchanged where nothing is said and no list of keys makes the board a public one.
+
+    Args:
+        places: folders ``records``, what lies in them, or the folder above.
+        keep_retracted: whether retracted records are among them all the same.
+    """
+    places = list(places)
+    statements, problems = heard(places)
+    public = any(Results(folder).public for folder in _results_folders(places))
+    about: dict[str, list[Heard]] = {}
+    for one in statements:
+        about.setdefault(one.statement.record, []).append(one)
+    found = []
+    for record in records:
+        mine = about.get(record.id, [])
+        weighed = [(one, *one.worth(record)) for one in mine]
+        gone = any(counts and isinstance(one.statement, Retraction) for one, counts, _ in weighed)
+        if gone and not keep_retracted:
+            continue
+        if mine or public:
+            trusted = [one.statement for one, counts, _ in weighed if counts]
+            said = tuple(_said(record, *one) for one in weighed)
+            record = record.judged(standing(record, [t for t in trusted if isinstance(t, Verification)], said))
+        found.append(record)
+    return found, problems
+
+
+def _results_folders(places: Iterable[Path]) -> set[Path]:
+    return {folder.parent for folder in folders_beside(places, VERIFICATIONS)}
+
+
+def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
+    statement = one.statement
+    if isinstance(statement, Retraction):
+        return Said("retraction", "", statement.date, counts, why, f"asks to retract it: {statement.reason}")
+    against = objections(record, statement)
+    lost = lowered(record, statement)
+    if statement.kind == "counterexamples":
+        says = "; ".join(against) or f"breaks {lost} images that counted as robust"
+    elif against:
+        says = "; ".join(against)
+    elif too_few(record, statement):
+        says = f"looked at too few images to confirm it ({statement.images})"
+    else:
+        says = f"confirms it on {statement.images} images" + (
+            f", and breaks {lost} that counted as robust" * (lost > 0)
+        )
+    return Said(statement.kind, statement.by, statement.environment.created[:10], counts, why, says)
+
+
+__all__ = ["Heard", "Results", "Statement", "heard", "judged", "retracted"]

@@ -1,0 +1,130 @@
+"""Statements about records computed again from what is in the repository, so that nobody has to be believed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltrobust_bench import verbs
+from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.errors import RecordError
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.records.io import record_files
+from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.trust import Heard, Results, heard
+from ltrobust_bench.records.validate import load
+from ltrobust_bench.records.verify import Verification, examples_of, objections, tolerated
+from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs.verification import attacked_again, retrain, try_examples
+
+
+def statements_in(results_dir: Path, files: Iterable[Path] = ()) -> list[tuple[Heard, Record]]:
+    """The statements about filed records, with the records, in the order of their files.
+
+    Args:
+        files: the statements wanted; none: all.
+
+    Raises:
+        RecordError: for a file that is none of them.
+    """
+    documents, _ = load(record_files(results_dir / "records"))
+    records = {document.record.id: document.record for document in documents}
+    found = {
+        one.path.absolute(): (one, records[one.statement.record])
+        for one in heard([results_dir / "records"])[0]
+        if isinstance(one.statement, Verification) and one.statement.record in records
+    }
+    wanted = [path.absolute() for path in files]
+    for path in wanted:
+        if path not in found:
+            raise RecordError(f"{path} is no statement about a record in {results_dir / 'records'}.")
+    return [found[path] for path in wanted] if wanted else list(found.values())
+
+
+def recheck(
+    one: Heard,
+    record: Record,
+    *,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[str]:
+    """What a statement says that does not come out again; empty: it holds.
+
+    The record's network is taken from the repository or trained again. What was attacked is attacked again on the same
+    images, what was trained again is trained again, and adversarial images are tried on the network.
+
+    Raises:
+        RecordError: if the network cannot be had from what is here.
+    """
+    statement = one.statement
+    assert isinstance(statement, Verification)
+    where = Where("a recheck", data_dir, device)
+    if statement.places is not None and statement.places[-1] >= record.images:
+        return ["it is about images of another test set"]
+    if statement.kind == "retrained":
+        return _trained_again(record, statement, where, progress)
+    with _network(one.results, record, where, progress) as network:
+        if verbs.load_model(network, device=device).weights_sha256 != record.result.weights_sha256:
+            if statement.kind == "counterexamples":
+                return ["they cannot be tried: this machine trains another network"]
+            return _trained_again(record, statement, where, progress)
+        if statement.kind == "counterexamples":
+            again = try_examples(record, network, examples_of(one.path), **asdict(where))
+            if again.places != statement.places:
+                return ["the images are those of other places"]
+            return _otherwise(statement, again, 0)
+        places = None if statement.places is None else np.asarray(statement.places)
+        again = attacked_again(record, network, places, **asdict(where), progress=progress)
+        return objections(record, again) + _otherwise(statement, again, tolerated(again.images))
+
+
+@dataclass(frozen=True)
+class Where:
+    """How it is computed again; see :func:`~ltrobust_bench.verbs.verification.re_evaluate`."""
+
+    by: str
+    data_dir: Path | None
+    device: str
+
+
+def _trained_again(record: Record, statement: Verification, where: Where, progress: Progress | None) -> list[str]:
+    """The whole run again; of another machine's network only the accuracies can be compared."""
+    again = retrain(record, **asdict(where), progress=progress)
+    same = (statement.kind, statement.weights_sha256) == (again.kind, again.weights_sha256)
+    return objections(record, again) + (_otherwise(statement, again, tolerated(again.images)) if same else [])
+
+
+def _otherwise(theirs: Verification, ours: Verification, allowed: int) -> list[str]:
+    """What comes out otherwise than a statement says, beyond chance."""
+    if theirs.images != ours.images:
+        return [f"it speaks of {theirs.images} images, and there are {ours.images}"]
+    found = []
+    for name, said, seen in zip(("clean", "robust"), theirs.bits, ours.bits, strict=True):
+        differing = int((said != seen).sum())
+        if differing > allowed:
+            found.append(f"{differing} of {ours.images} images come out otherwise {name} (allowed: {allowed})")
+    return found
+
+
+@contextmanager
+def _network(results: Results, record: Record, where: Where, progress: Progress | None) -> Iterator[Path]:
+    """The file of a record's network: the shipped one, or trained again for the while."""
+    shipped = results.shipped.get(record.result.weights_sha256)
+    if shipped is not None:
+        yield shipped
+        return
+    if not results.again(record):
+        raise RecordError(f"the network of record {record.id} is not in the repository and cannot be trained from it.")
+    plan = Request.of(record.run).to_plan(where.data_dir)
+    if plan.run.key() != record.run.key():
+        raise RecordError(f"the installed protocol, card or data give another run than record {record.id}.")
+    with tempfile.TemporaryDirectory(prefix="ltbench-recheck-") as folder:
+        device = choose_device(where.device)
+        yield train_plan(plan, Path(folder) / plan.run.folder_name(), device, progress or Silent()).model_path
