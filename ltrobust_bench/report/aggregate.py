@@ -155,7 +155,11 @@ def method_label(run: RunSection) -> str:
 def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStatus, odd: list[str]) -> Board:
     runs, again = _entries_of(records)
     messages = [*odd, *(f"{slug}: {text}" for text in again)]
-    labels = {digest: method_label(seeds[0].run) + ASIDE * digest.endswith(ASIDE) for digest, seeds in runs.items()}
+    labels = {digest: method_label(seeds[0].run) for digest, seeds in runs.items()}
+    shared = Counter(labels.values())
+    for digest, label in labels.items():
+        if shared[label] > 1 and all(map(_is_claim, runs[digest])):
+            labels[digest] = label + ASIDE  # the verified entry keeps its name
     shared = Counter(labels.values())
     # All runs at once: the arrays of one entry are small, and there may be hundreds.
     per_class = class_accuracies([record for seeds in runs.values() for record in seeds], key.suite)
