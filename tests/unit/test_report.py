@@ -193,7 +193,7 @@ def test_runs_that_build_on_their_own_seeds_run_are_one_entry():
     "other",
     [
         {"dataset": "cifar10-lt"},
-        {"imbalance_ratio": 50.0},
+        {"imbalance_ratio": 50.0, "train_index_sha256": "e" * 64},
         {"profile": "step"},
         {"model": "resnet18"},
         {"track": "paper"},
@@ -377,7 +377,7 @@ def test_numbers_for_people_are_rounded_once():
 
 def test_names_of_any_length_make_folders(tmp_path):
     long = {"protocol": "p" * 100, "dataset": "d" * 100, "model": "m" * 100}
-    records = [synthetic_record(**long), synthetic_record(**long, imbalance_ratio=30.0)]
+    records = [synthetic_record(**long), synthetic_record(**long, imbalance_ratio=30.0, train_index_sha256="e" * 64)]
     slugs = [board.slug for board in boards(records)]
     assert len(set(slugs)) == 2 and all(len(slug) < 200 for slug in slugs)
 
