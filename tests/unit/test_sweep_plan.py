@@ -161,9 +161,13 @@ def test_the_campaign_does_every_method_once_before_any_twice(root):
     assert {(r.dataset, r.seed) for r in requests[112:118]} == {("cifar100-lt", 0)}
 
 
-def test_every_run_of_the_campaign_can_be_planned_and_has_a_key_of_its_own(root, cifar10_folder):
-    """Names, options and recipes exist; what the protocol does not know would be met only after days. (On the
-    other data sets are runs of these entries, too.)"""
+def test_every_entry_of_the_campaign_can_be_planned_and_has_a_key_of_its_own(root):
+    """Names and options exist, which else would be met after days; on digits, which are there and small."""
     requests = read_plan(root / "campaigns/cifar10-lite.toml").requests()
-    entries = dict.fromkeys(r.replace(seed=0) for r in requests if r.dataset == "cifar10-lt")
-    assert len({request.to_plan(cifar10_folder).run.key() for request in entries}) == len(entries)
+    digits = dict.fromkeys(r.replace(seed=0, dataset="digits-lt", protocol="digits-v0") for r in requests)
+    assert len({request.to_plan().run.key() for request in digits}) == len(digits) == 20 + 8 + 14
+
+
+def test_the_campaign_is_of_the_lite_protocol_on_real_images(root, cifar10_folder):
+    run = read_plan(root / "campaigns/cifar10-lite.toml").requests()[0].to_plan(cifar10_folder).run
+    assert (run.protocol, sum(run.train_counts), sum(run.test_counts)) == ("ltr-linf-lite-v1", 13_996, 1_000)
