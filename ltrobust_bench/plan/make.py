@@ -14,7 +14,7 @@ from ltrobust_bench.cards import Card, Value, methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import CUTS, Augmentation, RunSection
+from ltrobust_bench.plan.run import CUTS, Augmentation, Policy, RunSection
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.protocol import Recipe
 from ltrobust_bench.protocol.resolve import effective_overrides, recipe_settings, share_of
@@ -118,7 +118,7 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
             overrides=overrides,
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
-            policy=request.policy,
+            policy=request.policy or Policy.asked(task.protocol.crafting, False, recipe.precision),
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None

@@ -17,6 +17,7 @@ from ltrobust_bench.numbers import number
 from ltrobust_bench.plan.make import settings_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Policy, RunSection
+from ltrobust_bench.protocol import load_protocol, protocols
 from ltrobust_bench.protocol.spec import Track, terms_key
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
@@ -142,21 +143,28 @@ def _changed(
     return changed | dict(sorted(overrides.items()))
 
 
+def usual_policy(protocol: str) -> Policy:
+    """How a protocol has runs computed, as far as it is installed."""
+    return Policy.asked(load_protocol(protocol).crafting, False, None) if protocol in protocols else Policy()
+
+
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    return _label(run.method, run.plugins, changed_settings(run), run.policy)
+    return _label(run.method, run.plugins, changed_settings(run), run.policy, run.protocol)
 
 
 def request_label(request: Request) -> str:
     """The name on a board of what is asked for; needs no data."""
-    changed = _changed(request.method, request.plugins, request.track, *settings_of(request))
-    return _label(request.method, request.plugins, changed, request.policy)
+    options, overrides = settings_of(request)
+    changed = _changed(request.method, request.plugins, request.track, options, overrides)
+    protocol = protocol_for(request.dataset, request.protocol).name
+    return _label(request.method, request.plugins, changed, request.policy or usual_policy(protocol), protocol)
 
 
-def _label(method: str, around: Sequence[str], changed: Mapping[str, Value], policy: Policy) -> str:
-    shown = ", ".join(
-        f"{name}={value}" for name, value in {**changed, **policy.model_dump(exclude_defaults=True)}.items()
-    )
+def _label(method: str, around: Sequence[str], changed: Mapping[str, Value], policy: Policy, protocol: str) -> str:
+    usual = usual_policy(protocol).model_dump()
+    otherwise = {name: value for name, value in policy.model_dump().items() if value != usual[name]}
+    shown = ", ".join(f"{name}={value}" for name, value in {**changed, **otherwise}.items())
     label = "+".join([method, *around])
     return f"{label} ({shown})" if shown else label
 

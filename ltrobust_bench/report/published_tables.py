@@ -92,7 +92,7 @@ def _terms(board: Board) -> str:
     if board.status == "unknown":
         return images
     protocol = protocol_for(key.dataset, key.protocol)
-    attack, given = protocol.training.attack, protocol.test_images_per_class
+    attack, given = protocol.training.attack, protocol.test_images(key.dataset)
     images += f", the first {given} of each class" if given else ", balanced"
     training = f"{protocol.training.epochs} epochs, {attack.steps} steps of {attack.step_size} in training"
     return (

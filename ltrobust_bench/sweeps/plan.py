@@ -37,8 +37,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.plan.request import FIELDS, Request
-from ltrobust_bench.plan.run import Crafting, Holdout, Policy
-from ltrobust_bench.protocol.spec import Precision, Profile, Track
+from ltrobust_bench.plan.run import Holdout, Policy
+from ltrobust_bench.protocol.spec import Crafting, Precision, Profile, Track
 from ltrobust_bench.terms import Strict, first_problem
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ def _matches(point: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> bool:
     return all(point.get(name, _DEFAULTS.get(name)) in values for name, values in axes.items())
 
 
-_DEFAULTS = {"plugins": NO_PLUGIN, "track": "fixed", "seed": 0, "crafting": "network", "compile": False}
+_DEFAULTS = {"plugins": NO_PLUGIN, "track": "fixed", "seed": 0, "compile": False}
 
 
 def _request(point: Mapping[str, Any]) -> Request:
@@ -159,8 +159,15 @@ def _request(point: Mapping[str, Any]) -> Request:
         **fields,
         plugins=() if plugins == NO_PLUGIN else tuple(plugins.split("+")),
         settings={name.removeprefix("settings."): v for name, v in point.items() if name.startswith("settings.")},
-        policy=Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision")),
+        policy=_policy(point),
     )
+
+
+def _policy(point: Mapping[str, Any]) -> Policy | None:
+    """How it is computed; None: as the protocol says."""
+    if point.keys().isdisjoint(("crafting", "compile")):
+        return None
+    return Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision"))
 
 
 def read_plan(path: Path) -> SweepPlan:

@@ -132,6 +132,16 @@ def test_the_holdout_of_real_cifar10(cifar10_folder):
     assert check_holdout(source, 50) == CIFAR10_HOLDOUT
 
 
+def test_a_data_set_may_have_its_own_number_of_test_images():
+    """A hundred classes of a hundred images would take ten times as long as ten."""
+    protocol = load_protocol("smoke")
+    own = protocol.datasets["digits-lt"].model_copy(update={"test_images_per_class": 3})
+    fewer = protocol.model_copy(update={"datasets": protocol.datasets | {"digits-lt": own}})
+    assert (fewer.test_images("digits-lt"), fewer.test_images("cifar10-lt")) == (3, 10)
+    assert fewer.digest("cifar10-lt") == protocol.digest("cifar10-lt")
+    assert fewer.digest("digits-lt") != protocol.digest("digits-lt")
+
+
 def test_a_class_of_one_image_has_none_to_hold_out():
     labels = np.repeat(np.arange(3), 100)
     with pytest.raises(UsageError, match="class 2 has 1 training image.*lower --imbalance-ratio"):

@@ -185,7 +185,7 @@ def test_a_compiled_network_is_the_network(monkeypatch, tmp_path):
 
 
 def test_the_default_options_are_the_reference_path():
-    assert usable_policy(CPU, None, "network", False) == (Policy(), [])
+    assert usable_policy(CPU, None, None, False) == (None, [])
     assert usable_policy(CPU, "fp32", "network", False) == (Policy(), [])
 
 

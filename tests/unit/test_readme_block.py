@@ -11,6 +11,7 @@ from record_factory import synthetic_record
 
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import write_record
+from ltrobust_bench.report.aggregate import usual_policy
 
 COUNTS = [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
 PLACE = np.tile(np.arange(100), 10)
@@ -36,7 +37,7 @@ def file_lite(results, method, seed, robust, **run):
     terms = {
         "protocol": protocol.name, "protocol_digest": protocol.digest("cifar10-lt"), "dataset": "cifar10-lt",
         "imbalance_ratio": 50.0, "model": protocol.terms("cifar10-lt").model, "epsilon": 8 / 255,
-        "train_counts": COUNTS,
+        "train_counts": COUNTS, "policy": usual_policy(protocol.name).model_dump(),
     }  # fmt: skip
     record = synthetic_record({"clean": right} | dict.fromkeys(names, kept), method=method, seed=seed, **terms | run)
     write_record(record, results / "records" / record.run.record_path())
