@@ -177,6 +177,7 @@ def test_size_and_difficulty_are_told_apart():
     assert size.slope == pytest.approx(10.0, rel=0.05) and size.half < 2  # 4 of 40 images are 10 points
     assert size.gaps[0] == pytest.approx(size.gaps[1], abs=3) and size.gaps[0] > 25
     (difficulty,) = size_effects(*two_orders(lambda label, images: 35 - 3 * label))
+    assert (size.verdict, difficulty.verdict) == (YES, OPEN)
     assert difficulty.slope == 0 and difficulty.gaps[0] > 40 > 30 > difficulty.gaps[1]
     assert (difficulty.label_order == difficulty.permuted).all()
 
@@ -221,6 +222,7 @@ def test_every_entry_that_a_claim_names_is_in_the_campaign(root):
 
 def test_the_page_of_an_empty_and_of_a_partly_filled_board(tmp_path):
     nothing = claims([tmp_path])
+    assert "| [size](#size-against-difficulty) | all of them |" in nothing.text and nothing.text.count(NOTHING) > 20
     assert "No run of this board is finished yet" in nothing.text and "Entries used" not in nothing.text
     assert {v for one in nothing.findings for v in one.verdicts.values()} == {NOTHING}
     for seed in range(3):

@@ -26,10 +26,13 @@ So a verdict is about this board. No paper is reproduced here; what they report 
 """
 
 
+SIZE = "The tail is less robust because it has few images, and not only because its classes are harder."
+
+
 def page(findings: Sequence[Finding], board: Board | None, sizes: Sequence[SizeEffect], permuted: Board | None) -> str:
     """The whole page."""
     title = f"Board: {board.title}.\n" if board else "No run of this board is finished yet.\n"
-    parts = [INTRODUCTION, markdown_text(title), summary(findings), *map(section, findings)]
+    parts = [INTRODUCTION, markdown_text(title), summary(findings, sizes), *map(section, findings)]
     if board is not None:
         parts += [decomposition(board), ranking(board), by_size_and_difficulty(board, permuted, sizes)]
     parts.append(used(findings))
@@ -42,12 +45,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (head, rule, *rows))
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """One line for each claim."""
+def summary(findings: Sequence[Finding], sizes: Sequence[SizeEffect]) -> str:
+    """One line for each claim, the field's own the last."""
     rows = [
         [f"[{one.claim.id}](#{one.claim.id})", card_of(one.claim.method).title, one.claim.says, _verdicts(one)]
         for one in findings
     ]
+    plain = next((one.verdict for one in sizes if one.label == "at"), "not measured yet")
+    rows.append(["[size](#size-against-difficulty)", "all of them", SIZE, f"*{plain}*"])
     return _table(["", "paper", "claim", "verdict"], rows, right=4)
 
 
@@ -148,12 +153,8 @@ def by_size_and_difficulty(board: Board, permuted: Board | None, sizes: Sequence
 
 def _size_row(one: SizeEffect) -> list[str]:
     low, high = one.slope - one.half, one.slope + one.half
-    if len(one.seeds) < SEEDS or low <= 0 <= high:
-        verdict = "not resolved at this scale"
-    else:
-        verdict = "size matters" if low > 0 else "larger classes do worse"
     slope = f"{one.slope:+.1f} ({low:+.1f} to {high:+.1f})"
-    return [markdown_text(one.label), str(len(one.seeds)), *(f"{gap:+.1f}" for gap in one.gaps), slope, verdict]
+    return [markdown_text(one.label), str(len(one.seeds)), *(f"{gap:+.1f}" for gap in one.gaps), slope, one.verdict]
 
 
 def _class_table(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.claims.measure import SEEDS, Verdict
 from ltrobust_bench.scores.groups import rank_groups
 from ltrobust_bench.scores.intervals import half_width
 
@@ -37,6 +38,13 @@ class SizeEffect:
     half: float
     gaps: tuple[float, float]
     seeds: tuple[int, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether a class is more robust for being larger."""
+        if len(self.seeds) < SEEDS or abs(self.slope) <= self.half:
+            return "not resolved at this scale"
+        return "confirmed" if self.slope > 0 else "refuted"
 
 
 def size_effects(label_order: Board, permuted: Board) -> list[SizeEffect]:
