@@ -31,7 +31,7 @@ SIZE = "The tail is less robust because it has few images, and not only because 
 
 def page(findings: Sequence[Finding], board: Board | None, sizes: Sequence[SizeEffect], permuted: Board | None) -> str:
     """The whole page."""
-    title = f"Board: {board.title}.\n" if board else "No run of this board is finished yet.\n"
+    title = f"Board: {board.title}." if board else "No run of this board is finished yet."
     parts = [INTRODUCTION, markdown_text(title), summary(findings, sizes), *map(section, findings)]
     if board is not None:
         parts += [decomposition(board), ranking(board), by_size_and_difficulty(board, permuted, sizes)]
