@@ -301,3 +301,14 @@ def test_what_is_listed_of_real_images_is_what_their_labels_give(request, datase
         found = known.known_split(dataset, ratio, profile, None if order is None else tuple(order))
         assert (found.train_counts, found.test_counts) == (split.train_counts, split.test_counts)
         assert (found.train_sha256, found.test_sha256) == (split.train_sha256, split.test_sha256)
+
+
+def test_digits_are_what_scikit_learn_reads():
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), load_source(datasets.get("digits-lt"))
+    images = np.concatenate([ours.train_images, ours.test_images])[:, 0]
+    labels = np.concatenate([ours.train_labels, ours.test_labels])
+    expected = np.round(theirs.images * (255 / 16)).astype(np.uint8)
+    by = lambda i, y: sorted(zip(y.tolist(), (image.tobytes() for image in i), strict=True))  # noqa: E731
+    assert by(images, labels) == by(expected, theirs.target)
