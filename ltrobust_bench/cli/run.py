@@ -139,7 +139,11 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
-        out.print(f"  computed by: {policy}")
+        usual = "usual on this device; --plain: the reference path" if run.policy == Policy.usual(device.type) else ""
+        out.print(f"  computed by: {policy}{usual and f' ({usual})'}")
+        mode = recipe.attack.bn_mode
+        if run.policy.crafting != "network" and mode != "eval":
+            out.print(f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode")
     note = unfit_note(run, [code_of(run, "training")])
     if note:
         warned.print(f"  {note}", style="yellow", soft_wrap=True)

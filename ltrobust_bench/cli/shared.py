@@ -99,13 +99,15 @@ request_options = options(
     click.option("--limit-train", type=int, metavar="N", 
                  help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]),
-                 help="Of training (default: the protocol's, fp32); a run in bf16 is not ranked."),
-    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]), default="network",
-                 show_default=True, help="What is attacked while training: the network itself, or a faster copy of it "
-                 "(docs/performance.md); equal up to rounding, another run key."),
-    click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
-                 help="torch.compile; equal up to rounding, another run key."),
+    click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
+                 help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
+                 "made in float32."),
+    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]),
+                 help="What is attacked while training: the network itself (usual on a CPU), or a faster copy of it "
+                 "(folded: usual on a GPU; docs/performance.md); equal up to rounding, another run key."),
+    click.option("--compile/--no-compile", "compiled", default=None,
+                 help="torch.compile (default: without); equal up to rounding, another run key."),
+    click.option("--plain", is_flag=True, help="The reference path on any device: nothing but what the formulas say."),
     click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
                  help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
                  "there on; all but stop are off-recipe."),
@@ -131,8 +133,9 @@ def requests(
     method_names: tuple[str, ...],
     seeds: tuple[int, ...],
     settings: tuple[str, ...],
-    crafting: Crafting,
-    compiled: bool,
+    crafting: Crafting | None,
+    compiled: bool | None,
+    plain: bool,
     on_nan: str,
     **fields: Any,
 ) -> list[Request]:
@@ -144,7 +147,7 @@ def requests(
     from ltrobust_bench.compute.forwards import usable_policy
     from ltrobust_bench.plan.request import Request
 
-    policy, notes = usable_policy(device, fields["precision"], crafting, compiled)
+    policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
     by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})

@@ -14,7 +14,7 @@ from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import CUTS, Augmentation, RunSection
+from ltrobust_bench.plan.run import CUTS, Augmentation, Policy, RunSection
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.protocol import Recipe
 from ltrobust_bench.protocol.resolve import effective_overrides, recipe_settings, share_of
@@ -50,18 +50,19 @@ class Plan:
 
 
 @takes_request
-def make_plan(request: Request, *, data_dir: Path | None = None) -> Plan:
+def make_plan(request: Request, *, data_dir: Path | None = None, device_type: str = "cpu") -> Plan:
     """Everything a run fixes, with the protocol's and the card's values where nothing is given.
 
     Args:
         request: what is asked for, or its method, data set and other fields.
         data_dir: folder or archive of the data set.
+        device_type: ``cpu`` or ``cuda``: decides the policy where the request names none, and nothing else.
 
     Raises:
         UsageError: for anything unknown or impossible.
         DataError: for missing or damaged data.
     """
-    return _plan(request, data_dir)
+    return _plan(request.replace(policy=request.policy or Policy.usual(device_type)), data_dir)
 
 
 def _plan(request: Request, data_dir: Path | None, budget: float | None = None) -> Plan:
@@ -121,7 +122,7 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
             overrides=overrides,
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
-            policy=request.policy,
+            policy=request.policy or Policy(),
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None

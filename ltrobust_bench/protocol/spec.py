@@ -58,8 +58,10 @@ class AttackSpec(Strict):
         return value
 
 
-Precision = Literal["fp32", "bf16"]
-"""Of training: float32 with TF32 off, or bfloat16 for what the network computes, float32 for its weights and losses."""
+Precision = Literal["tf32", "fp32", "bf16"]
+"""Of training: float32 whose products are in TF32 where the device has it (what the official codes do by torch's
+default for convolutions); float32 with TF32 off; or bfloat16 for what the network computes, float32 for its weights
+and losses. It is a way of training: verdicts are always made in float32 with TF32 off."""
 
 
 class Recipe(Strict):

@@ -86,7 +86,7 @@ class Environment(Strict):
 
 class Status(Strict):
     reduced: bool
-    off_recipe: bool = Field(description="recipe settings were overridden")
+    off_recipe: bool = Field(description="recipe settings other than the precision were overridden")
     exploded: bool = Field(
         default=False,
         description="the loss of an epoch was far beyond that of guessing; absent in older records",
@@ -242,7 +242,7 @@ class Record(Strict):
                 raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
         if self.status.reduced != self.run.reduced:
             raise ValueError("status.reduced: disagrees with the run's limits")
-        if self.status.off_recipe != bool(self.run.overrides):
+        if self.status.off_recipe != self.run.off_recipe:
             raise ValueError("status.off_recipe: disagrees with the run's overrides")
         return self
 

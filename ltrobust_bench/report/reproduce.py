@@ -12,7 +12,7 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan.request import Request
-from ltrobust_bench.plan.run import CUTS, RunSection
+from ltrobust_bench.plan.run import CUTS, Policy, RunSection
 from ltrobust_bench.protocol import default_protocol, load_protocol
 from ltrobust_bench.protocol.spec import IMAGE_FOLDER, DatasetTerms
 from ltrobust_bench.records.schema import Record
@@ -32,7 +32,7 @@ def command(records: Sequence[Record]) -> str:
     words += ["--dataset", _dataset(asked.dataset)]
     words += [word for name, value in _terms(asked).items() for word in (f"--{name.replace('_', '-')}", value)]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
-    words += ["--compile"] if asked.policy.compile else []
+    words += _computed(asked, "cpu" if where.device.endswith("(CPU)") else "cuda")
     settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
     for name, value in settings.items():
         words += ["--set", f"{name}={'none' if value is None else value}"]
@@ -41,6 +41,16 @@ def command(records: Sequence[Record]) -> str:
     if where.devices > 1:
         words += ["--devices", str(where.devices)]
     return shlex.join(words)
+
+
+def _computed(asked: Request, device_type: str) -> list[str]:
+    """The options that give a request's policy on the kind of device that it was computed on."""
+    policy, usual = asked.policy or Policy(), Policy.usual(device_type)
+    if policy == Policy.asked(usual.crafting, usual.compile, asked.precision):
+        return []
+    if policy == Policy():
+        return ["--plain"]
+    return ["--crafting", policy.crafting, *(["--compile"] if policy.compile else [])]
 
 
 def obstacles(run: RunSection) -> list[str]:
@@ -76,7 +86,6 @@ def _terms(asked: Request) -> dict[str, str]:
     }
     terms = {name: getattr(asked, name) for name in defaults}
     changed = {name: value for name, value in terms.items() if value is not None and value != defaults[name]}
-    changed |= {} if asked.policy.crafting == "network" else {"crafting": asked.policy.crafting}
     return {name: str(value).removesuffix(".0") for name, value in changed.items()}
 
 

@@ -64,7 +64,8 @@ class Runs(Strict):
     Attributes:
         plugins: combinations of plug-ins, each joined by ``+`` as boards write them (``awp+robustlt``), or ``none``.
         settings: values by name.
-        crafting, compile: how they are computed, see ``ltbench run --help``.
+        crafting, compile: how they are computed, see ``ltbench run --help``; without a word by the reference path,
+            wherever the jobs will run, because their keys are known before: ``crafting = "folded"`` is the fast one.
         others: see :class:`Request`.
     """
 
@@ -152,8 +153,12 @@ def _request(point: Mapping[str, Any]) -> Request:
         **fields,
         plugins=() if plugins == NO_PLUGIN else tuple(plugins.split("+")),
         settings={name.removeprefix("settings."): v for name, v in point.items() if name.startswith("settings.")},
-        policy=Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision")),
+        policy=_policy(point) if point.keys() & {"crafting", "compile", "precision"} else None,
     )
+
+
+def _policy(point: Mapping[str, Any]) -> Policy:
+    return Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision"))
 
 
 def read_plan(path: Path) -> SweepPlan:

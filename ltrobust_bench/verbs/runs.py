@@ -65,10 +65,11 @@ def train(
 
     Example: ``train("at", "digits-lt", seed=1)``
     """
-    plan, progress = request.to_plan(data_dir), progress or Silent()
+    where = choose_device(device)
+    plan, progress = request.to_plan(data_dir, where.type), progress or Silent()
     folder = Path(runs_dir) / plan.run.folder_name()
     _say_if_unfit(plan, progress)
-    return train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
+    return train_plan(plan, folder, where, progress, fresh=fresh)
 
 
 @takes_request
@@ -97,14 +98,15 @@ def run(
     Raises:
         CheckpointError: if the run folder holds what other code has trained or attacked; see ``fresh``.
     """
-    plan, trials = tuned_plan(request, tuned, data_dir)
+    where = choose_device(device)
+    plan, trials = tuned_plan(request, tuned, data_dir, where.type)
     progress = progress or Silent()
     _say_if_unfit(plan, progress)
     return run_plan(
         plan,
         runs_dir=Path(runs_dir),
         results_dir=None if results_dir is None else Path(results_dir),
-        device=choose_device(device),
+        device=where,
         trials=trials,
         fresh=fresh,
         progress=progress,
@@ -276,7 +278,7 @@ def _evaluate(
         ),
         status=Status(
             reduced=loaded.run.reduced,
-            off_recipe=bool(loaded.run.overrides),
+            off_recipe=loaded.run.off_recipe,
             exploded=loaded.exploded,
             trials=trials,
         ),
