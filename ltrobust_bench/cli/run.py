@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
@@ -49,6 +49,7 @@ LONG = 12 * 3600
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
 @on_devices
+@repeatable
 @followed
 def command(
     data_dir: Path | None,

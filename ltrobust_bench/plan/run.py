@@ -31,6 +31,11 @@ Crafting = Literal["network", "folded", "winograd"]
 such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
 
 
+Search = Literal["network", "folded", "winograd", "tf32", "bf16"]
+"""What an evaluation's attacks search on: the network itself; a copy as in :data:`Crafting`; or a folded copy whose
+products are in TF32, or all of which is in bfloat16. The network itself, in float32, gives every verdict."""
+
+
 Holdout = Literal["val"]
 """What a run is tested on instead of the test set: ``val``, a tenth of each class of its training images."""
 
@@ -66,6 +71,11 @@ class Policy(Strict):
             ('folded', 'network')
         """
         return cls.asked("folded", False, None) if device_type == "cuda" else cls()
+
+    @classmethod
+    def usual_search(cls, device_type: str) -> Search:
+        """What attacks of an evaluation search on where nobody says."""
+        return cls.usual(device_type).crafting
 
     @classmethod
     def asked(cls, crafting: Crafting, compiled: bool, precision: str | None) -> Policy:

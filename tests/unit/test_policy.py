@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -17,11 +18,16 @@ from ltrobust_bench.compute import forwards
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import Forwards, usable_policy
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
+from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
+from ltrobust_bench.protocol import Suite, load_protocol
+from ltrobust_bench.records.rules.case import Case
+from ltrobust_bench.records.rules.done import searched
 from ltrobust_bench.report.aggregate import OTHER_PRECISION, boards
 from ltrobust_bench.training import trainer
 from ltrobust_bench.training.build import build_method
@@ -242,6 +248,10 @@ def test_without_a_word_a_processor_takes_the_reference_path_and_a_gpu_the_fast_
     assert plan("crt", device_type="cuda").base.run.policy == FOLDED
 
 
+def gives_other_logits(copy, x):
+    raise UsageError(f"the folded copy of this network gives other logits; {INSTEAD}")
+
+
 def test_where_there_is_no_copy_the_network_itself_is_attacked_and_that_is_said(tmp_path):
     """A policy is a wish: the run computes the same function, with one line why."""
 
@@ -251,11 +261,8 @@ def test_where_there_is_no_copy_the_network_itself_is_attacked_and_that_is_said(
         def note(self, text):
             self.said.append(text)
 
-    def other(self, x):
-        raise UsageError(f"the folded copy of this network gives other logits; {INSTEAD}")
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StandIn, "_verify", other)
+        patch.setattr(StandIn, "_verify", gives_other_logits)
         without = train_plan(plan(policy=FOLDED), tmp_path / "without", CPU, Heard())
     wanted = plan(policy=Policy(memory_format="channels_last"))
     assert without.history == train_plan(wanted, tmp_path / "wanted", CPU).history
@@ -280,9 +287,64 @@ def test_an_evaluation_searched_on_a_copy_confirms_on_the_network(tmp_path):
     )
     for name, bits in plain.bits.items():
         assert (folded.bits[name] == bits).all() and abs(reduced.bits[name].mean() - bits.mean()) < 0.05
-    record = verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent(), search="folded")
-    assert record.result.search == "folded" and record.result.bits.keys() == folded.bits.keys()
-    assert (record.bits("union") == folded.bits["fgsm"] & folded.bits["pgd-5"]).all()
+    for search, found in (("folded", folded), ("bf16", reduced)):
+        record = verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent(), search=search)
+        assert record.result.search == search and record.result.bits.keys() == found.bits.keys()
+        assert (record.bits("union") == found.bits["fgsm"] & found.bits["pgd-5"]).all()
+        counts = record.result.searched
+        broken = sum(int((found.bits["clean"] & ~found.bits[attack]).sum()) for attack in ("fgsm", "pgd-5"))
+        assert counts.confirmed + counts.broken_again == broken > 0 and not list(searched(of(record)))
+        wrong = counts.model_copy(update={"confirmed": counts.confirmed + 1})
+        changed = record.model_copy(update={"result": record.result.model_copy(update={"searched": wrong})})
+        assert [finding.field for finding in searched(of(changed))] == ["result.searched.confirmed"]
+    assert verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent()).result.searched is None
+
+
+def of(record):
+    return Case.of(record, None, datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def test_a_search_in_tf32_ends_before_the_verdict(monkeypatch):
+    """On a processor it multiplies as ever; what is seen here is which switch is set when the copy is asked, and when
+    the model is. What fools the copy only is searched again on the model."""
+    torch.manual_seed(0)
+    seen = {"copy": set(), "model": set()}
+
+    def asked(name, sign):
+        inner = torch.nn.Linear(64, 10)
+
+        class Model(torch.nn.Module):
+            def forward(self, x):
+                seen[name].add(torch.backends.cuda.matmul.allow_tf32)
+                return sign * inner(x.flatten(1))
+
+        return Model()
+
+    model, copy = asked("model", 1.0), asked("copy", -1.0)
+    data = DeviceData(torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8), torch.arange(40) % 10)
+    (attack,) = verbs.suite_attacks(load_protocol("smoke"), ["fgsm"])
+    suite = Suite(seed=0, batch_size=16, attacks=[attack])
+    found = evaluate_images(model, data, classes=10, epsilon=0.1, suite=suite, searched=copy, products="tf32")
+    assert seen == {"copy": {True}, "model": {False}}
+    confirmed, unconfirmed, again = found.searched
+    assert confirmed + again == (found.bits["clean"] & ~found.bits["fgsm"]).sum() and unconfirmed >= again
+
+
+def test_a_gpu_searches_on_the_folded_copy_where_there_is_one():
+    class Heard(Silent):
+        said = ""
+
+        def note(self, text):
+            self.said += text
+
+    heard, x = Heard(), torch.rand(2, 1, 8, 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Policy, "usual_search", classmethod(lambda cls, kind: "folded"))
+        assert evaluations.usual_search(models.get("small")((1, 8, 8)).eval(), x, heard) == "folded" and not heard.said
+        patch.setattr(StandIn, "_verify", gives_other_logits)
+        assert evaluations.usual_search(models.get("small")((1, 8, 8)).eval(), x, heard) == "network"
+    assert heard.said == "attacks search on the network itself: the folded copy of this network gives other logits"
+    assert (Policy.usual_search("cuda"), Policy.usual_search("cpu")) == ("folded", "network")
 
 
 def test_a_reused_record_says_what_its_attacks_climbed_if_another_was_asked_for(tmp_path):

@@ -76,6 +76,25 @@ def work(case: Case) -> Findings:
             yield finding(f"cost.{section}.seconds", "must be above 0", seconds)
 
 
+def searched(case: Case) -> Findings:
+    """A search on a copy of the network says how it went, and all that is broken was broken by it or by the second
+    search."""
+    record, result = case.record, case.record.result
+    if (result.searched is None) != (result.search == "network"):
+        allowed = "is missing: the search was on a copy" if result.searched is None else "belongs to a search on a copy"
+        yield finding("result.searched", allowed, result.searched and "counts")
+        return
+    if result.searched is None:
+        return
+    counts = result.searched
+    if counts.broken_again > counts.unconfirmed:
+        allowed = f"must be at most {counts.unconfirmed}, the unconfirmed"
+        yield finding("result.searched.broken_again", allowed, counts.broken_again)
+    broken = sum(int((record.bits("clean") & ~record.bits(name)).sum()) for name in record.attacks)
+    found = counts.confirmed + counts.broken_again
+    yield from equal("result.searched.confirmed", found, broken, "with broken_again what the bits say is broken")
+
+
 def environment(case: Case) -> Findings:
     """Made with this package's precision, at a possible time."""
     record, env = case.record, case.record.environment
