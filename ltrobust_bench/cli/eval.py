@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
-    from ltrobust_bench.plan.run import Search
+    from ltrobust_bench.protocol.spec import Search
 
 foreign_options = options(
     click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
@@ -77,8 +77,9 @@ foreign_options = options(
     "--attack-search",
     "search",
     type=click.Choice(["network", "folded", "winograd", "tf32", "bf16"]),
-    help="What the attacks climb: the network itself (usual on a CPU), or a faster copy (folded: usual on a GPU; "
-    "docs/performance.md). The network itself confirms every success in float32, and is searched where it does not.",
+    help="What the attacks climb: the network itself, or a faster copy (docs/performance.md). The network itself "
+    "confirms every success in float32, and is searched where it does not. Default: for a record the protocol's, else "
+    "the network.",
 )
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
@@ -155,13 +156,13 @@ def command(
             device=device,
             state=folder / "evaluation.npz" if folder else None,
             code=[factory.partition(":")[0]] if factory else (),
-            search=search,
+            search=search or "network",
             progress=progress,
             **terms,
         )
     rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
     what = "part of the suite" if attacks or transfer_from is not None else "the suite"
-    what += "" if search == "network" else f", searched on a copy: {search}"
+    what += "" if search in (None, "network") else f", searched on a copy: {search}"
     out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
     from ltrobust_bench.cli.run import print_flags
 
@@ -169,7 +170,7 @@ def command(
     if folder is not None:
         from ltrobust_bench.files import write_text
 
-        path = folder / ("evaluation.csv" if search == "network" else f"evaluation-{search}.csv")
+        path = folder / ("evaluation.csv" if search in (None, "network") else f"evaluation-{search}.csv")
         write_text(path, result.csv())
         out.print(f"wrote {path}", soft_wrap=True)
 

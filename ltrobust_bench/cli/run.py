@@ -140,8 +140,9 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
-        usual = "usual on this device; --plain: the reference path" if run.policy == Policy.usual(device.type) else ""
-        out.print(f"  computed by: {policy}{usual and f' ({usual})'}")
+        usual = "as the protocol says; --plain: the reference path"
+        theirs = run.policy.crafting == plan.task.protocol.crafting
+        out.print(f"  computed by: {policy}{f' ({usual})' if theirs else ''}")
         mode = recipe.attack.bn_mode
         if run.policy.crafting != "network" and mode != "eval":
             out.print(f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ltrobust_bench.plan.request import Request
-    from ltrobust_bench.plan.run import Crafting
     from ltrobust_bench.progress import Progress
+    from ltrobust_bench.protocol.spec import Crafting
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,11 +103,12 @@ request_options = options(
                  help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
                  "made in float32."),
     click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]),
-                 help="What is attacked while training: the network itself (usual on a CPU), or a faster copy of it "
-                 "(folded: usual on a GPU; docs/performance.md); equal up to rounding, another run key."),
-    click.option("--compile/--no-compile", "compiled", default=None,
-                 help="torch.compile (default: without); equal up to rounding, another run key."),
-    click.option("--plain", is_flag=True, help="The reference path on any device: nothing but what the formulas say."),
+                 help="What is attacked while training: the network itself, or a faster copy of it "
+                 "(docs/performance.md; default: the protocol's); equal up to rounding, another run key."),
+    click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
+                 help="torch.compile; equal up to rounding, another run key."),
+    click.option("--plain", is_flag=True, help="The reference path: nothing but what the formulas say, whatever the "
+                 "protocol."),
     click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
                  help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
                  "there on; all but stop are off-recipe."),
@@ -134,7 +135,7 @@ def requests(
     seeds: tuple[int, ...],
     settings: tuple[str, ...],
     crafting: Crafting | None,
-    compiled: bool | None,
+    compiled: bool,
     plain: bool,
     on_nan: str,
     **fields: Any,

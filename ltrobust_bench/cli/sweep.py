@@ -168,6 +168,10 @@ def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
     shared = f", {duration(total / workers)} with {workers} workers that do not slow each other" if workers > 1 else ""
     where = device_name(str(choose_device(sweep.place.device)))
     out.print(f"about {duration(total)} on {where}, one job at a time{shared}", soft_wrap=True)
+    for device, told in sweep.elsewhere().items():
+        of = "all jobs" if told.jobs == len(sweep.left) else f"{told.jobs} of {len(sweep.left)} jobs"
+        by = f"going by {told.records} records from there"
+        out.print(f"about {duration(told.seconds)} on {device}, for {of}, {by}", soft_wrap=True)
 
 
 def print_report(out: Console, report: Report) -> int:

@@ -17,8 +17,8 @@ from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.sharing import share
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.plan.run import Crafting, Policy
-from ltrobust_bench.protocol.spec import Precision
+from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.protocol.spec import Crafting, Precision
 from ltrobust_bench.terms import BNMode
 
 
@@ -135,17 +135,17 @@ def usable_policy(
     device: torch.device,
     precision: Precision | None = None,
     crafting: Crafting | None = None,
-    compiled: bool | None = None,
+    compiled: bool = False,
     plain: bool = False,
-) -> tuple[Policy, list[str]]:
+) -> tuple[Policy | None, list[str]]:
     """The policy that a person asks for, without torch.compile where it does not work, and what is to be said about it.
 
     Args:
         device: where to compute.
         precision: None: the protocol's.
-        crafting: what is attacked while crafting; None: what is usual on that kind of device.
-        compiled: whether to compile; None: what is usual.
-        plain: the reference path, whatever the device.
+        crafting: what is attacked while crafting; None: what the protocol says.
+        compiled: whether to compile.
+        plain: the reference path, whatever the protocol says.
 
     Raises:
         UsageError: for the reference path with something else.
@@ -154,9 +154,6 @@ def usable_policy(
         if crafting not in (None, "network") or compiled:
             raise UsageError("--plain is the reference path: leave it out, or --crafting and --compile.")
         return Policy(), []
-    usual = Policy.usual(device.type)
-    crafting = crafting or usual.crafting
-    compiled = usual.compile if compiled is None else compiled
     notes = []
     problem = compile_problem(device) if compiled else None
     if problem:
@@ -164,7 +161,9 @@ def usable_policy(
         notes.append(f"without torch.compile, which does not work here: {problem}")
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         notes.append("this processor has no bfloat16 arithmetic: bf16 is slower than fp32 here")
-    return Policy.asked(crafting, compiled, precision), notes
+    if crafting is None and not compiled:
+        return None, notes
+    return Policy.asked(crafting or "network", compiled, precision), notes
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from ltrobust_bench.cards import Card, methods, plugins
 from ltrobust_bench.contribute.surroundings import Surroundings, drawn
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import LTBenchError
+from ltrobust_bench.interrupt import Stopped, listening
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
@@ -42,6 +46,15 @@ class _StopAfter(Silent):
         self.left -= units
         if self.left < 0:
             raise KeyboardInterrupt
+
+
+class _AskAfter(_StopAfter):
+    """Asks the process to stop after a number of steps, as a scheduler would."""
+
+    def advance(self, units: int = 1, detail: Callable[[], str] | None = None) -> None:
+        self.left -= units
+        if self.left == 0:
+            signal.raise_signal(signal.SIGTERM)
 
 
 class Subject:
@@ -187,7 +200,8 @@ def check_determinism(subject: Subject) -> list[str]:
 
 
 def check_resume(subject: Subject) -> list[str]:
-    """Interrupted in the last epoch and resumed equals uninterrupted, and only that epoch is repeated."""
+    """Interrupted in the last epoch and resumed equals uninterrupted, and only that epoch is repeated; asked to stop
+    between two of its steps, nothing is."""
     steps = subject.plan.budget + (subject.plan.base.budget if subject.plan.base else 0)
     try:
         subject.train("resumed", _StopAfter(steps - 2))
@@ -199,6 +213,18 @@ def check_resume(subject: Subject) -> list[str]:
         problems.append("a resumed training gave other weights; does a part remember something outside state_dict?")
     if resumed.forwards_here >= subject.trained.forwards_here:
         problems.append(f"resuming passed {resumed.forwards_here} images forward, as many as starting over")
+    if current_thread() is not main_thread():  # no other hears signals
+        return problems
+    with listening(ends=False), suppress(Stopped):
+        subject.train("between", _AskAfter(steps - 2))
+    between = subject.train("between")
+    if between.forwards_here >= resumed.forwards_here:
+        problems.append("training did not go on between two steps of an epoch")
+    elif subject.digest(between) != subject.digest(subject.trained):
+        problems.append(
+            "a training that went on in the middle of an epoch gave other weights; does a part remember something of "
+            "the epoch outside state_dict?"
+        )
     return problems
 
 

@@ -50,19 +50,18 @@ class Plan:
 
 
 @takes_request
-def make_plan(request: Request, *, data_dir: Path | None = None, device_type: str = "cpu") -> Plan:
+def make_plan(request: Request, *, data_dir: Path | None = None) -> Plan:
     """Everything a run fixes, with the protocol's and the card's values where nothing is given.
 
     Args:
         request: what is asked for, or its method, data set and other fields.
         data_dir: folder or archive of the data set.
-        device_type: ``cpu`` or ``cuda``: decides the policy where the request names none, and nothing else.
 
     Raises:
         UsageError: for anything unknown or impossible.
         DataError: for missing or damaged data.
     """
-    return _plan(request.replace(policy=request.policy or Policy.usual(device_type)), data_dir)
+    return _plan(request, data_dir)
 
 
 def _plan(request: Request, data_dir: Path | None, budget: float | None = None) -> Plan:
@@ -122,7 +121,7 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
             overrides=overrides,
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
-            policy=request.policy or Policy(),
+            policy=request.policy or Policy.asked(task.protocol.crafting, False, recipe.precision),
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None

@@ -45,8 +45,7 @@ class Request:
             test set.
         precision: ``tf32``, ``fp32`` or ``bf16`` (see :data:`ltrobust_bench.protocol.spec.Precision`), where it is to
             differ from the protocol's.
-        policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what is usual on the
-            device that it is planned for (:meth:`.Policy.usual`), the reference path where none is named.
+        policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what the protocol says.
 
     Raises:
         UsageError: for what can be told to be impossible without looking anything up.
@@ -119,11 +118,11 @@ class Request:
                 raise UnknownNameError("argument", name, FIELDS)
         return dataclasses.replace(self, **changes)
 
-    def to_plan(self, data_dir: Path | None = None, device_type: str = "cpu") -> Plan:
+    def to_plan(self, data_dir: Path | None = None) -> Plan:
         """Everything that the run fixes; see :func:`ltrobust_bench.plan.make.make_plan`."""
         from ltrobust_bench.plan.make import make_plan
 
-        return make_plan(self, data_dir=data_dir, device_type=device_type)
+        return make_plan(self, data_dir=data_dir)
 
     def task(self, data_dir: Path | None = None) -> Task:
         """Its data set under its protocol, see :func:`ltrobust_bench.plan.task.make_task`."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.ball import ThreatModel
-from ltrobust_bench.protocol.spec import Profile, Recipe, Track
+from ltrobust_bench.protocol.spec import Crafting, Profile, Recipe, Track
 from ltrobust_bench.terms import Strict, canonical_digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -24,16 +24,6 @@ Settings = Annotated[dict[Text, bool | int | float | Text | None], Field(max_len
 
 
 Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=2, max_length=100_000)]
-
-
-Crafting = Literal["network", "folded", "winograd"]
-"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
-such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
-
-
-Search = Literal["network", "folded", "winograd", "tf32", "bf16"]
-"""What an evaluation's attacks search on: the network itself; a copy as in :data:`Crafting`; or a folded copy whose
-products are in TF32, or all of which is in bfloat16. The network itself, in float32, gives every verdict."""
 
 
 Holdout = Literal["val"]
@@ -60,22 +50,6 @@ class Policy(Strict):
         default="contiguous", description="of weights and activations"
     )
     compile: bool = Field(default=False, description="torch.compile")
-
-    @classmethod
-    def usual(cls, device_type: str) -> Policy:
-        """What a run is computed by where nobody says: on a GPU (``cuda``) the fast path, on a processor (``cpu``) the
-        reference path, which repeats bit for bit. It is settled when a run is planned, and so in its key.
-
-        Example:
-            >>> Policy.usual("cuda").crafting, Policy.usual("cpu").crafting
-            ('folded', 'network')
-        """
-        return cls.asked("folded", False, None) if device_type == "cuda" else cls()
-
-    @classmethod
-    def usual_search(cls, device_type: str) -> Search:
-        """What attacks of an evaluation search on where nobody says."""
-        return cls.usual(device_type).crafting
 
     @classmethod
     def asked(cls, crafting: Crafting, compiled: bool, precision: str | None) -> Policy:

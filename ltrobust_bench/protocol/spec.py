@@ -58,6 +58,16 @@ class AttackSpec(Strict):
         return value
 
 
+Crafting = Literal["network", "folded", "winograd"]
+"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
+such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
+
+
+Search = Literal["network", "folded", "winograd", "tf32", "bf16"]
+"""On what the attacks of an evaluation climb: as :data:`Crafting`, or a folded copy whose products are in TF32, or all
+of which is in bfloat16. The network itself, in float32, gives every verdict."""
+
+
 Precision = Literal["tf32", "fp32", "bf16"]
 """Of training: float32 whose products are in TF32 where the device has it (what the official codes do by torch's
 default for convolutions); float32 with TF32 off; or bfloat16 for what the network computes, float32 for its weights
@@ -153,6 +163,9 @@ class Suite(Strict):
 
     seed: int
     batch_size: int = Field(ge=1)
+    search: Search = Field(
+        default="network", description="what the attacks climb; the network itself confirms every success"
+    )
     attacks: list[AnyAttack]
 
 
@@ -171,6 +184,9 @@ class Protocol(Strict):
     checkpoint: Literal["last"] = Field(default="last", description="the network that is attacked")
     test_images_per_class: int | None = Field(
         default=None, description="first images of each class of the test set; none: all of them"
+    )
+    crafting: Crafting = Field(
+        default="network", description="what is attacked while crafting in eval mode, where nobody says otherwise"
     )
     training: Recipe
     evaluation: Suite

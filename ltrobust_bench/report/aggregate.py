@@ -14,7 +14,8 @@ from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
-from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.plan.run import Policy, RunSection
+from ltrobust_bench.protocol import load_protocol, protocols
 from ltrobust_bench.protocol.spec import terms_key
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
@@ -135,9 +136,15 @@ def changed_settings(run: RunSection) -> dict[str, Value]:
     return changed | dict(sorted(run.overrides.items()))
 
 
+def usual_policy(run: RunSection) -> Policy:
+    """How its protocol has a run computed, as far as it is installed."""
+    return Policy.asked(load_protocol(run.protocol).crafting, False, None) if run.protocol in protocols else Policy()
+
+
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    policy = run.policy.model_dump(exclude_defaults=True)
+    usual = usual_policy(run).model_dump()
+    policy = {name: value for name, value in run.policy.model_dump().items() if value != usual[name]}
     changed = ", ".join(f"{name}={value}" for name, value in (changed_settings(run) | policy).items())
     label = "+".join([run.method, *run.plugins])
     return f"{label} ({changed})" if changed else label

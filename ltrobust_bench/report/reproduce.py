@@ -30,9 +30,11 @@ def command(records: Sequence[Record]) -> str:
     words = ["ltbench", "run", "--method", asked.method]
     words += [word for slug in asked.plugins for word in ("--plugin", slug)]
     words += ["--dataset", _dataset(asked.dataset)]
-    words += [word for name, value in _terms(asked).items() for word in (f"--{name.replace('_', '-')}", value)]
+    words += [
+        word for name, value in _terms(asked, run.policy).items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
-    words += _computed(asked, "cpu" if where.device.endswith("(CPU)") else "cuda")
+    words += ["--compile"] if run.policy.compile else []
     settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
     for name, value in settings.items():
         words += ["--set", f"{name}={'none' if value is None else value}"]
@@ -42,16 +44,6 @@ def command(records: Sequence[Record]) -> str:
     if where.devices > 1:
         words += ["--devices", str(where.devices)]
     return shlex.join(words)
-
-
-def _computed(asked: Request, device_type: str) -> list[str]:
-    """The options that give a request's policy on the kind of device that it was computed on."""
-    policy, usual = asked.policy or Policy(), Policy.usual(device_type)
-    if policy == Policy.asked(usual.crafting, usual.compile, asked.precision):
-        return []
-    if policy == Policy():
-        return ["--plain"]
-    return ["--crafting", policy.crafting, *(["--compile"] if policy.compile else [])]
 
 
 def obstacles(run: RunSection) -> list[str]:
@@ -68,12 +60,14 @@ def obstacles(run: RunSection) -> list[str]:
     return found + [f"plug-in {slug} is not installed" for slug in run.plugins if slug not in plugins]
 
 
-def _terms(asked: Request) -> dict[str, str]:
+def _terms(asked: Request, policy: Policy) -> dict[str, str]:
     """What a run without these options does not get anyway, by the option's name."""
     usual: DatasetTerms | None = None
     protocol: str | None = None
+    crafting = "network"
     with suppress(LTBenchError):
         usual = load_protocol(asked.protocol or "").terms(asked.dataset)
+        crafting = load_protocol(asked.protocol or "").crafting
         protocol = default_protocol(asked.dataset)
     defaults: dict[str, Any] = {
         "track": "fixed",
@@ -87,6 +81,7 @@ def _terms(asked: Request) -> dict[str, str]:
     }
     terms = {name: getattr(asked, name) for name in defaults}
     changed = {name: value for name, value in terms.items() if value is not None and value != defaults[name]}
+    changed |= {} if policy.crafting == crafting else {"crafting": policy.crafting}
     return {name: str(value).removesuffix(".0") for name, value in changed.items()}
 
 

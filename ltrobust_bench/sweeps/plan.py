@@ -34,8 +34,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.plan.request import FIELDS, Request
-from ltrobust_bench.plan.run import Crafting, Holdout, Policy
-from ltrobust_bench.protocol.spec import Precision, Profile, Track
+from ltrobust_bench.plan.run import Holdout, Policy
+from ltrobust_bench.protocol.spec import Crafting, Precision, Profile, Track
 from ltrobust_bench.terms import Strict, first_problem
 
 T = TypeVar("T")
@@ -64,8 +64,7 @@ class Runs(Strict):
     Attributes:
         plugins: combinations of plug-ins, each joined by ``+`` as boards write them (``awp+robustlt``), or ``none``.
         settings: values by name.
-        crafting, compile: how they are computed, see ``ltbench run --help``; without a word by the reference path,
-            wherever the jobs will run, because their keys are known before: ``crafting = "folded"`` is the fast one.
+        crafting, compile: how they are computed, see ``ltbench run --help``.
         others: see :class:`Request`.
     """
 
@@ -140,7 +139,7 @@ def _matches(point: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> bool:
     return all(point.get(name, _DEFAULTS.get(name)) in values for name, values in axes.items())
 
 
-_DEFAULTS = {"plugins": NO_PLUGIN, "track": "fixed", "seed": 0, "crafting": "network", "compile": False}
+_DEFAULTS = {"plugins": NO_PLUGIN, "track": "fixed", "seed": 0, "compile": False}
 
 
 def _request(point: Mapping[str, Any]) -> Request:
@@ -153,11 +152,14 @@ def _request(point: Mapping[str, Any]) -> Request:
         **fields,
         plugins=() if plugins == NO_PLUGIN else tuple(plugins.split("+")),
         settings={name.removeprefix("settings."): v for name, v in point.items() if name.startswith("settings.")},
-        policy=_policy(point) if point.keys() & {"crafting", "compile", "precision"} else None,
+        policy=_policy(point),
     )
 
 
-def _policy(point: Mapping[str, Any]) -> Policy:
+def _policy(point: Mapping[str, Any]) -> Policy | None:
+    """How it is computed; None: as the protocol says."""
+    if point.keys().isdisjoint(("crafting", "compile")):
+        return None
     return Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision"))
 
 

@@ -29,10 +29,10 @@ from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.plan.code import Code
-from ltrobust_bench.plan.run import Policy, Search
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import Protocol
+from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record, task_of
@@ -294,10 +294,8 @@ def searched_on(model: nn.Module, x: Tensor, search: Search) -> StandIn | None:
     return StandIn(model, x, "folded" if search == "tf32" else search)
 
 
-def usual_search(model: nn.Module, x: Tensor, progress: Progress) -> Search:
-    """What attacks search on where nobody says: what is usual on the device of ``x``, if there is such a copy of the
-    model."""
-    search = Policy.usual_search(x.device.type)
+def possible_search(model: nn.Module, x: Tensor, search: Search, progress: Progress) -> Search:
+    """What attacks can search on: ``search``, or the network itself where there is no such copy of the model."""
     try:
         searched_on(model, x, search)
     except UsageError as error:

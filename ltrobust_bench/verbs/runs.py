@@ -19,9 +19,9 @@ from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import Policy, Search
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Ended, Progress, Silent, Warned
+from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import environment
@@ -32,7 +32,7 @@ from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.result import TrainingCost, TrainingResult
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.evaluations import attack_model, usual_search
+from ltrobust_bench.verbs.evaluations import attack_model, possible_search
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
 from ltrobust_bench.verbs.tuning import tuned_plan
 
@@ -67,11 +67,10 @@ def train(
 
     Example: ``train("at", "digits-lt", seed=1)``
     """
-    where = choose_device(device)
-    plan, progress = request.to_plan(data_dir, where.type), progress or Silent()
+    plan, progress = request.to_plan(data_dir), progress or Silent()
     folder = Path(runs_dir) / plan.run.folder_name()
     _say_if_unfit(plan, progress)
-    return train_plan(plan, folder, where, progress, fresh=fresh)
+    return train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
 
 
 @takes_request
@@ -100,15 +99,14 @@ def run(
     Raises:
         CheckpointError: if the run folder holds what other code has trained or attacked; see ``fresh``.
     """
-    where = choose_device(device)
-    plan, trials = tuned_plan(request, tuned, data_dir, where.type)
+    plan, trials = tuned_plan(request, tuned, data_dir)
     progress = progress or Silent()
     _say_if_unfit(plan, progress)
     return run_plan(
         plan,
         runs_dir=Path(runs_dir),
         results_dir=None if results_dir is None else Path(results_dir),
-        device=where,
+        device=choose_device(device),
         trials=trials,
         fresh=fresh,
         progress=progress,
@@ -136,7 +134,7 @@ def run_plan(
     make_folder(folder)
     result = train_plan(plan, folder, device, progress, fresh=fresh)
     loaded = load_model(result.model_path, device=str(device))
-    return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials, search=None)
+    return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
 
 
 def finish_run(
@@ -148,7 +146,7 @@ def finish_run(
     *,
     trials: int = 0,
     again: bool = False,
-    search: Search | None = "network",
+    search: Search | None = None,
 ) -> Record:
     """Attack a finished network with its protocol's whole suite, and write and file its record.
 
@@ -160,7 +158,8 @@ def finish_run(
         results_dir: where full records are filed; None: nowhere.
         trials: configurations tried on held-out images before this run.
         again: attack again although there is a record.
-        search: what the attacks climb; the network itself confirms every success. None: what is usual on its device.
+        search: what the attacks climb, where it is to differ from the protocol's; the network itself confirms every
+            success, in float32.
 
     Raises:
         RecordError: if the record in ``folder`` is damaged or another run's.
@@ -168,8 +167,7 @@ def finish_run(
     """
     if results_dir is not None:
         make_folder(results_dir)
-    if search is None:
-        search = _usual_search(loaded, task, progress)
+    search = search or _usual_search(loaded, task, progress)
     if folder is None:
         record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:
@@ -181,13 +179,14 @@ def finish_run(
 
 
 def _usual_search(loaded: LoadedModel, task: Task, progress: Progress) -> Search:
-    """What is usual on the device; the network itself for a run by the reference path."""
-    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
-    if loaded.run.policy == Policy() or device.type == "cpu":
+    """What the protocol says, where there is such a copy of the model; the network itself for a run that left the
+    protocol's way of crafting for it."""
+    protocol, device = task.protocol, next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    if loaded.run.policy.crafting == "network" != protocol.crafting:
         return "network"
     x = to_unit(torch.from_numpy(task.source.test_images[task.split.test[:2]]).to(device))
     with frozen(loaded.model):
-        return usual_search(loaded.model, x, progress)
+        return possible_search(loaded.model, x, protocol.evaluation.search, progress)
 
 
 def _finished_or_evaluated(

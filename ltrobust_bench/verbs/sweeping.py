@@ -22,7 +22,8 @@ from ltrobust_bench.interrupt import SIGNALS
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.filing import file_record
-from ltrobust_bench.records.io import read_record
+from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.sweeps.experience import Experience, told_by
 from ltrobust_bench.sweeps.jobs import Piece, left_of, pieces_of
 from ltrobust_bench.sweeps.notes import read_note
 from ltrobust_bench.sweeps.plan import read_plan
@@ -78,6 +79,11 @@ class Sweep:
             begun = note.share if note and job.kind == "train" else 0.0
             found[name] = cost.training_seconds * (1 - begun) if job.kind == "train" else cost.evaluation_seconds
         return found
+
+    def elsewhere(self) -> dict[str, Experience]:
+        """What is left by class of devices, as far as records in the results tell, see :func:`.experience.told_by`."""
+        results = self.place.results_dir
+        return {} if results is None else told_by(find_records([results / "records"])[0], self.left)
 
     def file_leftovers(self, progress: Progress) -> None:
         """File records that lie in run folders only: whoever wrote them was killed before it filed them. Those that no

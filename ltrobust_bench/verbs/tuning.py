@@ -131,8 +131,7 @@ def tune(
         for seed in (seeds or [request.seed])
     ]
     # All are planned before the first is run, so that mistakes show at once.
-    where = choose_device(device)
-    plans = {plan.run.key(): (one, plan) for one, plan in ((one, one.to_plan(data_dir, where.type)) for one in asked)}
+    plans = {plan.run.key(): (one, plan) for one, plan in ((one, one.to_plan(data_dir)) for one in asked)}
     _, first = next(iter(plans.values()))
     images = _images(first, attack, part)
     code = _code(first.run)
@@ -150,7 +149,7 @@ def tune(
             continue
         told.note(label)
         folder = Path(runs_dir) / plan.run.folder_name()
-        trained = train_plan(plan, folder, where, progress, fresh=fresh)
+        trained = train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
         value = _value(trained.model_path, plan, attack, part, data_dir=data_dir, device=device, progress=progress)
         done.append(Trial(settings=_typed(one, plan.run), seed=one.seed, key=key, value=value, code=code))
         write_text(output, _trials(plan.run, metric, images, done).model_dump_json(indent=1) + "\n")
@@ -171,9 +170,7 @@ def read_trials(path: Path | str) -> Trials:
         raise UsageError(f"{path} holds no trials: {first_problem(error)}.") from None
 
 
-def tuned_plan(
-    request: Request, tuned: Path | str | None, data_dir: Path | None = None, device_type: str = "cpu"
-) -> tuple[Plan, int]:
+def tuned_plan(request: Request, tuned: Path | str | None, data_dir: Path | None = None) -> tuple[Plan, int]:
     """The plan of a request with the settings chosen in a file of trials, and how many were tried; without a file the
     request's own plan, and 0.
 
@@ -181,12 +178,12 @@ def tuned_plan(
         UsageError: if the trials are of another method, data set, protocol or card, or settings are given twice.
     """
     if tuned is None:
-        return request.to_plan(data_dir, device_type), 0
+        return request.to_plan(data_dir), 0
     trials, given = read_trials(tuned), dict(request.settings)
     _agree(tuned, trials, {"method": request.method}, "this run")  # before another method's settings are looked up
     for name in given.keys() & trials.chosen.keys():
         raise UsageError(f"{tuned} chooses {name}={trials.chosen[name]}: leave {name} out, or the file.")
-    plan = request.replace(settings=given | trials.chosen).to_plan(data_dir, device_type)
+    plan = request.replace(settings=given | trials.chosen).to_plan(data_dir)
     _agree(tuned, trials, {name: getattr(plan.run, name) for name in OF_RUN}, "this run")
     return plan, trials.count
 

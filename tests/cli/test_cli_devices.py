@@ -24,6 +24,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_two_devices_has_the_result_of_one(capfd, here):
     assert call(capfd, *WHOLE, "--runs-dir", "alone")[0] == 0
     code, out, err = call(capfd, *WHOLE, "--runs-dir", "together", "--devices", 2)

@@ -163,7 +163,7 @@ def program(*arguments, cwd):
     )
 
 
-BRIEF = [*SMALL, "--epochs", 60, "--limit-test", 50, "--threads", 1]
+BRIEF = [*SMALL, "--epochs", 20, "--limit-test", 50, "--threads", 1]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,33 @@ def method(options, data):
 """
 
 
+FORGETS_THE_EPOCH = """
+from ltrobust_bench.api import Method, adversarial
+import torch.nn.functional as F
+
+class Seen:
+    images = 0
+
+    def on_step_end(self, outputs, y):
+        self.images += len(y)
+
+    def on_epoch_end(self, epoch, network):
+        self.images = 0
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+def method(options, data):
+    options["strength"]
+    seen = Seen()
+    criterion = lambda logits, y: F.cross_entropy(logits, y) * (1 + seen.images / 100)
+    return Method(loss=adversarial(criterion), memory={"seen": seen})
+"""
+
+
 def part(*lines):
     """A method with a loss, or more, of its own."""
     body = "".join(f"    {line}\n" for part in lines for line in part.split("\n"))
@@ -79,6 +106,7 @@ def part(*lines):
 
 
 SAYS = {
+    "resumed equals uninterrupted: what it saw in this epoch": "in the middle of an epoch gave other weights",
     "keeps to the public interface: a back door": "method.py:5 names _behind",
     "trains two epochs: asks for what the contract does not have": "`ctx` has no 'trainee': a method may ask",
     "trains two epochs: writes into the labels": "wrote into y, which it may only read",
@@ -101,6 +129,7 @@ BREAKAGES = {
         "def method(options, data):\n    options['strength']\n    return Method()\n"
     ),
     "resumed equals uninterrupted": FORGETFUL,
+    "resumed equals uninterrupted: what it saw in this epoch": FORGETS_THE_EPOCH,
     "same seed, same weights": (
         "import os, torch\nfrom ltrobust_bench.api import Method, adversarial\nimport torch.nn.functional as F\n"
         "def method(options, data):\n    options['strength']\n"

@@ -61,7 +61,7 @@ OPTIMISER = Errand(
     """
 import ltrobust_bench as lt
 settings = {"optimizer": "rmsprop", "optimizer.alpha": 0.9, "lr": 0.001}
-made = lt.run("at", "digits-lt", protocol="smoke", settings=settings, results_dir=None, device="cpu")
+made = lt.run("at", "digits-lt", protocol="smoke", settings=settings, epochs=1, results_dir=None, device="cpu")
 assert made.run.recipe.optimizer.alpha == 0.9 and made.status.off_recipe
 """,
 )
@@ -154,7 +154,7 @@ def pooled(shape):
     },
     """
 import ltrobust_bench as lt
-made = lt.run("at", "digits-lt", protocol="smoke", model="pooled", results_dir=None, device="cpu")
+made = lt.run("at", "digits-lt", protocol="smoke", model="pooled", epochs=1, results_dir=None, device="cpu")
 assert made.run.model == "pooled"
 """,
 )
@@ -201,7 +201,7 @@ flip = false
     },
     """
 import ltrobust_bench as lt
-made = lt.run("at", "wine-lt", protocol="smoke", results_dir=None, device="cpu")
+made = lt.run("at", "wine-lt", protocol="smoke", epochs=1, results_dir=None, device="cpu")
 assert len(made.run.train_counts) == 3
 """,
 )
@@ -250,7 +250,7 @@ def edited(text: str, edits: list[tuple[str, str]]) -> str:
 def test_an_errand_touches_the_files_that_the_document_says(what, root, tmp_path):
     errand = ERRANDS[what]
     for room in ("ltrobust_bench", "baselines"):
-        shutil.copytree(root / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(root / room, tmp_path / room)
     for name, edits in errand.edits.items():
         path = tmp_path / name
         old = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -273,7 +273,7 @@ def _job(request: Request, runs: str) -> str:
 
 def test_an_executor_needs_no_file_of_ours(tmp_path):
     """A job is a request: it is handed to another process, and the data are read there."""
-    jobs = [Request("at", "digits-lt", protocol="smoke", seed=seed) for seed in (0, 1)]
+    jobs = [Request("at", "digits-lt", protocol="smoke", epochs=1, seed=seed) for seed in (0, 1)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there = list(executor.map(_job, jobs, [str(tmp_path / "there")] * 2))
     assert there == [_job(job, str(tmp_path / "here")) for job in jobs]

@@ -23,12 +23,13 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite, load_protocol
 from ltrobust_bench.records.rules.case import Case
 from ltrobust_bench.records.rules.done import searched
-from ltrobust_bench.report.aggregate import OTHER_PRECISION, boards
+from ltrobust_bench.report.aggregate import OTHER_PRECISION, boards, method_label
 from ltrobust_bench.training import trainer
 from ltrobust_bench.training.build import build_method
 from ltrobust_bench.training.step import Step, Trainee
@@ -232,20 +233,16 @@ def test_a_compiled_network_is_the_network(monkeypatch, tmp_path):
     assert same[0] == same[1] and len(made) == 3
 
 
-def test_without_a_word_a_processor_takes_the_reference_path_and_a_gpu_the_fast_one():
-    """What is usual is settled when a run is planned, and so in its key."""
-    gpu = torch.device("cuda")
-    assert usable_policy(CPU) == usable_policy(CPU, "fp32", "network", False) == (Policy(), [])
-    assert usable_policy(gpu) == (FOLDED, []) == usable_policy(gpu, "bf16")
-    assert usable_policy(gpu, plain=True) == usable_policy(gpu, None, "network") == (Policy(), [])
+def test_without_a_word_the_protocol_says_and_plain_is_the_reference_path_of_any():
+    assert usable_policy(CPU) == usable_policy(CPU, "fp32") == (None, [])
+    assert usable_policy(CPU, "fp32", "network") == usable_policy(CPU, plain=True) == (Policy(), [])
     for wrong in ({"crafting": "folded"}, {"compiled": True}):
         with pytest.raises(UsageError, match="--plain is the reference path"):
-            usable_policy(gpu, plain=True, **wrong)
-    keys = {name: plan(device_type=name).run for name in ("cpu", "cuda")}
-    assert keys["cpu"].policy == Policy() and keys["cpu"].key() == plan(policy=Policy()).run.key()
-    assert keys["cuda"].policy == FOLDED and keys["cuda"].key() == plan(policy=FOLDED).run.key() != keys["cpu"].key()
-    assert plan(policy=Policy(), device_type="cuda").run.key() == keys["cpu"].key()
-    assert plan("crt", device_type="cuda").base.run.policy == FOLDED
+            usable_policy(CPU, plain=True, **wrong)
+    for name in ("ltr-linf-v1", "ltr-l2-v1", "ltr-linf-lite-v1"):
+        protocol = load_protocol(name)
+        assert (protocol.crafting, protocol.evaluation.search) == ("folded", "folded")
+    assert plan().run.policy == Policy() and plan().run.key() == plan(policy=Policy()).run.key()
 
 
 def gives_other_logits(copy, x):
@@ -268,6 +265,25 @@ def test_where_there_is_no_copy_the_network_itself_is_attacked_and_that_is_said(
     assert without.history == train_plan(wanted, tmp_path / "wanted", CPU).history
     told = [line for line in Heard.said if line.startswith("crafting attacks")]
     assert told == ["crafting attacks the network itself: the folded copy of this network gives other logits"]
+
+
+def test_a_protocol_may_fix_what_is_climbed(monkeypatch, tmp_path):
+    """In training and in the suite; it is in the digest, and only another way of computing is named on a board."""
+    smoke = load_protocol("smoke")
+    suite = smoke.evaluation.model_copy(update={"search": "folded"})
+    fixed = smoke.model_copy(update={"crafting": "folded", "evaluation": suite})
+    assert len({p.digest("digits-lt") for p in (smoke, fixed, smoke.model_copy(update={"crafting": "folded"}))}) == 3
+    monkeypatch.setattr("ltrobust_bench.plan.task.protocol_for", lambda dataset, name: fixed)
+    monkeypatch.setattr("ltrobust_bench.report.aggregate.load_protocol", lambda name: fixed)
+    asked = Request("at", "digits-lt", protocol="smoke", epochs=1, limit_train=40, limit_test=20)
+    usual, other = asked.to_plan(), asked.replace(policy=Policy()).to_plan()
+    assert (usual.run.policy, other.run.policy) == (FOLDED, Policy()) and usual.run.key() != other.run.key()
+    assert method_label(usual.run) == "at"
+    assert method_label(other.run) == "at (crafting=network, memory_format=contiguous)"
+    record, plain = (
+        verbs.run_plan(p, runs_dir=tmp_path, results_dir=None, device=CPU, progress=Silent()) for p in (usual, other)
+    )
+    assert (record.result.search, plain.result.search) == ("folded", "network")
 
 
 @pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])
@@ -330,21 +346,19 @@ def test_a_search_in_tf32_ends_before_the_verdict(monkeypatch):
     assert confirmed + again == (found.bits["clean"] & ~found.bits["fgsm"]).sum() and unconfirmed >= again
 
 
-def test_a_gpu_searches_on_the_folded_copy_where_there_is_one():
+def test_where_there_is_no_copy_attacks_search_on_the_network_itself():
     class Heard(Silent):
         said = ""
 
         def note(self, text):
             self.said += text
 
-    heard, x = Heard(), torch.rand(2, 1, 8, 8)
+    heard, x, model = Heard(), torch.rand(2, 1, 8, 8), models.get("small")((1, 8, 8)).eval()
+    assert evaluations.possible_search(model, x, "folded", heard) == "folded" and not heard.said
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Policy, "usual_search", classmethod(lambda cls, kind: "folded"))
-        assert evaluations.usual_search(models.get("small")((1, 8, 8)).eval(), x, heard) == "folded" and not heard.said
         patch.setattr(StandIn, "_verify", gives_other_logits)
-        assert evaluations.usual_search(models.get("small")((1, 8, 8)).eval(), x, heard) == "network"
+        assert evaluations.possible_search(model, x, "folded", heard) == "network"
     assert heard.said == "attacks search on the network itself: the folded copy of this network gives other logits"
-    assert (Policy.usual_search("cuda"), Policy.usual_search("cpu")) == ("folded", "network")
 
 
 def test_a_reused_record_says_what_its_attacks_climbed_if_another_was_asked_for(tmp_path):

@@ -1,6 +1,6 @@
 """What ``test_ranks.py`` has two processes do: train every method alone and together, and compare.
 
-Started by torchrun with a folder, in which the first rank writes ``found.json``.
+Started by torchrun with a folder, in which the first rank writes ``found.json``, and names of cases.
 """
 
 from __future__ import annotations
@@ -107,24 +107,24 @@ def difference(one: dict, other: dict) -> float:
     return largest
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, cases: list[str]) -> None:
     torch.set_num_threads(1)
     winograd.SMALLEST = 16  # the small network's last convolution, too
-    alone = {} if listens() else all_trained(folder / "alone")
+    alone = {} if listens() else all_trained(folder / "alone", cases)
     with ranks.joined(CPU):
-        together = all_trained(folder / "together")
+        together = all_trained(folder / "together", cases)
     if not listens():
-        found = {name: difference(alone[name], together[name]) for name in CASES}
+        found = {name: difference(alone[name], together[name]) for name in cases}
         (folder / "found.json").write_text(json.dumps(found))
 
 
-def all_trained(folder: Path) -> dict[str, dict]:
+def all_trained(folder: Path, cases: list[str]) -> dict[str, dict]:
     left = {}
-    for index, (name, case) in enumerate(CASES.items()):
+    for index, name in enumerate(cases):
         with exactly("float64" in name):
-            left[name] = trained(folder / str(index), **case)
+            left[name] = trained(folder / str(index), **CASES[name])
     return left
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
