@@ -23,8 +23,8 @@ by far less in float32, and by about half of it in bfloat16."""
 
 
 class Replayed(nn.Module):
-    """A model whose forward and backward are replayed for batches of one shape: the first one that it is given under a
-    gradient. Other batches (an epoch's last, parts of one that does not fit in memory) it computes itself.
+    """A model whose forward and backward are replayed for batches of one size: the largest that it has been given under
+    a gradient. Smaller ones (an epoch's last, parts of one that does not fit in memory) it computes itself.
 
     What it returns is overwritten by the next call, as are the gradients: whoever climbs uses them before that.
 
@@ -39,15 +39,15 @@ class Replayed(nn.Module):
         super().__init__()
         self.model, self._say, self._capture = model, say, capture or torch.cuda.make_graphed_callables
         self._graph: Forward | None = None
-        self._shape: torch.Size | None = None
+        self._images = 0
         self._calls = 0
         self._wanted = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of ``x``."""
-        if not (self._wanted and torch.is_grad_enabled() and x.requires_grad and self._shape in (None, x.shape)):
+        if not (self._wanted and torch.is_grad_enabled() and x.requires_grad and len(x) >= self._images):
             return self._plain(x)
-        graph = self._graph or self._captured(x)
+        graph = self._graph if len(x) == self._images else self._captured(x)
         if graph is None:
             return self._plain(x)
         self._calls += 1
@@ -61,7 +61,7 @@ class Replayed(nn.Module):
 
     def _captured(self, x: Tensor) -> Forward | None:
         """The graph for batches like ``x``; None if there is none."""
-        self._shape = x.shape
+        self._images, self._calls, self._graph = len(x), 0, None
         try:
             # A function, not the module: a module would be changed, and its weights be inputs of every call.
             self._graph = self._capture(self._plain, (x.detach().clone().requires_grad_(True),))  # type: ignore[assignment]

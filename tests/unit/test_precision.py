@@ -110,3 +110,24 @@ def test_deterministic_kernels_on_a_gpu(monkeypatch):
     with pytest.raises(RuntimeError, match="^another$"), deterministic(torch.device("cuda")):
         raise RuntimeError("another")
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_seeds_noise_is_the_processors_whatever_computes():
+    """The numbers are drawn where the generator is, and then moved: one device takes as many as another. A generator on
+    the images' device, or none, draws there."""
+    from ltrobust_bench.attacks.ball import BALLS
+    from ltrobust_bench.attacks.engine import start_point
+    from ltrobust_bench.randomness import seeded
+
+    x = torch.rand(3, 1, 4, 4)
+    elsewhere = x.to("meta")
+    for ball in BALLS.values():
+        for kind in ("uniform", "one_sided", "gauss"):
+            here, there = seeded(5, "attack", 1), seeded(5, "attack", 1)
+            start_point(x, 0.1, kind, False, here, ball)
+            assert start_point(elsewhere, 0.1, kind, False, there, ball).device.type == "meta"
+            assert torch.equal(torch.rand(4, generator=here), torch.rand(4, generator=there)), kind
+    torch.manual_seed(0)
+    wanted = x + 0.1 * (2 * torch.rand(x.shape) - 1)
+    torch.manual_seed(0)
+    assert torch.allclose(start_point(x, 0.1, "uniform", False, None), wanted)

@@ -81,10 +81,8 @@ def searched(case: Case) -> Findings:
     search."""
     record, result = case.record, case.record.result
     if result.searched is None:
-        if result.search in (
-            "tf32",
-            "bf16",
-        ):  # a copy in float32 is the network up to rounding; once it was not counted
+        # Of copies in float32, which are the network up to rounding, it was once not counted.
+        if result.search in ("tf32", "bf16"):
             yield finding("result.searched", "is missing: the search was in reduced precision", None)
         return
     if result.search == "network":
