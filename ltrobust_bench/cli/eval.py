@@ -48,6 +48,7 @@ foreign_options = options(
 @click.command(
     epilog="""\b
     Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d
+             ltbench eval lite:at-bsl --attack pgd-20
              ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt
              ltbench eval --official robal --set variant=N --weights epoch80.pt -d cifar10-lt
 
@@ -112,9 +113,11 @@ def command(
     follow: Follow,
     **terms: Any,
 ) -> None:
-    """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
+    """Attack a finished network: one of ours (a run folder, its model.safetensors, or the name of one that comes with
+    the package), or somebody else's."""
     from ltrobust_bench import verbs
     from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.records.weights import is_name
 
     set_threads(threads)
     out = console()
@@ -124,7 +127,8 @@ def command(
     subject: Path | nn.Module
     if checkpoint is not None:
         subject, name, folder = checkpoint, str(checkpoint), output
-        place = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        own = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        place = runs_dir / f"eval-{name.replace(':', '-')}" if is_name(checkpoint) else own
     else:
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"

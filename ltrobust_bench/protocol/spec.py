@@ -148,6 +148,9 @@ class DatasetTerms(Strict):
     model: str
     crop_padding: int = Field(ge=0)
     flip: bool
+    test_images_per_class: int | None = Field(
+        default=None, ge=1, description="first images of each class of the test set; none: as the protocol says"
+    )
 
     @model_validator(mode="after")
     def _ratio_unless_own(self) -> DatasetTerms:
@@ -204,6 +207,10 @@ class Protocol(Strict):
                 f"protocol {self.name} says nothing about {dataset}: it covers {', '.join(sorted(self.datasets))}."
             )
         return self.datasets[key]
+
+    def test_images(self, dataset: str) -> int | None:
+        """Images of each class of the test set that are looked at, the first; None: all."""
+        return self.terms(dataset).test_images_per_class or self.test_images_per_class
 
     def digest(self, dataset: str) -> str:
         """SHA-256 (hex) of the canonical JSON of everything the protocol states for ``dataset``: all but title, status
