@@ -22,16 +22,16 @@ from ltrobust_bench.api import Network, linear
 from ltrobust_bench.attacks.autoattack import AutoAttack
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.precision import full_float32
-from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.verbs import load_model, task_of
+from ltrobust_bench.verbs.evaluations import searched_on
 
 STANDARD = {"steps": 100, "queries": 5000}
-VARIANTS = ("network", "folded", "winograd", "bf16")
+VARIANTS = ("network", "folded", "winograd", "tf32", "bf16")
 SIZE = 32
 
 
@@ -93,8 +93,9 @@ def our_call(
 
     def run() -> np.ndarray:
         with frozen(model):
-            copy = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)  # type: ignore[arg-type]
-        return evaluate_images(model, data, classes=10, epsilon=epsilon, suite=suite, searched=copy).bits["autoattack"]
+            copy = searched_on(model, to_unit(data.images[:2]), search)  # type: ignore[arg-type]
+        terms = {"searched": copy, "products": "tf32" if search == "tf32" else "ieee"}
+        return evaluate_images(model, data, classes=10, epsilon=epsilon, suite=suite, **terms).bits["autoattack"]
 
     return run
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
-    from ltrobust_bench.protocol.spec import Crafting
-    from ltrobust_bench.verbs import Search
+    from ltrobust_bench.protocol.spec import Search
 
 foreign_options = options(
     click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
@@ -78,9 +77,10 @@ foreign_options = options(
 @click.option(
     "--attack-search",
     "search",
-    type=click.Choice(["network", "folded", "winograd", "bf16"]),
+    type=click.Choice(["network", "folded", "winograd", "tf32", "bf16"]),
     help="What the attacks climb: the network itself, or a faster copy (docs/performance.md). The network itself "
-    "confirms every success in float32. Default: for a record the protocol's, else the network. bf16 makes no record.",
+    "confirms every success in float32, and is searched where it does not. Default: for a record the protocol's, else "
+    "the network.",
 )
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
@@ -89,6 +89,7 @@ foreign_options = options(
 @runs_dir_option
 @results_dir_option
 @on_devices
+@repeatable
 @followed
 def command(
     checkpoint: Path | None,
@@ -134,8 +135,10 @@ def command(
     part = attacks or transfer_from is not None or limit_test is not None
     own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
     whole = checkpoint is not None and not (part or own_terms or curves)
-    if started() > 1 and (not whole or search == "bf16"):
+    if started() > 1 and not whole:
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
+    if started() > 1 and search == "bf16":
+        raise UsageError("--devices does not go with --attack-search bf16.")
     if curves:
         if search not in (None, "network"):
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
@@ -144,11 +147,10 @@ def command(
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
-    if checkpoint is not None and whole and search != "bf16":
+    if checkpoint is not None and whole:
         _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
         return
-    if search == "bf16":
-        out.print("an evaluation that searches in bf16 makes no record", style="yellow")
+    search = search or "network"
     with progress_on(out, follow) as progress:
         result = verbs.evaluate(
             subject,
@@ -243,7 +245,7 @@ def _file(
     device: str,
     results_dir: Path,
     again: bool,
-    search: Crafting | None,
+    search: Search | None,
     follow: Follow,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""

@@ -99,13 +99,16 @@ request_options = options(
     click.option("--limit-train", type=int, metavar="N", 
                  help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]),
-                 help="Of training (default: the protocol's, fp32); a run in bf16 is not ranked."),
+    click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
+                 help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
+                 "made in float32."),
     click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]),
                  help="What is attacked while training: the network itself, or a faster copy of it "
                  "(docs/performance.md; default: the protocol's); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
+    click.option("--plain", is_flag=True, help="The reference path: nothing but what the formulas say, whatever the "
+                 "protocol."),
     click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
                  help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
                  "there on; all but stop are off-recipe."),
@@ -133,6 +136,7 @@ def requests(
     settings: tuple[str, ...],
     crafting: Crafting | None,
     compiled: bool,
+    plain: bool,
     on_nan: str,
     **fields: Any,
 ) -> list[Request]:
@@ -144,7 +148,7 @@ def requests(
     from ltrobust_bench.compute.forwards import usable_policy
     from ltrobust_bench.plan.request import Request
 
-    policy, notes = usable_policy(device, fields["precision"], crafting, compiled)
+    policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
     by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})

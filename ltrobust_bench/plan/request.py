@@ -43,7 +43,8 @@ class Request:
         limit_test: first limit // C test images of each class.
         holdout: ``val``: a tenth of each class's training images is left out of training and tested on instead of the
             test set.
-        precision: ``fp32`` or ``bf16``, where it is to differ from the protocol's.
+        precision: ``tf32``, ``fp32`` or ``bf16`` (see :data:`ltrobust_bench.protocol.spec.Precision`), where it is to
+            differ from the protocol's.
         policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what the protocol says.
 
     Raises:

@@ -42,8 +42,8 @@ class Augmentation(Strict):
 
 
 class Policy(Strict):
-    """How the arithmetic of training is carried out; the default is the reference path. Everything here is the same
-    mathematics, up to rounding: the precision is the recipe's."""
+    """How the arithmetic of training is carried out; without a word it is the reference path. Everything here is the
+    same mathematics, up to rounding: the precision is the recipe's."""
 
     crafting: Crafting = Field(default="network", description="what is attacked while crafting in eval mode")
     memory_format: Literal["contiguous", "channels_last"] = Field(
@@ -114,6 +114,12 @@ class RunSection(Strict):
     def reduced(self) -> bool:
         """Whether the run was cut short by hand; reduced runs never join a full board."""
         return bool(self.cuts)
+
+    @property
+    def off_recipe(self) -> bool:
+        """Whether recipe settings were given by hand. A precision is none of them: it is a way of computing the recipe,
+        and no training can cheat a verdict that is float32's."""
+        return bool(self.overrides.keys() - {"precision"})
 
     @property
     def asked_ratio(self) -> float | None:

@@ -63,8 +63,15 @@ Crafting = Literal["network", "folded", "winograd"]
 such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
 
 
-Precision = Literal["fp32", "bf16"]
-"""Of training: float32 with TF32 off, or bfloat16 for what the network computes, float32 for its weights and losses."""
+Search = Literal["network", "folded", "winograd", "tf32", "bf16"]
+"""On what the attacks of an evaluation climb: as :data:`Crafting`, or a folded copy whose products are in TF32, or all
+of which is in bfloat16. The network itself, in float32, gives every verdict."""
+
+
+Precision = Literal["tf32", "fp32", "bf16"]
+"""Of training: float32 whose products are in TF32 where the device has it (what the official codes do by torch's
+default for convolutions); float32 with TF32 off; or bfloat16 for what the network computes, float32 for its weights
+and losses. It is a way of training: verdicts are always made in float32 with TF32 off."""
 
 
 class Recipe(Strict):
@@ -159,7 +166,7 @@ class Suite(Strict):
 
     seed: int
     batch_size: int = Field(ge=1)
-    search: Crafting = Field(
+    search: Search = Field(
         default="network", description="what the attacks climb; the network itself confirms every success"
     )
     attacks: list[AnyAttack]

@@ -34,13 +34,13 @@ DECIMALS = 2
 TOP, TOP_SEEDS = 3, 5
 """A claim to one of the first ranks needs so many seeds."""
 UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
-"""Flags of an entry whose card or precision asks for no rank, and of one that is among the first with too few seeds."""
+"""Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
 CLAIMED = "claimed"
 """Flag of an entry on a public board that nobody has verified."""
 OTHER_SEEDS = "other seeds"
 """Flag of an entry that no test compares with one above it."""
-REDUCED_PRECISION = "reduced precision"
-"""Flag of an entry that was trained in bfloat16."""
+OTHER_PRECISION = "other precision"
+"""Flag of an entry that was trained in another precision than its protocol states."""
 EXPLODED = "loss exploded"
 """Flag of an entry whose training went astray and came to an end all the same."""
 FLAGS = {
@@ -53,7 +53,8 @@ FLAGS = {
     "1 seed": "a single run: the interval leaves out the spread between seeds",
     "train-eps>eval-eps": "trained with radii above the one it is attacked with",
     "unknown protocol": "no installed protocol has the digest of the one it was run under",
-    REDUCED_PRECISION: "trained in bfloat16, which is not shown to change nothing: shown, but not ranked",
+    OTHER_PRECISION: "trained in another precision than the protocol states, which is a way of training: the verdict "
+    "is float32's, and ranked",
     UNRANKED: "a reference, or not the authors' method: its card asks for no rank",
     OTHER_SEEDS: "no seed in common with an entry above it: nothing tells the two apart, so its rank may be too good",
     NEEDS_SEEDS: f"a claim to ranks 1 to {TOP} needs {TOP_SEEDS} seeds; this entry has fewer",
@@ -257,7 +258,7 @@ def _entry(
         "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9
         or any(plugins.get(p).card.raises_epsilon for p in run.plugins if p in plugins),
         "unknown protocol": status == "unknown",
-        REDUCED_PRECISION: run.recipe.precision != "fp32",
+        OTHER_PRECISION: "precision" in run.overrides,
         UNRANKED: run.method in methods and not methods.get(run.method).card.ranked,
     }
     signs = {flag.name for record in seeds for flag in flags_of(record)}
@@ -277,7 +278,7 @@ def _competing(board: Board) -> list[Entry]:
     """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
     if board.status == "smoke":
         return []
-    return [entry for entry in board.entries if not {UNRANKED, CLAIMED, REDUCED_PRECISION} & set(entry.flags)]
+    return [entry for entry in board.entries if not {UNRANKED, CLAIMED} & set(entry.flags)]
 
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:

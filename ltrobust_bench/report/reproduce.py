@@ -40,6 +40,7 @@ def command(records: Sequence[Record]) -> str:
         words += ["--set", f"{name}={'none' if value is None else value}"]
     if where.device.endswith("(CPU)"):
         words += ["--device", "cpu", "--threads", str(where.threads)]
+    words += ["--deterministic"] if where.deterministic else []
     if where.devices > 1:
         words += ["--devices", str(where.devices)]
     return shlex.join(words)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.precision import full_float32, training_arithmetic
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.make import Plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import duration
 from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
@@ -175,8 +176,9 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         current.update().item()
         return time.monotonic() - began
 
-    with full_float32():
+    with training_arithmetic(run.recipe.precision, tuned=run.policy != Policy()):
         taken, images = _timed(step, batch)
+    with full_float32():
         some = task.split.train[: task.protocol.evaluation.batch_size]
         attacking = _attack_pass(network.eval(), torch.from_numpy(task.source.train_pixels(some)).to(device))
     return Speed(

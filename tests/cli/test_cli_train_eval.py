@@ -59,13 +59,15 @@ def test_the_cost_is_told_before_the_attacks_start(capsys, folder):
     assert "images forward and backward" in out
 
 
-def test_a_search_on_the_folded_copy_is_in_the_record_and_one_in_bf16_makes_none(capsys, folder):
-    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "bf16", "--output", "here")
+def test_what_attacks_searched_on_is_in_the_record(capsys, folder):
+    part = ["--limit-test", 20, "--attack-search", "bf16", "--output", "here"]
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", *part)
     assert code == 0 and "searched on a copy: bf16, no record" in " ".join(out.split())
     assert not (folder / "record.json").exists()
     assert (folder.parents[1] / "here" / "evaluation-bf16.csv").exists()
-    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "folded")
-    assert code == 0 and read_record(folder / "record.json").result.search == "folded"
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "bf16")
+    result = read_record(folder / "record.json").result
+    assert code == 0 and result.search == "bf16" and result.searched is not None
 
 
 def test_part_of_the_suite_is_printed_only(capsys, folder):

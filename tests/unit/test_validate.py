@@ -118,6 +118,8 @@ CASES = [
     ("work", "cost training seconds", 0.0, "must be above 0"),
     ("work", "cost evaluation forwards", 3831, "must be at least 3832"),
     ("work", "cost evaluation backwards", 475, "must be at least 476"),
+    ("searched", "result search", "bf16", "is missing: the search was in reduced precision"),
+    ("searched", "result searched", {"confirmed": 0, "unconfirmed": 0, "broken_again": 0}, "belongs to a search on"),
     ("environment", "environment tf32", True, "full float32"),
     ("environment", "environment precision", "bf16", "must be 'fp32'"),
     ("environment", "environment pyautoattack", None, "must be a version"),
