@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.evaluation import identity
@@ -146,5 +147,6 @@ def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
     labels = np.asarray(task.source.test_labels[task.split.test])
     first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
     data = DeviceData.of(task.source.test_images[task.split.test[first]], labels[first], device)
+    splitting = Splitting(module)
     with frozen(module):
-        check_takes_pixels(module, to_unit(data.images), data.labels, task.classes)
+        splitting.fit(lambda: check_takes_pixels(splitting, to_unit(data.images), data.labels, task.classes), len(data))
