@@ -66,7 +66,7 @@ def re_evaluate(
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
     index = task.split.test if places is None else task.split.test[places]
     where = choose_device(device)
-    data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
+    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
     verdict = evaluate_images(
         loaded.model,
         data,
@@ -154,7 +154,7 @@ def try_examples(
         raise UsageError(f"{examples}: an index stands twice; give one image for each.")
     where = choose_device(device)
     data = DeviceData.of(
-        task.source.test_images[task.split.test[places]],
+        task.source.test_pixels(task.split.test[places]),
         np.asarray(task.source.test_labels[task.split.test[places]]),
         where,
     )
