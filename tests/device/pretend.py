@@ -270,10 +270,15 @@ class Move(torch.autograd.Function):
 class Generator:
     """A generator of the pretend device; it draws what one of the CPU draws, and its state is not one of the CPU's."""
 
+    makes = torch.Generator
     mark = torch.tensor([1], dtype=torch.uint8)
 
-    def __init__(self, real: torch.Generator) -> None:
-        self.device, self.real = CUDA, real
+    def __new__(cls, device: Any = "cpu") -> Any:
+        """In place of ``torch.Generator``, which is a class: modules name it in annotations as they are imported."""
+        return super().__new__(cls) if on_cuda(device) else cls.makes(device)
+
+    def __init__(self, device: Any) -> None:
+        self.device, self.real = CUDA, self.makes()
 
     def manual_seed(self, seed: int) -> Generator:
         self.real.manual_seed(seed)
@@ -408,11 +413,8 @@ def _changes() -> list[tuple[Any, str, Any]]:
     def set_state(value: Tensor, device: Any = "cuda") -> None:
         state["seed"] = int(value[0])
 
-    makes, one_hot, autocast = torch.Generator, F.one_hot, torch.autocast
+    one_hot, autocast = F.one_hot, torch.autocast
     save, load, pack = torch.save, torch.load, checkpoint.save
-
-    def generator(device: Any = "cpu") -> Any:
-        return Generator(makes()) if on_cuda(device) else makes(device)
 
     def loaded(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
         content = load(file, **kwargs)
@@ -429,7 +431,7 @@ def _changes() -> list[tuple[Any, str, Any]]:
         (torch.cuda, "_lazy_init", lambda: None),
         (torch.cuda, "empty_cache", lambda: None),
         (torch.cuda, "synchronize", lambda device=None: None),
-        (torch, "Generator", generator),
+        (torch, "Generator", Generator),
         (torch, "autocast", lambda kind, *a, **k: autocast("cpu" if kind == "cuda" else kind, *a, **k)),
         (torch, "save", lambda content, file, **k: save(mapped(lowered, content), file, **k)),
         (torch, "load", loaded),
