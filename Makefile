@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: cluster demo test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
+.PHONY: cluster gpu-check demo test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -25,6 +25,9 @@ autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real 
 
 faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
 	$(BIN)/python benchmarks/faults.py
+
+gpu-check: $(STAMP)  ## the CUDA path: is it right, and how fast (ten minutes on a GPU; JSON in gpu-check/)
+	$(BIN)/python benchmarks/gpu/check.py
 
 cluster: $(STAMP)  ## sweeps whose nodes and workers are killed, by Ray, local processes and submitit (a quarter of an hour)
 	$(BIN)/python -m pip install --quiet -e '.[ray,slurm]'
