@@ -21,7 +21,7 @@ import click
 METHODS = ("at", "reat", "at-bsl", "robal", "trades")
 STOPPED = 75
 """Exit code of ``ltbench`` when it was asked to stop."""
-GRACE = 30
+GRACE = 40
 """Seconds in which what is running stops."""
 
 
