@@ -183,7 +183,8 @@ def _index(path: Path) -> Path:
 
 
 def _pieces(path: Path, count: int) -> list[Path]:
-    return [path.with_name(f"{path.name}-{i}-of-{count}") for i in range(1, count + 1)]
+    width = len(str(count))  # so that they sort as they follow one another
+    return [path.with_name(f"{path.name}-{i:0{width}}-of-{count}") for i in range(1, count + 1)]
 
 
 def make_folder(path: Path) -> None:

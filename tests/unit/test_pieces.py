@@ -21,7 +21,7 @@ CPU, SMALL = torch.device("cpu"), 20_000
 """Bytes of a piece; a small network has 85 kB."""
 
 
-@pytest.mark.parametrize("size", [1, 9, 10, 11, 30])
+@pytest.mark.parametrize("size", [1, 9, 10, 11, 30, 125])
 def test_what_is_written_is_read(tmp_path, size):
     path, content = tmp_path / "file", bytes(range(size))
     write_large(path, content, 10)
