@@ -1,12 +1,13 @@
 """What ``run.sh`` needs on a machine with a GPU and no network: ``python benchmarks/gpu/prepare.py --data-dir data``.
 
-Wheels of what such a machine lacks beside PyTorch and its usual company, and CIFAR-10-LT in one file, below ``.gpu``
-(which git ignores). The checkout and ``.gpu`` together are what travels: it says how large they are, with exit code 1
+Wheels of what such a machine lacks beside PyTorch and its usual company, CIFAR-10-LT in one file, and the commit that is
+checked out, which records name, below ``.gpu`` (which git ignores). The checkout and ``.gpu`` together are what travels: it says how large they are, with exit code 1
 if that is too much.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,15 @@ def pack(path: Path, data_dir: Path, limit_test: int) -> None:
         sys.exit(code)
 
 
+def commit(folder: Path) -> None:
+    """The commit that is checked out, without its history, as the ``.git`` of a copy that has none."""
+    with tempfile.TemporaryDirectory() as fresh:
+        quiet = ["git", "clone", "--quiet", "--depth", "1", "--no-checkout", f"file://{ROOT}", fresh]
+        subprocess.run(quiet, check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(Path(fresh) / ".git", folder)
+
+
 def size(folder: Path) -> int:
     """Bytes of what git tracks, and of what lies in ``folder``."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
@@ -120,6 +130,7 @@ def main(data_dir: Path | None, python: str, limit_test: int, most: float, outpu
                 slim(wheel, part)
         for wheel in Path(fresh).glob("*.whl"):
             (wheels / wheel.name).write_bytes(wheel.read_bytes())
+    commit(output / "git")
     if data_dir is None:
         click.echo("without --data-dir there is no data; training.py and autoattack.py will say that they skipped")
     else:

@@ -65,7 +65,7 @@ def same_on_both(plan, folder):
 @pytest.mark.parametrize("slug", methods.names())
 def test_a_method(slug, runs, waits, monkeypatch):
     monkeypatch.setattr(trainer, "due", lambda epoch, epochs: False)
-    same_on_both(make_plan(slug, "digits-lt", settings={"attack.steps": 1}, **TERMS), runs)
+    same_on_both(make_plan(slug, "digits-lt", **TERMS), runs)
     assert not waits
 
 
