@@ -1,8 +1,8 @@
 """What ``run.sh`` needs on a machine with a GPU and no network: ``python benchmarks/gpu/prepare.py --data-dir data``.
 
-Wheels of what such a machine lacks beside PyTorch and its usual company, CIFAR-10-LT in one file, and the commit that is
-checked out, which records name, below ``.gpu`` (which git ignores). The checkout and ``.gpu`` together are what travels: it says how large they are, with exit code 1
-if that is too much.
+Wheels of what such a machine lacks beside PyTorch and its usual company, CIFAR-10-LT in one file, and the commit that
+is checked out, which records name, below ``.gpu`` (which git ignores). The checkout and ``.gpu`` together are what
+travels: it says how large they are, with exit code 1 if that is too much.
 """
 
 from __future__ import annotations
