@@ -10,7 +10,7 @@ ARGS ?=
 LITE := ltr-linf-lite-v1
 DATA := $(or $(LTBENCH_DATA),data)
 
-.PHONY: board cluster demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
+.PHONY: board cluster gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -36,6 +36,9 @@ autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real 
 
 faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
 	$(BIN)/python benchmarks/faults.py
+
+gpu-check: $(STAMP)  ## the CUDA path: is it right, and how fast (ten minutes on a GPU; JSON in gpu-check/)
+	$(BIN)/python benchmarks/gpu/check.py
 
 cluster: $(STAMP)  ## sweeps whose nodes and workers are killed, by Ray, local processes and submitit (a quarter of an hour)
 	$(BIN)/python -m pip install --quiet -e '.[ray,slurm]'

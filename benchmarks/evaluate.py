@@ -57,7 +57,7 @@ def stand_in_for_a_trained_network(model: str, steps: int, device: torch.device)
         chosen = torch.randint(len(y), (32,), device=device)
         loop.step(x[chosen], y[chosen], torch.rand_like(x[chosen]))
     test = split.test[:: max(1, len(split.test) // 250)]
-    data = DeviceData.of(enlarged(source.test_images[test]), np.asarray(source.test_labels[test]), device)
+    data = DeviceData.of(enlarged(source.test_pixels(test)), np.asarray(source.test_labels[test]), device)
     return network.eval(), data
 
 
@@ -139,7 +139,7 @@ def main(
         loaded = load_model(checkpoint, device=device)
         task = task_of(loaded.run, data_dir)
         module, model, epsilon, index = loaded.model, loaded.run.model, task.epsilon, task.split.test
-        data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
+        data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
     data = _spread(data, images)
     steps, queries = (max(1, round(share * n)) for n in STANDARD.values())
     asked = {"epsilon": epsilon, "batch": batch, "steps": steps, "queries": queries}

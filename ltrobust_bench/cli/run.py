@@ -117,6 +117,7 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, quiet: bool = False) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done; ``quiet``: only
     what must not be missed."""
+    from ltrobust_bench.files import is_there
     from ltrobust_bench.machine import device_name
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.plan.run import Policy
@@ -153,9 +154,9 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
     if (folder / "record.json").exists():
         out.print("  finished already")
         return
-    if plan.base is not None and not (folder / "model.safetensors").exists():
+    if plan.base is not None and not is_there(folder / "model.safetensors"):
         beside = runs_dir / plan.base.run.folder_name()
-        if (beside / "model.safetensors").exists():
+        if is_there(beside / "model.safetensors"):
             out.print(f"  builds on: {beside}", soft_wrap=True)
         else:
             first = estimate(plan.base, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shard(context: click.Context, option: click.Parameter, value: float | None) -> None:
+    """Have networks and checkpoints written in pieces, until the command ends."""
+    from ltrobust_bench.files import SHARD
+
+    if value is not None:
+        before = os.environ.get(SHARD)
+        os.environ[SHARD] = str(value)
+        context.call_on_close(lambda: os.environ.pop(SHARD) if before is None else os.environ.update({SHARD: before}))
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -113,6 +124,9 @@ request_options = options(
                  help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
                  "there on; all but stop are off-recipe."),
     click.option("--fresh", is_flag=True, help="Begin again: what is in the run folder is removed."),
+    click.option("--shard", type=click.FloatRange(min=1e-6), metavar="MB", callback=_shard, expose_value=False,
+                 help="Write networks and checkpoints in pieces of at most MB, for places that take no larger files "
+                 "(every command reads them as they are).  [env: LTBENCH_SHARD]"),
     data_dir_option,
     device_option,
     threads_option,

@@ -86,14 +86,14 @@ def _attack_pass(model: nn.Module, images: Tensor) -> float:
 
 def _timed(work: Callable[[int], float], most: int) -> tuple[float, int]:
     """Seconds that ``work`` takes on a number of images, at most ``most``, that can be afforded, and that number."""
-    # Two images tell whether more can be afforded; the first call also warms up.
+    # Two images tell whether more can be afforded. Libraries plan at the first call of each size: it is not timed.
     images = min(2, most)
-    work(images)
-    taken = work(images)
-    while taken < 0.5 and images < most:
-        images = min(most, images * 4)
+    while True:
+        work(images)
         taken = work(images)
-    return taken, images
+        if taken >= 0.5 or images == most:
+            return taken, images
+        images = min(most, images * 4)
 
 
 def _stand_in(base: Plan, device: torch.device) -> nn.Module:

@@ -19,7 +19,7 @@ from ltrobust_bench.compute.precision import training_arithmetic
 from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, TrainLoader
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
-from ltrobust_bench.files import write_text
+from ltrobust_bench.files import is_there, shard_bytes, write_text
 from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
@@ -74,10 +74,11 @@ def train_plan(
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
+    shard_bytes()  # a size that is none is refused before anything is trained
     with locked(folder, progress if wait else None), logged(folder if ranks.first() else None, progress) as heard:
         if fresh and ranks.first():
             ckpt.remove_run(folder)
-        if ranks.from_first((folder / MODEL).exists):
+        if ranks.from_first(lambda: is_there(folder / MODEL)):
             result = finished(plan, folder / MODEL, heard)
             if ranks.first():
                 ckpt.remove_checkpoints(folder)  # whoever finished it may have been killed before

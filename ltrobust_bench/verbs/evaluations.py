@@ -200,7 +200,7 @@ def analyse(
     index = first_of_each_class(labels, task.split.test, limit_test)
     seen = observe(
         loaded.model,
-        DeviceData.of(task.source.test_images[index], labels[index], choose_device(device)),
+        DeviceData.of(task.source.test_pixels(index), labels[index], choose_device(device)),
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -254,7 +254,7 @@ def attack_model(
     code: Code | None = None,
 ) -> Verdict:
     index = task.split.test
-    data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
+    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
     suite = task.protocol.evaluation
     with frozen(model):
         searched = searched_on(model, to_unit(data.images[:2]), search)

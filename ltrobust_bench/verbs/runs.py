@@ -131,6 +131,7 @@ def run_plan(
 ) -> Record:
     """:func:`run` for a plan that is already made."""
     folder = runs_dir / plan.run.folder_name()
+    plan.task.source.test_places(plan.task.split.test)  # what cannot be attacked in the end is not begun
     make_folder(folder)
     result = train_plan(plan, folder, device, progress, fresh=fresh)
     loaded = load_model(result.model_path, device=str(device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
 import sys
 
 import pytest
@@ -390,3 +391,16 @@ def test_one_model_from_one_place(capsys, nets):
     assert "is no network of the RoBal, REAT or AT-BSL" in refused(capsys, "eval", *official)
     assert "unknown method" in refused(capsys, "eval", "--official", "robaal", *official[2:])
     assert "no models for digits-lt" in refused(capsys, "eval", "--robustbench", "X", "--dataset", "digits-lt")
+
+
+def test_a_network_in_pieces(capsys, tmp_path, monkeypatch):
+    """``--shard`` holds for that command alone; what it wrote is read by all."""
+    monkeypatch.delenv("LTBENCH_SHARD", raising=False)
+    asked = ["--method", "erm", "--dataset", "digits-lt", "--limit-train", 60, "--epochs", 1, "--runs-dir", tmp_path]
+    code, _, err = call(capsys, "train", *asked, *FAST, "--shard", "0.03")
+    assert code == 0 and "LTBENCH_SHARD" not in os.environ, err
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "model.safetensors").exists() and len(list(folder.glob("model.safetensors-*-of-*"))) > 1
+    code, out, err = call(capsys, "eval", folder, "--limit-test", 10, "--attack", "fgsm", "--device", "cpu")
+    assert code == 0 and "fgsm" in out, err
+    assert "Invalid value" in refused(capsys, "train", *asked, "--shard", "0")
