@@ -128,7 +128,7 @@ def work(notes: Notes) -> None:
     with notes.finding("ceilings"):
         notes.put("ceilings", ceilings())
     if CUDA:
-        with notes.finding("graph"), full_float32():
+        with notes.finding("graph"), float32_products("ieee"):
             notes.put("graph", graph())
     variants(notes)
 
