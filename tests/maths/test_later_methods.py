@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from ltrobust_bench.baselines.calfat import method as calfat
 from ltrobust_bench.baselines.ikl_at import method as ikl
+from ltrobust_bench.baselines.mail import method as mail
 
 from ltrobust_bench.api import AttackBudget, Output, TrainInfo
 from ltrobust_bench.cards import methods
@@ -124,3 +126,81 @@ def test_ikl_official_attack_is_the_soft_cross_entropy_up_to_ten_classes():
         assert torch.equal(found, expected.objective(logits, y, at(natural=natural)))
         soft = ikl.soft_cross_entropy(natural, logits)
         assert torch.equal(found, soft) is not joint
+
+
+# CalFAT
+
+
+@pytest.mark.proves("calfat")
+def test_calfat_by_hand():
+    prior = calfat.class_prior(torch.tensor([3.0, 1.0], dtype=DOUBLE), 0.1)
+    loss = calfat.calibrated_cross_entropy(prior, 10.0)(torch.zeros(1, 2, dtype=DOUBLE), torch.tensor([1]))
+    assert loss.item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+@pytest.mark.proves("calfat")
+def test_calfat_is_balanced_softmax_of_ten_times_the_logits():
+    counts, z, y = [50, 7, 2], drawn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
+    expected = balanced_softmax(torch.tensor(counts))(10 * z, y)
+    assert build("calfat", counts).loss(forwards(adversarial=z), y, at()).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.proves("calfat")
+def test_calfat_attack_is_trades_on_balanced_data_and_another_on_a_long_tail():
+    natural, z, y = drawn(6, 3), drawn(6, 3, seed=1), torch.tensor([0, 1, 2, 2, 1, 0])
+    plain = kl_divergence(natural, z)
+    for counts, alike in (([8, 8, 8], True), ([50, 7, 2], False)):
+        assert torch.allclose(build("calfat", counts).objective(z, y, at(natural=natural)), plain) is alike
+
+
+# MAIL
+
+
+@pytest.mark.proves("mail")
+def test_mail_by_hand():
+    logits = torch.tensor([[math.log(3), 0.0]] * 2, dtype=DOUBLE)
+    y = torch.tensor([0, 1])
+    assert mail.probability_margins(logits, y).tolist() == pytest.approx([-0.5, 0.5])
+    assert mail.margin_weights(logits, y, -0.5, 10.0).tolist() == pytest.approx([1.36e-4, 1.5], rel=2e-3)
+
+
+@pytest.mark.proves("mail")
+def test_mail_margins_lie_between_sure_right_and_sure_wrong():
+    logits = torch.tensor([[60.0, 0, 0], [60.0, 0, 0], [0.0, 0, 0]], dtype=DOUBLE)
+    assert mail.probability_margins(logits, torch.tensor([0, 2, 1])).tolist() == pytest.approx([-1, 1, 0])
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(0))
+    z, y = drawn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    moved = torch.empty_like(z)
+    moved[:, order] = z
+    assert torch.allclose(mail.probability_margins(moved, order[y]), mail.probability_margins(z, y))
+
+
+@pytest.mark.proves("mail")
+def test_mail_weights_carry_no_gradient():
+    z, y = drawn(5, 3).requires_grad_(), torch.tensor([0, 1, 2, 2, 1])
+    outputs = forwards(adversarial=z)
+    (found,) = torch.autograd.grad(build("mail", [4, 2, 1], host="at").loss(outputs, y, at(10)), z)
+    weights = mail.margin_weights(z, y, -0.5, 10.0).detach()
+    (expected,) = torch.autograd.grad((weights * F.cross_entropy(z, y, reduction="none")).mean(), z)
+    assert torch.allclose(found, expected)
+
+
+@pytest.mark.proves("mail")
+@pytest.mark.parametrize("host", ["at", "trades"])
+def test_mail_in_the_burn_in_is_its_host(host):
+    clean, z, y = drawn(5, 3), drawn(5, 3, seed=1), torch.tensor([0, 1, 2, 2, 1])
+    outputs = forwards(clean, z)
+    plain = build(host, [4, 2, 1], **({"beta": 5.0} if host == "trades" else {})).loss(outputs, y, at())
+    method = build("mail", [4, 2, 1], host=host)
+    for epoch in range(1, 11):  # 76 of 120 epochs are the first 6 of 10, and a third of the 7th
+        assert (method.loss(outputs, y, at(epoch)).item() == pytest.approx(plain.item())) is (epoch <= 7)
+
+
+@pytest.mark.proves("mail")
+def test_mail_normalised_keeps_the_size_of_the_loss():
+    """Ours: where all images weigh the same, the weighted loss is the host's."""
+    z, y = drawn(1, 3).expand(4, 3), torch.tensor([1] * 4)
+    plain = F.cross_entropy(z, y).item()
+    for normalise, alike in ((True, True), (False, False)):
+        loss = build("mail", [4, 2, 1], host="at", normalise=normalise).loss(forwards(adversarial=z), y, at(10))
+        assert (loss.item() == pytest.approx(plain)) is alike
