@@ -1,4 +1,4 @@
-"""MAIL (Wang et al., NeurIPS 2021): after a burn-in, an adversarial image weighs more where it is nearer to a mistake."""
+"""MAIL (Wang et al., NeurIPS 2021): after a burn-in, adversarial images weigh more the nearer they are to a mistake."""
 
 from __future__ import annotations
 
