@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
-    from ltrobust_bench.plan.run import Crafting
+    from ltrobust_bench.protocol.spec import Crafting
     from ltrobust_bench.verbs import Search
 
 foreign_options = options(
@@ -49,6 +49,7 @@ foreign_options = options(
 @click.command(
     epilog="""\b
     Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d
+             ltbench eval lite:at-bsl --attack pgd-20
              ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt
              ltbench eval --official robal --set variant=N --weights epoch80.pt -d cifar10-lt
 
@@ -78,10 +79,8 @@ foreign_options = options(
     "--attack-search",
     "search",
     type=click.Choice(["network", "folded", "winograd", "bf16"]),
-    default="network",
-    show_default=True,
     help="What the attacks climb: the network itself, or a faster copy (docs/performance.md). The network itself "
-    "confirms every success in float32. bf16 makes no record.",
+    "confirms every success in float32. Default: for a record the protocol's, else the network. bf16 makes no record.",
 )
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
@@ -104,7 +103,7 @@ def command(
     settings: tuple[str, ...],
     output: Path | None,
     limit_test: int | None,
-    search: Search,
+    search: Search | None,
     again: bool,
     device: str,
     threads: int | None,
@@ -113,9 +112,11 @@ def command(
     follow: Follow,
     **terms: Any,
 ) -> None:
-    """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
+    """Attack a finished network: one of ours (a run folder, its model.safetensors, or the name of one that comes with
+    the package), or somebody else's."""
     from ltrobust_bench import verbs
     from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.records.weights import is_name
 
     set_threads(threads)
     out = console()
@@ -125,7 +126,8 @@ def command(
     subject: Path | nn.Module
     if checkpoint is not None:
         subject, name, folder = checkpoint, str(checkpoint), output
-        place = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        own = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        place = runs_dir / f"eval-{name.replace(':', '-')}" if is_name(checkpoint) else own
     else:
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"
@@ -135,7 +137,7 @@ def command(
     if started() > 1 and (not whole or search == "bf16"):
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if curves:
-        if search != "network":
+        if search not in (None, "network"):
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
             with progress_on(out, follow) as progress:
@@ -156,13 +158,13 @@ def command(
             device=device,
             state=folder / "evaluation.npz" if folder else None,
             code=[factory.partition(":")[0]] if factory else (),
-            search=search,
+            search=search or "network",
             progress=progress,
             **terms,
         )
     rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
     what = "part of the suite" if attacks or transfer_from is not None else "the suite"
-    what += "" if search == "network" else f", searched on a copy: {search}"
+    what += "" if search in (None, "network") else f", searched on a copy: {search}"
     out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
     from ltrobust_bench.cli.run import print_flags
 
@@ -170,7 +172,7 @@ def command(
     if folder is not None:
         from ltrobust_bench.files import write_text
 
-        path = folder / ("evaluation.csv" if search == "network" else f"evaluation-{search}.csv")
+        path = folder / ("evaluation.csv" if search in (None, "network") else f"evaluation-{search}.csv")
         write_text(path, result.csv())
         out.print(f"wrote {path}", soft_wrap=True)
 
@@ -241,7 +243,7 @@ def _file(
     device: str,
     results_dir: Path,
     again: bool,
-    search: Crafting,
+    search: Crafting | None,
     follow: Follow,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""

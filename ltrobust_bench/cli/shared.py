@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ltrobust_bench.plan.request import Request
-    from ltrobust_bench.plan.run import Crafting
     from ltrobust_bench.progress import Progress
+    from ltrobust_bench.protocol.spec import Crafting
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,9 +101,9 @@ request_options = options(
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
     click.option("--precision", type=click.Choice(["fp32", "bf16"]),
                  help="Of training (default: the protocol's, fp32); a run in bf16 is not ranked."),
-    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]), default="network",
-                 show_default=True, help="What is attacked while training: the network itself, or a faster copy of it "
-                 "(docs/performance.md); equal up to rounding, another run key."),
+    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]),
+                 help="What is attacked while training: the network itself, or a faster copy of it "
+                 "(docs/performance.md; default: the protocol's); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
     click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
@@ -131,7 +131,7 @@ def requests(
     method_names: tuple[str, ...],
     seeds: tuple[int, ...],
     settings: tuple[str, ...],
-    crafting: Crafting,
+    crafting: Crafting | None,
     compiled: bool,
     on_nan: str,
     **fields: Any,

@@ -16,8 +16,8 @@ from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.sharing import share
 from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.plan.run import Crafting, Policy
-from ltrobust_bench.protocol.spec import Precision
+from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.protocol.spec import Crafting, Precision
 from ltrobust_bench.terms import BNMode
 
 
@@ -94,14 +94,14 @@ class Forwards:
 
 
 def usable_policy(
-    device: torch.device, precision: Precision | None, crafting: Crafting, compiled: bool
-) -> tuple[Policy, list[str]]:
+    device: torch.device, precision: Precision | None, crafting: Crafting | None, compiled: bool
+) -> tuple[Policy | None, list[str]]:
     """The policy that a person asks for, without torch.compile where it does not work, and what is to be said about it.
 
     Args:
         device: where to compute.
         precision: None: the protocol's.
-        crafting: what is attacked while crafting.
+        crafting: what is attacked while crafting; None: what the protocol says.
         compiled: whether to compile.
     """
     notes = []
@@ -111,7 +111,9 @@ def usable_policy(
         notes.append(f"without torch.compile, which does not work here: {problem}")
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         notes.append("this processor has no bfloat16 arithmetic: bf16 is slower than fp32 here")
-    return Policy.asked(crafting, compiled, precision), notes
+    if crafting is None and not compiled:
+        return None, notes
+    return Policy.asked(crafting or "network", compiled, precision), notes
 
 
 def compile_problem(device: torch.device) -> str | None:

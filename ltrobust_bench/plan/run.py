@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.ball import ThreatModel
-from ltrobust_bench.protocol.spec import Profile, Recipe, Track
+from ltrobust_bench.protocol.spec import Crafting, Profile, Recipe, Track
 from ltrobust_bench.terms import Strict, canonical_digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -24,11 +24,6 @@ Settings = Annotated[dict[Text, bool | int | float | Text | None], Field(max_len
 
 
 Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=2, max_length=100_000)]
-
-
-Crafting = Literal["network", "folded", "winograd"]
-"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
-such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
 
 
 Holdout = Literal["val"]

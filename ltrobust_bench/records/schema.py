@@ -17,7 +17,8 @@ from pydantic import Field, ValidationInfo, model_validator
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.plan.code import Code
-from ltrobust_bench.plan.run import Crafting, Name, RunSection, Sha256, Text
+from ltrobust_bench.plan.run import Name, RunSection, Sha256, Text
+from ltrobust_bench.protocol.spec import Crafting
 from ltrobust_bench.scores.bits import count_by_class, packed_bytes, unpack
 from ltrobust_bench.scores.reliability import SQUARE, Reliability
 from ltrobust_bench.terms import Strict, canonical_digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import get_args
 
@@ -14,8 +14,11 @@ from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
-from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.protocol.spec import terms_key
+from ltrobust_bench.plan.make import settings_of
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.run import Policy, RunSection
+from ltrobust_bench.protocol import load_protocol, protocols
+from ltrobust_bench.protocol.spec import Track, terms_key
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.verify import LEVELS
@@ -122,24 +125,48 @@ def changed_settings(run: RunSection) -> dict[str, Value]:
 
     Of a method whose card is not installed all options are named.
     """
-    options = dict(methods.get(run.method).card.options) if run.method in methods else {}
-    for slug in run.plugins:
+    return _changed(run.method, run.plugins, run.track, run.options, run.overrides)
+
+
+def _changed(
+    method: str, around: Sequence[str], track: Track, given: Mapping[str, Value], overrides: Mapping[str, Value]
+) -> dict[str, Value]:
+    options = dict(methods.get(method).card.options) if method in methods else {}
+    for slug in around:
         if slug in plugins:
             options |= {f"{slug}.{name}": option for name, option in plugins.get(slug).card.options.items()}
     changed = {
         name: value
-        for name, value in sorted(run.options.items())
-        if name not in options or getattr(options[name], run.track) != value
+        for name, value in sorted(given.items())
+        if name not in options or getattr(options[name], track) != value
     }
-    return changed | dict(sorted(run.overrides.items()))
+    return changed | dict(sorted(overrides.items()))
+
+
+def usual_policy(protocol: str) -> Policy:
+    """How a protocol has runs computed, as far as it is installed."""
+    return Policy.asked(load_protocol(protocol).crafting, False, None) if protocol in protocols else Policy()
 
 
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    policy = run.policy.model_dump(exclude_defaults=True)
-    changed = ", ".join(f"{name}={value}" for name, value in (changed_settings(run) | policy).items())
-    label = "+".join([run.method, *run.plugins])
-    return f"{label} ({changed})" if changed else label
+    return _label(run.method, run.plugins, changed_settings(run), run.policy, run.protocol)
+
+
+def request_label(request: Request) -> str:
+    """The name on a board of what is asked for; needs no data."""
+    options, overrides = settings_of(request)
+    changed = _changed(request.method, request.plugins, request.track, options, overrides)
+    protocol = protocol_for(request.dataset, request.protocol).name
+    return _label(request.method, request.plugins, changed, request.policy or usual_policy(protocol), protocol)
+
+
+def _label(method: str, around: Sequence[str], changed: Mapping[str, Value], policy: Policy, protocol: str) -> str:
+    usual = usual_policy(protocol).model_dump()
+    otherwise = {name: value for name, value in policy.model_dump().items() if value != usual[name]}
+    shown = ", ".join(f"{name}={value}" for name, value in {**changed, **otherwise}.items())
+    label = "+".join([method, *around])
+    return f"{label} ({shown})" if shown else label
 
 
 def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStatus, odd: list[str]) -> Board:

@@ -32,6 +32,7 @@ from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import Protocol
+from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record, task_of
@@ -180,7 +181,7 @@ def analyse(
     protocol's first PGD attack, as everything else under attack.
 
     Args:
-        network: its run folder, or ``model.safetensors``.
+        network: its run folder, ``model.safetensors``, or the name of a network that comes with the package.
         limit_test: first limit // C test images of each class; then no record is used.
         data_dir: folder or archive of the data set.
         device: where to compute.
@@ -195,7 +196,8 @@ def analyse(
     task = task_of(loaded.run, data_dir)
     beside = Path(network) if Path(network).is_dir() else Path(network).parent
     path = beside / "record.json"
-    record = own_record(path, loaded) if limit_test is None and path.exists() else None
+    alone = limit_test is not None or is_name(network)  # a network that comes with the package lies in no run folder
+    record = own_record(path, loaded) if not alone and path.exists() else None
     labels = np.asarray(task.source.test_labels)
     index = first_of_each_class(labels, task.split.test, limit_test)
     seen = observe(

@@ -17,9 +17,9 @@ from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Ended, Progress, Silent, Warned
+from ltrobust_bench.protocol.spec import Crafting
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import environment
@@ -144,7 +144,7 @@ def finish_run(
     *,
     trials: int = 0,
     again: bool = False,
-    search: Crafting = "network",
+    search: Crafting | None = None,
 ) -> Record:
     """Attack a finished network with its protocol's whole suite, and write and file its record.
 
@@ -156,12 +156,14 @@ def finish_run(
         results_dir: where full records are filed; None: nowhere.
         trials: configurations tried on held-out images before this run.
         again: attack again although there is a record.
-        search: what the attacks climb; the network itself confirms every success.
+        search: what the attacks climb, where it is to differ from the protocol's; the network itself confirms every
+            success.
 
     Raises:
         RecordError: if the record in ``folder`` is damaged or another run's.
         CheckpointError: if other code than this made it.
     """
+    search = search or task.protocol.evaluation.search
     if results_dir is not None:
         make_folder(results_dir)
     if folder is None:

@@ -253,6 +253,21 @@ def test_embedded_data_sets_can_be_packed_and_ignore_other_archives(packed, tmp_
         make_plan("at", "digits-lt", data_dir=path, imbalance_ratio=2)
 
 
+@pytest.mark.slow
+def test_real_cifar100_goes_through_an_archive(cifar100_folder, tmp_path):
+    """The training images of the ratio that has fewest, and the test images of all classes."""
+    spec = dataset_spec("cifar100-lt")
+    source = load_source(spec, cifar100_folder)
+    split = make_split(source.train_labels, source.test_labels, 100)
+    path = tmp_path / "cifar100-lt-ir100.zip"
+    archive.write(path, spec.name, source, split, imbalance_ratio=100, profile="exp")
+    back = load_source(spec, path)
+    assert back.class_names == source.class_names and len(back.class_names) == 100
+    assert make_split(back.train_labels, back.test_labels, 100).train_sha256 == split.train_sha256
+    assert (back.train_pixels(split.train) == source.train_images[split.train]).all()
+    assert (back.test_images == source.test_images).all()
+
+
 def test_real_cifar10_in_under_45_megabytes(cifar10_folder, tmp_path):
     spec = dataset_spec("cifar10-lt")
     source = load_source(spec, cifar10_folder)

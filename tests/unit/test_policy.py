@@ -16,9 +16,11 @@ from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.report.aggregate import REDUCED_PRECISION, boards
+from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.report.aggregate import REDUCED_PRECISION, boards, method_label
 from ltrobust_bench.training import trainer
 from ltrobust_bench.training.build import build_method
 from ltrobust_bench.training.step import Step, Trainee
@@ -185,8 +187,25 @@ def test_a_compiled_network_is_the_network(monkeypatch, tmp_path):
 
 
 def test_the_default_options_are_the_reference_path():
-    assert usable_policy(CPU, None, "network", False) == (Policy(), [])
+    assert usable_policy(CPU, None, None, False) == (None, [])
     assert usable_policy(CPU, "fp32", "network", False) == (Policy(), [])
+
+
+def test_a_protocol_may_fix_what_is_climbed(monkeypatch, tmp_path):
+    """In training and in the suite; it is in the digest, and only another way of computing is named on a board."""
+    smoke = load_protocol("smoke")
+    suite = smoke.evaluation.model_copy(update={"search": "folded"})
+    fixed = smoke.model_copy(update={"crafting": "folded", "evaluation": suite})
+    assert len({p.digest("digits-lt") for p in (smoke, fixed, smoke.model_copy(update={"crafting": "folded"}))}) == 3
+    monkeypatch.setattr("ltrobust_bench.plan.task.protocol_for", lambda dataset, name: fixed)
+    monkeypatch.setattr("ltrobust_bench.report.aggregate.load_protocol", lambda name: fixed)
+    asked = Request("at", "digits-lt", protocol="smoke", epochs=1, limit_train=40, limit_test=20)
+    usual, other = asked.to_plan(), asked.replace(policy=Policy()).to_plan()
+    assert (usual.run.policy, other.run.policy) == (FOLDED, Policy()) and usual.run.key() != other.run.key()
+    assert method_label(usual.run) == "at"
+    assert method_label(other.run) == "at (crafting=network, memory_format=contiguous)"
+    record = verbs.run_plan(usual, runs_dir=tmp_path, results_dir=None, device=CPU, progress=Silent())
+    assert record.result.search == "folded"
 
 
 @pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])

@@ -88,7 +88,7 @@ CASES = [
     ),
     ("known-protocol", "run protocol_digest", "0" * 64, "the digest of digits-v0 for digits-lt"),
     ("known-protocol", "run dataset", "cifar10-lt", "must be a data set of protocol digits-v0: digits-lt"),
-    ("known-protocol", "run model", "resnet-18", "must be a registered network: preact-resnet18, resnet18, small"),
+    ("known-protocol", "run model", "resnet-18", "must be a registered network: preact-resnet18, resnet18, "),
     ("known-dataset", "run dataset", "digit-lt", "did you mean 'digits-lt'"),
     ("known-dataset", "run dataset", "cifar100-lt", "must have 100 classes"),
     ("known-dataset", "run source_sha256", "0" * 64, "belongs to folders of images"),
@@ -306,7 +306,11 @@ def test_cifar10_is_checked_without_its_images():
     assert wrong["run.train_index_sha256"].startswith("must be 'd7edcfaf02772bee")
     assert [f.field for f in stated.split(of(cifar(imbalance_ratio=49.0)))][0] == "run.train_counts"
     known = known_split("cifar100-lt", 10.0, "exp")
-    assert known.train_counts[:2] == [500, 488] and sum(known.train_counts) == 19573 and known.train_sha256 is None
+    assert known.train_counts[:2] == [500, 488] and sum(known.train_counts) == 19573
+    assert known.train_sha256.startswith("b4fbf1bf") and known.test_sha256.startswith("129064f7")
+    other = known_split("cifar100-lt", 11.0, "exp")
+    assert other.train_sha256 is None and other.test_sha256 == known.test_sha256
+    assert known_split("cifar10-lt", 50.0, "exp", test_per_class=99).test_sha256 is None
     assert known_split("folder-photos-32px", None, "own") is None
 
 
