@@ -256,7 +256,7 @@ def rates_in_force(monkeypatch, p, folder):
     return seen
 
 
-@pytest.mark.parametrize("kind", ["multistep", "robal_compound", "cosine", "onecycle", "piecewise"])
+@pytest.mark.parametrize("kind", ["multistep", "robal_compound", "cosine", "ikl_cosine", "onecycle", "piecewise"])
 def test_each_step_has_its_rate(monkeypatch, tmp_path, kind):
     """An epoch or a step too early or too late is noticed, and so is a rate per epoch where one per step is stated."""
     p = plan(lr_schedule=kind)
