@@ -4,12 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: cluster demo test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
+# For `make lite`: which defense, and whatever else `ltbench run` takes (--seed 1, --set tau=2, ...).
+METHOD ?= reat
+ARGS ?=
+LITE := ltr-linf-lite-v1
+DATA := $(or $(LTBENCH_DATA),data)
+
+.PHONY: board cluster gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method at --dataset digits-lt
 	LTBENCH_RESULTS=demo/results $(BIN)/ltbench report leaderboard --records demo/runs
+
+lite: $(STAMP)  ## METHOD=reat on real CIFAR-10, beside the committed board: half an hour of one core, after a download of 170 MB
+	$(BIN)/ltbench data prepare cifar10-lt --data-dir $(DATA)
+	LTBENCH_RUNS=lite/runs LTBENCH_RESULTS=lite/results $(BIN)/ltbench run --method $(METHOD) --dataset cifar10-lt --protocol $(LITE) --data-dir $(DATA) --device cpu --threads 1 $(ARGS)
+	$(BIN)/ltbench report leaderboard $(patsubst %,--records %,$(wildcard results/records/$(LITE)) lite/runs) --results-dir lite/results --no-figures
 
 test: $(STAMP)  ## the whole suite but the slow checks, file by file on every core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -26,6 +37,9 @@ autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real 
 faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
 	$(BIN)/python benchmarks/faults.py
 
+gpu-check: $(STAMP)  ## the CUDA path: is it right, and how fast (ten minutes on a GPU; JSON in gpu-check/)
+	$(BIN)/python benchmarks/gpu/check.py
+
 cluster: $(STAMP)  ## sweeps whose nodes and workers are killed, by Ray, local processes and submitit (a quarter of an hour)
 	$(BIN)/python -m pip install --quiet -e '.[ray,slurm]'
 	$(BIN)/python benchmarks/cluster.py
@@ -39,7 +53,13 @@ lint: $(STAMP)
 
 results: $(STAMP)  ## the committed digits-lt records, tables and figures (4.5 hours of one core; records hold the times)
 	$(BIN)/ltbench sweep results/plan.toml --threads-per-worker 1
+	$(MAKE) board
+
+board: $(STAMP)  ## everything that is written from the committed records: tables, figures, claims, campaign, README
 	$(BIN)/ltbench report leaderboard
+	$(BIN)/ltbench report claims
+	$(BIN)/ltbench report campaign campaigns/cifar10-lite.toml
+	$(BIN)/python docs/readme.py
 
 screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records
 	$(BIN)/python docs/screenshots.py
@@ -52,4 +72,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo lite build dist

@@ -22,16 +22,16 @@ from ltrobust_bench.api import Network, linear
 from ltrobust_bench.attacks.autoattack import AutoAttack
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.precision import full_float32
-from ltrobust_bench.compute.stand_in import StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.verbs import load_model, task_of
+from ltrobust_bench.verbs.evaluations import searched_on
 
 STANDARD = {"steps": 100, "queries": 5000}
-VARIANTS = ("network", "folded", "winograd", "bf16")
+VARIANTS = ("network", "folded", "winograd", "tf32", "bf16")
 SIZE = 32
 
 
@@ -57,7 +57,7 @@ def stand_in_for_a_trained_network(model: str, steps: int, device: torch.device)
         chosen = torch.randint(len(y), (32,), device=device)
         loop.step(x[chosen], y[chosen], torch.rand_like(x[chosen]))
     test = split.test[:: max(1, len(split.test) // 250)]
-    data = DeviceData.of(enlarged(source.test_images[test]), np.asarray(source.test_labels[test]), device)
+    data = DeviceData.of(enlarged(source.test_pixels(test)), np.asarray(source.test_labels[test]), device)
     return network.eval(), data
 
 
@@ -93,8 +93,9 @@ def our_call(
 
     def run() -> np.ndarray:
         with frozen(model):
-            copy = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)  # type: ignore[arg-type]
-        return evaluate_images(model, data, classes=10, epsilon=epsilon, suite=suite, searched=copy).bits["autoattack"]
+            copy = searched_on(model, to_unit(data.images[:2]), search)  # type: ignore[arg-type]
+        terms = {"searched": copy, "products": "tf32" if search == "tf32" else "ieee"}
+        return evaluate_images(model, data, classes=10, epsilon=epsilon, suite=suite, **terms).bits["autoattack"]
 
     return run
 
@@ -138,7 +139,7 @@ def main(
         loaded = load_model(checkpoint, device=device)
         task = task_of(loaded.run, data_dir)
         module, model, epsilon, index = loaded.model, loaded.run.model, task.epsilon, task.split.test
-        data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
+        data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
     data = _spread(data, images)
     steps, queries = (max(1, round(share * n)) for n in STANDARD.values())
     asked = {"epsilon": epsilon, "batch": batch, "steps": steps, "queries": queries}

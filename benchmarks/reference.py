@@ -120,7 +120,7 @@ class Reat(AdversarialTraining):
                 sign = -1.0 if other == label else 1.0
                 factors.append(sign * (omega[label] + omega[other]))
             divergence = (anchor.exp() * (anchor - log_p)).mean()
-            terms.append((divergence * torch.tensor(factors)).mean())
+            terms.append((divergence * torch.tensor(factors, device=features.device)).mean())
         return torch.stack(terms).mean() if terms else features.new_zeros(())
 
 

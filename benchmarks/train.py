@@ -23,7 +23,7 @@ from ltrobust_bench.api import Network
 from ltrobust_bench.cards import methods
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.device import choose_device
-from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.precision import full_float32, training_arithmetic
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.protocol import load_protocol
@@ -37,7 +37,9 @@ IMAGE = (3, 32, 32)
 FAST = Policy(crafting="folded", memory_format="channels_last")
 VARIANTS: dict[str, tuple[Policy, str]] = {
     "default": (Policy(), "fp32"),
+    "default tf32": (Policy(), "tf32"),
     "folded": (FAST, "fp32"),
+    "folded tf32": (FAST, "tf32"),
     "winograd": (FAST.model_copy(update={"crafting": "winograd"}), "fp32"),
     "folded+compile": (FAST.model_copy(update={"compile": True}), "fp32"),
     "winograd+compile": (FAST.model_copy(update={"crafting": "winograd", "compile": True}), "fp32"),
@@ -75,9 +77,10 @@ def steps_of(
         trainee = Trainee(network, method, changed, sgd(network), Counter(), policy=policy)
 
         def ours(trainee: Trainee = trainee) -> float:
-            step = Step(trainee, x, y, epoch=1, epochs=recipe.epochs)
-            step.craft(start=x + EPSILON * (2 * noise - 1))
-            return step.update().item()
+            with training_arithmetic(trainee.recipe.precision, tuned=trainee.policy != Policy()):
+                step = Step(trainee, x, y, epoch=1, epochs=recipe.epochs)
+                step.craft(start=x + EPSILON * (2 * noise - 1))
+                return step.update().item()
 
         steps[name] = ours
     return steps
@@ -122,7 +125,7 @@ def main(
     where = choose_device(device)
     with full_float32():
         precisions = sorted({"fp32", *map(_precision, names)})
-        rates = {p: matrix_rate(where, p) for p in precisions}
+        rates = {p: _rate(where, p) for p in precisions}
         for slug in slugs:
             steps = steps_of(slug, model, where, batch, attack_steps, list(names))
             losses: dict[str, float] = {}
@@ -148,6 +151,11 @@ def main(
                     click.echo(f"{slug}, {name}\n{seen.key_averages().table(time, row_limit=8)}")
     found = ", ".join(f"{p} {rate / 1e12:.2f} TFLOP/s" for p, rate in rates.items())
     report(f"One step of {model}, batch {batch}, PGD-{attack_steps}; matrix products {found}", rows, output, where)
+
+
+def _rate(device: torch.device, precision: str) -> float:
+    with training_arithmetic(precision, tuned=False):  # type: ignore[arg-type]
+        return matrix_rate(device, precision)
 
 
 def _precision(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +16,8 @@ from ltrobust_bench.errors import StorageError, UsageError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What a full or failing disk answers: no space, no quota, too large a file, an error of the device."""
+SHARD = "LTBENCH_SHARD"
+"""Environment variable: networks and checkpoints of more MB than it says are written in pieces of at most that."""
 
 
 @contextmanager
@@ -111,6 +115,76 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, UTF-8, with the line ends as given."""
     write_bytes(path, text.encode())
+
+
+def shard_bytes() -> int | None:
+    """Bytes that a file of weights may have, as :data:`SHARD` says; None: as many as it needs.
+
+    Raises:
+        UsageError: for something that is no size.
+    """
+    said = os.environ.get(SHARD)
+    if not said:
+        return None
+    try:
+        size = int(float(said) * 1e6)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise UsageError(f"{SHARD}={said} is no size; give MB, for example {SHARD}=15.")
+    return size
+
+
+def write_large(path: Path, content: bytes, most: int | None) -> None:
+    """Write ``content`` to ``path``, or, if it has more than ``most`` bytes, in pieces beside it.
+
+    Pieces are ``NAME-1-of-3`` and so on; put one behind the other they are the file. ``NAME.pieces``, which is written
+    when they are all on the disk, says that they belong together, and their SHA-256.
+    """
+    index = _index(path)
+    if most is None or len(content) <= most:
+        write_bytes(path, content)
+        index.unlink(missing_ok=True)
+        return
+    pieces = [content[start : start + most] for start in range(0, len(content), most)]
+    names = _pieces(path, len(pieces))
+    for name, piece in zip(names, pieces, strict=True):
+        write_bytes(name, piece)
+    write_text(index, json.dumps({"sha256": [hashlib.sha256(piece).hexdigest() for piece in pieces]}) + "\n")
+    for other in {path, *path.parent.glob(f"{path.name}-*-of-*")} - set(names):
+        other.unlink(missing_ok=True)
+
+
+def read_large(path: Path) -> bytes:
+    """What :func:`write_large` wrote.
+
+    Raises:
+        OSError: if it, or a piece of it, is not there.
+        ValueError: naming the piece that is not what was written.
+    """
+    if path.is_file() or not _index(path).is_file():
+        return path.read_bytes()
+    digests = json.loads(_index(path).read_bytes())["sha256"]
+    pieces = []
+    for name, digest in zip(_pieces(path, len(digests)), digests, strict=True):
+        pieces.append(name.read_bytes())
+        if hashlib.sha256(pieces[-1]).hexdigest() != digest:
+            raise ValueError(f"{name.name} has another SHA-256 than when it was written")
+    return b"".join(pieces)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file that :func:`write_large` wrote, whole or in pieces."""
+    return path.is_file() or _index(path).is_file()
+
+
+def _index(path: Path) -> Path:
+    return path.with_name(f"{path.name}.pieces")
+
+
+def _pieces(path: Path, count: int) -> list[Path]:
+    width = len(str(count))  # so that they sort as they follow one another
+    return [path.with_name(f"{path.name}-{i:0{width}}-of-{count}") for i in range(1, count + 1)]
 
 
 def make_folder(path: Path) -> None:

@@ -35,12 +35,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_documents.py")
 
 
+def _real(folder: str, name: str) -> Path:
+    if REAL_DATA is None or not (Path(REAL_DATA) / folder).is_dir():
+        pytest.skip(f"real {name} is tested where LTBENCH_DATA names its folder")
+    return Path(REAL_DATA)
+
+
 @pytest.fixture
 def cifar10_folder() -> Path:
     """The folder of the real CIFAR-10 (``LTBENCH_DATA``); CI has it, elsewhere the test says that it skipped."""
-    if REAL_DATA is None or not (Path(REAL_DATA) / "cifar-10-batches-py").is_dir():
-        pytest.skip("real CIFAR-10 is tested where LTBENCH_DATA names its folder")
-    return Path(REAL_DATA)
+    return _real("cifar-10-batches-py", "CIFAR-10")
+
+
+@pytest.fixture
+def cifar100_folder() -> Path:
+    """The same of CIFAR-100."""
+    return _real("cifar-100-python", "CIFAR-100")
 
 
 @pytest.fixture(scope="session", autouse=True)

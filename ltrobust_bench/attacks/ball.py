@@ -24,7 +24,7 @@ class Ball(ABC):
     """All perturbations of a norm of at most epsilon.
 
     In every method ``x`` are images in [0, 1], shape [B, channels, height, width], D pixels each; ``epsilon`` is the
-    radius on the [0, 1] pixel scale, one value or one per image [B]; ``generator`` is on the device of ``x``.
+    radius on the [0, 1] pixel scale, one value or one per image [B]; ``generator`` may be on another device than ``x``.
 
     Attributes:
         name: as protocols state it.
@@ -153,9 +153,9 @@ class L2(Ball):
 
     def on_sphere(self, x: Tensor, epsilon: float | Tensor, generator: torch.Generator | None) -> Tensor:
         """A normal vector has a uniform direction."""
-        import torch
+        from ltrobust_bench.randomness import normal
 
-        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        noise = normal(x.shape, x, generator)
         return noise.div_(_length(noise)).mul_(per_image(epsilon, x))
 
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -212,9 +212,9 @@ def per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
 
 
 def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    import torch
+    from ltrobust_bench.randomness import uniform
 
-    return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    return uniform(x.shape, x, generator)
 
 
 def _length(change: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench.attacks.ball import LINF, Ball, per_image
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.randomness import normal
 from ltrobust_bench.terms import BNMode, Start
 
 PerImage = Callable[[Tensor, Tensor], Tensor]
@@ -61,7 +62,7 @@ def start_point(
         start: ``none`` x; ``uniform`` a random point of the ball; ``one_sided`` one with no pixel below x's;
             ``gauss`` x + 0.001 N(0, 1); or the iterate itself.
         clamp: clamp the start to [0, 1] (the literature mostly does not).
-        generator: on the device of ``x``.
+        generator: of the noise; on the processor it draws the same for any device of ``x``.
         ball: the threat model.
     """
     if isinstance(start, Tensor):
@@ -69,8 +70,7 @@ def start_point(
     elif start == "none":
         point = x.clone()
     elif start == "gauss":
-        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        point = noise.mul_(0.001).add_(x)
+        point = normal(x.shape, x, generator).mul_(0.001).add_(x)
     else:
         draw = ball.inside if start == "uniform" else ball.one_sided
         point = draw(x, epsilon, generator).add_(x)

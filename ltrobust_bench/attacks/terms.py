@@ -85,7 +85,7 @@ class Target:
         from ltrobust_bench.randomness import seeded
 
         def run(x: Tensor, y: Tensor, position: int) -> Tensor:
-            generator = seeded(self.seed, stream, position, self.device)
+            generator = seeded(self.seed, stream, position)
             return attack(self.model, x, y, epsilon=self.epsilon, ball=self.ball, generator=generator, **settings)
 
         return run
@@ -136,7 +136,7 @@ class Settings(TypedDict, total=False):
         ball: the threat model; default Linf.
         start: see :func:`ltrobust_bench.attacks.engine.start_point`; default ``uniform``.
         restarts: independent starts, of which an image keeps the first that is misclassified; default 1.
-        generator: on the device of ``x``.
+        generator: of the start; on the processor it draws the same for any device of ``x``.
     """
 
     epsilon: float | Tensor

@@ -48,13 +48,13 @@ def command(
     the suite if the run has its record; all else under attack is under the protocol's first PGD attack.
     """
     from ltrobust_bench import verbs
-    from ltrobust_bench.files import make_folder
+    from ltrobust_bench.files import is_there, make_folder
     from ltrobust_bench.report.analysis_figures import write
 
     set_threads(threads)
     out = console()
     folder = output or (run if run.is_dir() else run.parent) / "analysis"
-    if (run / "model.safetensors" if run.is_dir() else run).exists():
+    if is_there(run / "model.safetensors" if run.is_dir() else run):
         make_folder(folder)  # that it can be written must not turn out after the attack
     with progress_on(out, follow) as progress:
         analysis = verbs.analyse(run, limit_test=limit_test, data_dir=data_dir, device=device, progress=progress)

@@ -87,6 +87,12 @@ def prepare(dataset: str, data_dir: Path) -> None:
 @click.argument("file", type=PATH)
 @split_options
 @data_dir_option
+@click.option(
+    "--limit-test",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the first N/C test images of each class: a smaller file.",
+)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def pack(
     dataset: str,
@@ -95,12 +101,14 @@ def pack(
     imbalance_ratio: float | None,
     profile: str | None,
     data_dir: Path | None,
+    limit_test: int | None,
     force: bool,
 ) -> None:
     """Write the split's training images and the whole test set into one FILE, without loss.
 
     Every command takes FILE where it takes the data folder (--data-dir or LTBENCH_DATA), and gives the same digests. It
-    also serves splits whose images it holds: larger imbalance ratios of the same profile.
+    also serves splits whose images it holds: larger imbalance ratios of the same profile. With --limit-test it serves
+    trainings, and evaluations on no more test images.
     """
     from ltrobust_bench.data import archive
     from ltrobust_bench.errors import UsageError
@@ -108,9 +116,22 @@ def pack(
 
     if file.exists() and (file.is_dir() or not force):
         raise UsageError(f"{file} exists already; name another file" + (", or add --force." if file.is_file() else "."))
-    task = make_task(dataset, protocol=protocol, imbalance_ratio=imbalance_ratio, profile=profile, data_dir=data_dir)
+    task = make_task(
+        dataset,
+        protocol=protocol,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        limit_test=limit_test,
+        data_dir=data_dir,
+    )
     manifest = archive.write(
-        file, task.spec.name, task.source, task.split, imbalance_ratio=task.imbalance_ratio, profile=task.profile
+        file,
+        task.spec.name,
+        task.source,
+        task.split,
+        imbalance_ratio=task.imbalance_ratio,
+        profile=task.profile,
+        tested=None if limit_test is None else task.split.test,
     )
     click.echo(
         f"{file}: {manifest.train_images} training and {manifest.test_images} test images of {manifest.dataset} "
@@ -138,4 +159,6 @@ def verify(context: click.Context, file: Path) -> None:
         f"{manifest.train_images} training and {manifest.test_images} test images; {manifest.made_by}"
     )
     click.echo(f"training indices, SHA-256 class by class: {manifest.train_index_sha256}")
+    if manifest.test_index_sha256:
+        click.echo(f"test indices, SHA-256:                    {manifest.test_index_sha256}")
     click.echo(f"pixels, SHA-256:                          {manifest.pixels_sha256}")

@@ -62,6 +62,28 @@ def on_devices(command: Callable[..., Any]) -> Callable[..., Any]:
     return shared
 
 
+def repeatable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --deterministic for a command that has --device."""
+
+    @click.option(
+        "--deterministic",
+        "repeats",
+        is_flag=True,
+        help="On a GPU: only kernels that repeat bit for bit; slower. A CPU with the same --threads repeats anyway.",
+    )
+    @functools.wraps(command)
+    def repeating(*, repeats: bool, device: str, **given: Any) -> Any:
+        if not repeats:
+            return command(device=device, **given)
+        from ltrobust_bench.compute.device import choose_device
+        from ltrobust_bench.compute.precision import deterministic
+
+        with deterministic(choose_device(device)):
+            return command(device=device, **given)
+
+    return repeating
+
+
 @contextmanager
 def _one_voice() -> Iterator[None]:
     """One line about an error, whether all ranks have it or one of them, which the others then miss.

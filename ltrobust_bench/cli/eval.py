@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
-    from ltrobust_bench.plan.run import Crafting
-    from ltrobust_bench.verbs import Search
+    from ltrobust_bench.protocol.spec import Search
 
 foreign_options = options(
     click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
@@ -49,6 +48,7 @@ foreign_options = options(
 @click.command(
     epilog="""\b
     Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d
+             ltbench eval lite:at-bsl --attack pgd-20
              ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt
              ltbench eval --official robal --set variant=N --weights epoch80.pt -d cifar10-lt
 
@@ -77,11 +77,10 @@ foreign_options = options(
 @click.option(
     "--attack-search",
     "search",
-    type=click.Choice(["network", "folded", "winograd", "bf16"]),
-    default="network",
-    show_default=True,
+    type=click.Choice(["network", "folded", "winograd", "tf32", "bf16"]),
     help="What the attacks climb: the network itself, or a faster copy (docs/performance.md). The network itself "
-    "confirms every success in float32. bf16 makes no record.",
+    "confirms every success in float32, and is searched where it does not. Default: for a record the protocol's, else "
+    "the network.",
 )
 @click.option("--again", is_flag=True, help="Attack again although there is a record.")
 @data_dir_option
@@ -90,6 +89,7 @@ foreign_options = options(
 @runs_dir_option
 @results_dir_option
 @on_devices
+@repeatable
 @followed
 def command(
     checkpoint: Path | None,
@@ -104,7 +104,7 @@ def command(
     settings: tuple[str, ...],
     output: Path | None,
     limit_test: int | None,
-    search: Search,
+    search: Search | None,
     again: bool,
     device: str,
     threads: int | None,
@@ -113,9 +113,11 @@ def command(
     follow: Follow,
     **terms: Any,
 ) -> None:
-    """Attack a finished network: one of ours (a run folder, or its model.safetensors), or somebody else's."""
+    """Attack a finished network: one of ours (a run folder, its model.safetensors, or the name of one that comes with
+    the package), or somebody else's."""
     from ltrobust_bench import verbs
     from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.records.weights import is_name
 
     set_threads(threads)
     out = console()
@@ -125,28 +127,30 @@ def command(
     subject: Path | nn.Module
     if checkpoint is not None:
         subject, name, folder = checkpoint, str(checkpoint), output
-        place = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        own = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        place = runs_dir / f"eval-{name.replace(':', '-')}" if is_name(checkpoint) else own
     else:
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"
     part = attacks or transfer_from is not None or limit_test is not None
     own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
     whole = checkpoint is not None and not (part or own_terms or curves)
-    if started() > 1 and (not whole or search == "bf16"):
+    if started() > 1 and not whole:
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
+    if started() > 1 and search == "bf16":
+        raise UsageError("--devices does not go with --attack-search bf16.")
     if curves:
-        if search != "network":
+        if search not in (None, "network"):
             raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
             with progress_on(out, follow) as progress:
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
             print_curve(out, drawn, output or place)
         return
-    if checkpoint is not None and whole and search != "bf16":
+    if checkpoint is not None and whole:
         _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
         return
-    if search == "bf16":
-        out.print("an evaluation that searches in bf16 makes no record", style="yellow")
+    search = search or "network"
     with progress_on(out, follow) as progress:
         result = verbs.evaluate(
             subject,
@@ -156,13 +160,13 @@ def command(
             device=device,
             state=folder / "evaluation.npz" if folder else None,
             code=[factory.partition(":")[0]] if factory else (),
-            search=search,
+            search=search or "network",
             progress=progress,
             **terms,
         )
     rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
     what = "part of the suite" if attacks or transfer_from is not None else "the suite"
-    what += "" if search == "network" else f", searched on a copy: {search}"
+    what += "" if search in (None, "network") else f", searched on a copy: {search}"
     out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
     from ltrobust_bench.cli.run import print_flags
 
@@ -170,7 +174,7 @@ def command(
     if folder is not None:
         from ltrobust_bench.files import write_text
 
-        path = folder / ("evaluation.csv" if search == "network" else f"evaluation-{search}.csv")
+        path = folder / ("evaluation.csv" if search in (None, "network") else f"evaluation-{search}.csv")
         write_text(path, result.csv())
         out.print(f"wrote {path}", soft_wrap=True)
 
@@ -241,7 +245,7 @@ def _file(
     device: str,
     results_dir: Path,
     again: bool,
-    search: Crafting,
+    search: Search | None,
     follow: Follow,
 ) -> None:
     """The whole evaluation of a network of ours, which makes its record."""

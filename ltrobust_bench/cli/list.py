@@ -6,7 +6,7 @@ import click
 
 
 @click.command(epilog="Example: ltbench list methods")
-@click.argument("kind", type=click.Choice(["methods", "datasets", "models", "attacks", "protocols"]))
+@click.argument("kind", type=click.Choice(["methods", "datasets", "models", "attacks", "protocols", "weights"]))
 def command(kind: str) -> None:
     """What there is, one line each; methods by group, and what other packages registered under their names."""
     from itertools import groupby
@@ -37,6 +37,10 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
         from ltrobust_bench.attacks.registry import attacks
 
         return [("", e.name, e.help) for e in attacks]
+    if kind == "weights":
+        from ltrobust_bench.records.weights import folders, read_index
+
+        return [("", name, one.record) for folder in folders() for name, one in read_index(folder).items()]
     from ltrobust_bench.protocol import load_protocol, protocols
 
     return [("", n, f"{load_protocol(n).title} [{load_protocol(n).status}]") for n in protocols.names()]

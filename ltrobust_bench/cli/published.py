@@ -42,7 +42,7 @@ def command(
     from rich.padding import Padding
 
     from ltrobust_bench.report.published import beside, read_published, select
-    from ltrobust_bench.report.published_tables import LEGEND, blocks, markdown, to_csv
+    from ltrobust_bench.report.published_tables import LEGEND, about_ours, blocks, markdown, to_csv
 
     numbers, problems = read_published(results_dir / "published")
     fitting = select(numbers, dataset, method, metric)
@@ -65,8 +65,8 @@ def command(
             if block.notes:
                 out.print(Padding("\n".join(f"- {note}" for note in block.notes) + "\n", (0, 2)), style="dim")
         out.print(LEGEND if found else "no published number fits", style="dim")
-        for title in dict.fromkeys(own.board.title for own in ours if own is not None):
-            out.print(f"ours: {title}", style="dim")
+        for line in about_ours(found):
+            out.print(line, style="dim")
     if len(chosen) < len(fitting):
         left_out = len(fitting) - len(chosen)
         click.echo(f"{left_out} numbers of single classes are left out; --metric '*{ONE_CLASS}*' shows them", err=True)

@@ -107,6 +107,25 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
         click.echo(f"  {line}")
 
 
+@command.command(epilog="Example: ltbench record ship runs/at-bsl-cifar10-lt-ir50-resnet8-s0-1a2b3c4d")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PATH)
+@click.option("--name", help="Such as lite:at-bsl (default: protocol and entry); for a single RUN.")
+@results_dir_option
+def ship(runs: tuple[Path, ...], name: str | None, results_dir: Path) -> None:
+    """Put the networks of finished runs beside their filed records, under names that `eval` takes.
+
+    They are copied to the folder weights of --results-dir and listed in its index.json; commit both. All together may
+    have 8 MB.
+    """
+    from ltrobust_bench import verbs
+    from ltrobust_bench.errors import UsageError
+
+    if name is not None and len(runs) > 1:
+        raise UsageError(f"--name names one network, and {len(runs)} runs are given.")
+    for run in runs:
+        click.echo(f"{verbs.ship(run, results_dir, name)}: {run}")
+
+
 @command.command(epilog='Example: ltbench record retract 1a2b3c4d5e6f --reason "trained on the wrong split"')
 @click.argument("record", metavar="ID")
 @click.option("--reason", required=True, help="One line for whoever meets the number elsewhere.")

@@ -10,6 +10,8 @@ import click
 
 from ltrobust_bench.cli import changes, figures, site, table
 from ltrobust_bench.cli.analyse import command as analyse
+from ltrobust_bench.cli.campaign import command as campaign
+from ltrobust_bench.cli.claims import command as claims
 from ltrobust_bench.cli.published import command as published
 from ltrobust_bench.cli.shared import board_options, records_option, results_dir_option
 
@@ -20,6 +22,8 @@ def command() -> None:
 
 
 command.add_command(analyse)
+command.add_command(campaign)
+command.add_command(claims)
 command.add_command(published)
 command.add_command(changes.command)
 command.add_command(site.command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltrobust_bench.cli.devices import on_devices, started
+from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
@@ -49,6 +49,7 @@ LONG = 12 * 3600
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, do nothing.")
 @on_devices
+@repeatable
 @followed
 def command(
     data_dir: Path | None,
@@ -116,6 +117,7 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, quiet: bool = False) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done; ``quiet``: only
     what must not be missed."""
+    from ltrobust_bench.files import is_there
     from ltrobust_bench.machine import device_name
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.plan.run import Policy
@@ -139,7 +141,12 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
-        out.print(f"  computed by: {policy}")
+        usual = "as the protocol says; --plain: the reference path"
+        theirs = run.policy.crafting == plan.task.protocol.crafting
+        out.print(f"  computed by: {policy}{f' ({usual})' if theirs else ''}")
+        mode = recipe.attack.bn_mode
+        if run.policy.crafting != "network" and mode != "eval":
+            out.print(f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode")
     note = unfit_note(run, [code_of(run, "training")])
     if note:
         warned.print(f"  {note}", style="yellow", soft_wrap=True)
@@ -147,9 +154,9 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
     if (folder / "record.json").exists():
         out.print("  finished already")
         return
-    if plan.base is not None and not (folder / "model.safetensors").exists():
+    if plan.base is not None and not is_there(folder / "model.safetensors"):
         beside = runs_dir / plan.base.run.folder_name()
-        if (beside / "model.safetensors").exists():
+        if is_there(beside / "model.safetensors"):
             out.print(f"  builds on: {beside}", soft_wrap=True)
         else:
             first = estimate(plan.base, device)

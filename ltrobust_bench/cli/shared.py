@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ltrobust_bench.plan.request import Request
-    from ltrobust_bench.plan.run import Crafting
     from ltrobust_bench.progress import Progress
+    from ltrobust_bench.protocol.spec import Crafting
     from ltrobust_bench.scores.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shard(context: click.Context, option: click.Parameter, value: float | None) -> None:
+    """Have networks and checkpoints written in pieces, until the command ends."""
+    from ltrobust_bench.files import SHARD
+
+    if value is not None:
+        before = os.environ.get(SHARD)
+        os.environ[SHARD] = str(value)
+        context.call_on_close(lambda: os.environ.pop(SHARD) if before is None else os.environ.update({SHARD: before}))
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -99,17 +110,23 @@ request_options = options(
     click.option("--limit-train", type=int, metavar="N", 
                  help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]),
-                 help="Of training (default: the protocol's, fp32); a run in bf16 is not ranked."),
-    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]), default="network",
-                 show_default=True, help="What is attacked while training: the network itself, or a faster copy of it "
-                 "(docs/performance.md); equal up to rounding, another run key."),
+    click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
+                 help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
+                 "made in float32."),
+    click.option("--crafting", type=click.Choice(["network", "folded", "winograd"]),
+                 help="What is attacked while training: the network itself, or a faster copy of it "
+                 "(docs/performance.md; default: the protocol's); equal up to rounding, another run key."),
     click.option("--compile/--no-compile", "compiled", default=False, show_default=True,
                  help="torch.compile; equal up to rounding, another run key."),
+    click.option("--plain", is_flag=True, help="The reference path: nothing but what the formulas say, whatever the "
+                 "protocol."),
     click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
                  help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
                  "there on; all but stop are off-recipe."),
     click.option("--fresh", is_flag=True, help="Begin again: what is in the run folder is removed."),
+    click.option("--shard", type=click.FloatRange(min=1e-6), metavar="MB", callback=_shard, expose_value=False,
+                 help="Write networks and checkpoints in pieces of at most MB, for places that take no larger files "
+                 "(every command reads them as they are).  [env: LTBENCH_SHARD]"),
     data_dir_option,
     device_option,
     threads_option,
@@ -131,8 +148,9 @@ def requests(
     method_names: tuple[str, ...],
     seeds: tuple[int, ...],
     settings: tuple[str, ...],
-    crafting: Crafting,
+    crafting: Crafting | None,
     compiled: bool,
+    plain: bool,
     on_nan: str,
     **fields: Any,
 ) -> list[Request]:
@@ -144,7 +162,7 @@ def requests(
     from ltrobust_bench.compute.forwards import usable_policy
     from ltrobust_bench.plan.request import Request
 
-    policy, notes = usable_policy(device, fields["precision"], crafting, compiled)
+    policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
     by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.devices import on_devices
+from ltrobust_bench.cli.devices import on_devices, repeatable
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.run import print_plan
 from ltrobust_bench.cli.shared import console, plan_options, progress_on, requests, set_threads
@@ -18,6 +18,7 @@ from ltrobust_bench.cli.shared import console, plan_options, progress_on, reques
 )
 @plan_options
 @on_devices
+@repeatable
 @followed
 def command(
     data_dir: Path | None,

@@ -21,13 +21,21 @@ from ltrobust_bench.errors import LTBenchError
 T = TypeVar("T")
 
 
-SAID = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
-"""By torch on the host (Linux, Windows), and by cuBLAS and cuDNN, whose workspaces are not torch's."""
+SAID = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "allocation_failed")
+"""By torch where the driver and not its own allocator refuses ("CUDA error: out of memory", since torch 2.8 an
+``AcceleratorError``), by torch on the host (Linux, Windows), and by cuBLAS and cuDNN, whose workspaces are not torch's
+(``CUBLAS_STATUS_ALLOC_FAILED``, ``CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED``). In lower case."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the GPU or of the host, did not suffice."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(said in str(error) for said in SAID)
+    """Whether an error says that memory, of the GPU or of the host, did not suffice.
+
+    Example:
+        >>> out_of_memory(RuntimeError("CUDA error: out of memory"))
+        True
+    """
+    said = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in said for words in SAID)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch.autograd.graph import Node
 
 from ltrobust_bench.compute import winograd
 from ltrobust_bench.compute.memory import out_of_memory
+from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.compute.sharing import GlobalBatchNorm
 from ltrobust_bench.errors import UsageError
 
@@ -30,7 +31,7 @@ CLOSELY_WATCHED, WATCHED = 8, 50
 """A float32 copy is compared with the network when it is made, at the first refreshes, and at one of so many later
 ones: what goes wrong as training moves the network does not show in a fresh one, whose batch norm does nothing. One in
 bfloat16 is compared when it is made only: in a wild start of training rounding alone comes near its tolerance."""
-_INSTEAD = "attack the network itself (--crafting network, --attack-search network)."
+INSTEAD = "attack the network itself (--crafting network, --attack-search network)."
 
 
 class _Fold(NamedTuple):
@@ -124,7 +125,7 @@ class StandIn(nn.Module):
             if out_of_memory(error):
                 raise
             raise UsageError(
-                f"there is no {kind} copy of this network ({' '.join(str(error).split())[:200]}); {_INSTEAD}"
+                f"there is no {kind} copy of this network ({' '.join(str(error).split())[:200]}); {INSTEAD}"
             ) from None
 
     def _build(self, model: nn.Module, x: Tensor) -> None:
@@ -190,14 +191,14 @@ class StandIn(nn.Module):
 
     @torch.no_grad()
     def _verify(self, x: Tensor) -> None:
-        wanted, got = self._model[0](x), self(x)
+        with full_float32():  # TF32 rounds more coarsely than a float32 copy may differ
+            wanted, got = self._model[0](x), self(x)
         if not torch.isfinite(wanted).all():
             return  # the network's own trouble: whoever uses its logits says so
         distance = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
         if not distance <= TOLERANCE[self.kind]:
             raise UsageError(
-                f"the {self.kind} copy of this network gives other logits (by {distance:.1e} of the largest); "
-                f"{_INSTEAD}"
+                f"the {self.kind} copy of this network gives other logits (by {distance:.1e} of the largest); {INSTEAD}"
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """One file with the images of a split: for machines that cannot download a data set.
 
-A zip whose members are stored as they are: ``manifest.json``, the labels of the full training set (the split is cut
-from them), which training images are held, and the images as mosaics in lossless WebP. A reader takes nothing on trust:
+A zip whose members are stored as they are: ``manifest.json``, the labels of the full training and test set (the split
+is cut from them), which images are held, and the images as mosaics in lossless WebP. A reader takes nothing on trust:
 members are exactly those that the manifest names, none is compressed or larger than stated, and every byte and every
-pixel is covered by a SHA-256.
+pixel is covered by a SHA-256. Version 2 holds a part of the test images, version 1 all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ltrobust_bench._version import __version__
 from ltrobust_bench.data.sources import Source
@@ -54,7 +54,7 @@ class Manifest(Strict):
     """What an archive holds."""
 
     format: Literal["ltbench-data"]
-    version: Literal[1]
+    version: Literal[1, 2]
     dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
     made_by: Text
     imbalance_ratio: float = Field(ge=1)
@@ -65,9 +65,13 @@ class Manifest(Strict):
     )
     train_labels: Count = Field(description="images of the full training set")
     train_images: Count = Field(description="training images held")
-    test_images: Count
+    test_images: Count = Field(description="test images held")
+    test_labels: Count | None = Field(default=None, description="images of the full test set, where a part is held")
+    test_index_sha256: Sha256 | None = Field(
+        default=None, description="of the test images held, by label and index, where they are a part"
+    )
     train_index_sha256: Sha256 = Field(description="of the split it was packed for, class by class")
-    pixels_sha256: Sha256 = Field(description="of all held training images and all test images, uint8, in order")
+    pixels_sha256: Sha256 = Field(description="of all held training images and all held test images, uint8, in order")
     source_sha256: Sha256 | None
     members: dict[str, Member]
 
@@ -79,35 +83,55 @@ class Manifest(Strict):
     def expected(self) -> list[str]:
         """Names of all members but the manifest, in order."""
         images = [name for part in ("train", "test") for name, _ in self.mosaics(part)]
-        return ["train-labels.bin", "train-held.bin", "test-labels.bin", *images]
+        held = [] if self.test_labels is None else ["test-held.bin"]
+        return ["train-labels.bin", "train-held.bin", "test-labels.bin", *held, *images]
+
+    @model_validator(mode="after")
+    def _parts(self) -> Manifest:
+        partial = self.test_labels is not None
+        if (self.version == 2, self.test_index_sha256 is not None) != (partial, partial):
+            raise ValueError("version 2, and no other, states test_labels and test_index_sha256")
+        return self
 
 
 def write(
-    path: Path, dataset: str, source: Source, split: LongTailedSplit, *, imbalance_ratio: float, profile: str
+    path: Path,
+    dataset: str,
+    source: Source,
+    split: LongTailedSplit,
+    *,
+    imbalance_ratio: float,
+    profile: str,
+    tested: np.ndarray | None = None,
 ) -> Manifest:
-    """Pack the training images of a split and the whole test set into ``path``.
+    """Pack the training images of a split, and the test set or a part of it, into ``path``.
 
     The bytes depend on the images and the version of this package only.
 
     Args:
         dataset: name of the data set in the registry.
         imbalance_ratio, profile: imbalance ratio and profile of the split, for the reader's information.
+        tested: indices of the test images to hold, ordered by (label, index); None: all.
     """
     held = np.sort(split.train)
-    train, test = source.train_pixels(held), source.test_images
+    part = tested is not None and len(tested) < len(source.test_labels)
+    held_test = np.arange(len(source.test_labels)) if tested is None else np.sort(tested)
+    train, test = source.train_pixels(held), source.test_pixels(held_test)
     shape = tuple(map(int, test.shape[1:]))
     blobs = {
         "train-labels.bin": source.train_labels.astype("<u2").tobytes(),
         "train-held.bin": held.astype("<u4").tobytes(),
         "test-labels.bin": source.test_labels.astype("<u2").tobytes(),
     }
-    for part, images in (("train", train), ("test", test)):
+    if part:
+        blobs["test-held.bin"] = held_test.astype("<u4").tobytes()
+    for name, images in (("train", train), ("test", test)):
         per = _per_mosaic(shape)
         for i, start in enumerate(range(0, len(images), per)):
-            blobs[f"{part}-{i:05d}.webp"] = _mosaic(images[start : start + per])
+            blobs[f"{name}-{i:05d}.webp"] = _mosaic(images[start : start + per])
     fields: dict[str, Any] = {
         "format": "ltbench-data",
-        "version": 1,
+        "version": 2 if part else 1,
         "dataset": dataset,
         "made_by": f"ltrobust-bench {__version__}",
         "imbalance_ratio": imbalance_ratio,
@@ -117,6 +141,8 @@ def write(
         "train_labels": len(source.train_labels),
         "train_images": len(train),
         "test_images": len(test),
+        "test_labels": len(source.test_labels) if part else None,
+        "test_index_sha256": index_sha256(tested) if part and tested is not None else None,
         "train_index_sha256": split.train_sha256,
         "pixels_sha256": _pixels(train, test),
         "source_sha256": source.sha256,
@@ -127,7 +153,8 @@ def write(
     except ValidationError as error:
         raise UsageError(f"{dataset} cannot be packed: {first_problem(error)}") from None
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
-        for name, blob in {MANIFEST: manifest.model_dump_json(indent=1).encode(), **blobs}.items():
+        stated = manifest.model_dump_json(indent=1, exclude=None if part else {"test_labels", "test_index_sha256"})
+        for name, blob in {MANIFEST: stated.encode(), **blobs}.items():
             file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), blob)
     return manifest
 
@@ -171,11 +198,13 @@ def _read(path: Path, size: int, changed: int) -> tuple[Source, str]:
         _affordable(path, manifest, size)
         train_labels, test_labels = (
             _integers(path, file, manifest, f"{part}-labels.bin", "<u2", count)
-            for part, count in (("train", manifest.train_labels), ("test", manifest.test_images))
+            for part, count in (
+                ("train", manifest.train_labels),
+                ("test", manifest.test_labels or manifest.test_images),
+            )
         )
-        held = _integers(path, file, manifest, "train-held.bin", "<u4", manifest.train_images)
-        if held[-1] >= len(train_labels) or (np.diff(held) <= 0).any():
-            raise _damaged(path, "train-held.bin names images that cannot be")
+        held = _held(path, file, manifest, "train", len(train_labels))
+        held_test = None if manifest.test_labels is None else _held(path, file, manifest, "test", len(test_labels))
         images = {
             part: np.concatenate([_tiles(path, file, manifest, name, n) for name, n in manifest.mosaics(part)])
             for part in ("train", "test")
@@ -195,6 +224,7 @@ def _read(path: Path, size: int, changed: int) -> tuple[Source, str]:
         class_names=tuple(manifest.class_names),
         held=held,
         sha256=manifest.source_sha256,
+        held_test=held_test,
     )
     return source, manifest.dataset
 
@@ -211,6 +241,10 @@ def verify(path: Path) -> Manifest:
     counts = np.bincount(source.train_labels[source.held], minlength=len(source.class_names)).tolist()
     if index_sha256(long_tailed_indices(source.train_labels, counts)) != manifest.train_index_sha256:
         raise _damaged(path, "it holds another split than its manifest says")
+    if source.held_test is not None:
+        by_label = source.held_test[np.argsort(source.test_labels[source.held_test], kind="stable")]
+        if index_sha256(by_label) != manifest.test_index_sha256:
+            raise _damaged(path, "it holds other test images than its manifest says")
     available, ratio = np.bincount(source.train_labels), manifest.imbalance_ratio
     if manifest.profile == "own":
         stated = available.tolist() if ratio == round(available.max() / available.min(), 2) else []
@@ -290,6 +324,15 @@ def _integers(path: Path, file: zipfile.ZipFile, manifest: Manifest, name: str, 
     if len(blob) != count * np.dtype(kind).itemsize:
         raise _damaged(path, f"{name} does not hold {count} numbers")
     return np.frombuffer(blob, dtype=kind).astype(np.int64)
+
+
+def _held(path: Path, file: zipfile.ZipFile, manifest: Manifest, part: str, labels: int) -> np.ndarray:
+    """Which images of a part ('train' or 'test') are held, of so many labels; ascending, int64."""
+    name = f"{part}-held.bin"
+    held = _integers(path, file, manifest, name, "<u4", getattr(manifest, f"{part}_images"))
+    if held[-1] >= labels or (np.diff(held) <= 0).any():
+        raise _damaged(path, f"{name} names images that cannot be")
+    return held
 
 
 def _tiles(path: Path, file: zipfile.ZipFile, manifest: Manifest, name: str, count: int) -> np.ndarray:

@@ -69,12 +69,18 @@ def known_split(
     train_labels, test_labels = classes.repeat(facts["train_per_class"]), classes.repeat(facts["test_per_class"])
     split = make_split(train_labels, test_labels, ratio, profile, **terms)
     whole = class_order == _order(facts) and limit_train is None and holdout is None
+    if limit_test is not None or holdout is not None:
+        test = None
+    elif test_per_class is None:
+        test = facts.get("test_index_sha256")
+    else:
+        test = facts.get("test_first", {}).get(str(test_per_class))
     listed = {float(key): digest for key, digest in facts.get(profile, {}).items()} if whole else {}
     return KnownSplit(
         split.train_counts,
         split.test_counts,
         None if ratio is None else listed.get(ratio),
-        facts.get("test_index_sha256") if (test_per_class, limit_test, holdout) == (None, None, None) else None,
+        test,
     )
 
 

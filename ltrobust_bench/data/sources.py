@@ -1,4 +1,4 @@
-"""Reading images. A source is a data set in memory as uint8; torchvision and scikit-learn do the reading."""
+"""Reading images. A source is a data set in memory as uint8; torchvision reads the CIFARs, scikit-learn has digits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import os
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,15 @@ DIGITS_TEST_PER_CLASS = 50
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, of which an archive may hold a part of the training images.
+    """A data set, of which an archive may hold a part of the images.
 
     Attributes:
-        train_images, test_images: uint8, shape [K, channels, height, width]; K training images are held.
+        train_images, test_images: uint8, shape [K, channels, height, width], those that are held.
         train_labels, test_labels: int64, shape [M]; of the *full* data set.
         class_names: one per label.
         held: indices of the training images that are held, ascending, int64, shape [K]; None: all.
         sha256: identity of a data set that no registry describes, hex.
+        held_test: as ``held``, of the test images.
     """
 
     train_images: np.ndarray
@@ -37,6 +39,7 @@ class Source:
     class_names: tuple[str, ...]
     held: np.ndarray | None = None
     sha256: str | None = None
+    held_test: np.ndarray | None = None
 
     def train_pixels(self, indices: np.ndarray) -> np.ndarray:
         """Training images by their index in the full training set, uint8, shape [len(indices), ...].
@@ -45,6 +48,14 @@ class Source:
             DataError: if some are not held.
         """
         return self.train_images[self.places(indices)]
+
+    def test_pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Test images by their index in the full test set, uint8, shape [len(indices), ...].
+
+        Raises:
+            DataError: if some are not held.
+        """
+        return self.test_images[self.test_places(indices)]
 
     def tested_on(self, indices: np.ndarray) -> Source:
         """The same training set with some of its images in place of the test set.
@@ -55,7 +66,8 @@ class Source:
         Raises:
             DataError: if some are not held.
         """
-        return replace(self, test_images=self.train_pixels(indices), test_labels=self.train_labels[indices])
+        pixels, labels = self.train_pixels(indices), self.train_labels[indices]
+        return replace(self, test_images=pixels, test_labels=labels, held_test=None)
 
     def places(self, indices: np.ndarray) -> np.ndarray:
         """Where in ``train_images`` the images with these indices of the full training set are.
@@ -63,16 +75,30 @@ class Source:
         Raises:
             DataError: if some are not held.
         """
-        if self.held is None:
-            return indices
-        places = np.searchsorted(self.held, indices)
-        missing = int((self.held[np.minimum(places, len(self.held) - 1)] != indices).sum())
-        if missing:
-            raise DataError(
-                f"this archive holds {len(self.held)} training images and lacks {missing} of the {len(indices)} that "
-                f"this split needs; pack one for this imbalance ratio and profile, or name the data folder."
-            )
-        return places
+        remedy = "this split needs; pack one for this imbalance ratio and profile, or name the data folder."
+        return _places(self.held, indices, "training", remedy)
+
+    def test_places(self, indices: np.ndarray) -> np.ndarray:
+        """Where in ``test_images`` the images with these indices of the full test set are.
+
+        Raises:
+            DataError: if some are not held.
+        """
+        remedy = "are to be tested; add --limit-test, pack one without it or with more, or name the data folder."
+        return _places(self.held_test, indices, "test", remedy)
+
+
+def _places(held: np.ndarray | None, indices: np.ndarray, part: str, remedy: str) -> np.ndarray:
+    """Where images with these indices of a full set are among those that are held, ascending; None: all are."""
+    if held is None:
+        return indices
+    places = np.searchsorted(held, indices)
+    missing = int((held[np.minimum(places, len(held) - 1)] != indices).sum())
+    if missing:
+        raise DataError(
+            f"this archive holds {len(held)} {part} images and lacks {missing} of the {len(indices)} that {remedy}"
+        )
+    return places
 
 
 def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
@@ -119,12 +145,12 @@ def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
         DataError: saying what was found instead.
     """
     classes = spec.classes or len(source.class_names)
-    for part, images, labels, count in (
-        ("training", source.train_images, source.train_labels, None if source.held is None else len(source.held)),
-        ("test", source.test_images, source.test_labels, None),
+    for part, images, labels, held in (
+        ("training", source.train_images, source.train_labels, source.held),
+        ("test", source.test_images, source.test_labels, source.held_test),
     ):
         present = sorted(set(labels.tolist()))
-        expected = len(labels) if count is None else count
+        expected = len(labels) if held is None else len(held)
         if images.shape[1:] != spec.shape or images.dtype != np.uint8 or len(images) != expected:
             found = f"{expected} labels for {images.dtype} images of shape {images.shape}"
         elif present != list(range(classes)):
@@ -172,11 +198,9 @@ def _loader(module: str, function: str):  # type: ignore[no-untyped-def]
 
 def digits(_: Path | None) -> Source:
     """The 1797 digits that come with scikit-learn; 50 of each class, drawn with numpy seed 0, are the test set."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = data.target.astype(np.int64)
+    table = np.loadtxt(_digits_file(), delimiter=",")
+    images = np.round(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = table[:, -1].astype(np.int64)
     generator = np.random.RandomState(0)  # noqa: NPY002 - stable over numpy versions
     kept = DIGITS_TEST_PER_CLASS
     test = np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:kept] for c in range(10)])
@@ -184,6 +208,13 @@ def digits(_: Path | None) -> Source:
     held_out = np.zeros(len(labels), dtype=bool)
     held_out[test] = True
     return Source(images[~held_out], labels[~held_out], images[held_out], labels[held_out], tuple(map(str, range(10))))
+
+
+def _digits_file() -> Path:
+    """What ``sklearn.datasets.load_digits`` reads: importing the library takes longer than a short training."""
+    library = find_spec("sklearn")
+    assert library is not None and library.submodule_search_locations is not None
+    return Path(library.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
 
 
 def cifar10(folder: Path) -> Source:

@@ -58,7 +58,7 @@ def _split(spec: DatasetSpec, place: Path | None, found: Findings) -> str:
         None if task.profile == "own" else task.imbalance_ratio,
         task.profile,
         None if terms.class_order is None else tuple(terms.class_order),
-        task.protocol.test_images_per_class,
+        task.protocol.test_images(spec.name),
     )
     said = f"{sum(split.train_counts)} + {sum(split.test_counts)} images, train {split.train_sha256[:12]}"
     said += f", test {split.test_sha256[:12]}"

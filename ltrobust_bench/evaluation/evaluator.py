@@ -18,7 +18,7 @@ from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.terms import Attack, Stage, Target
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.precision import Products, float32_products, full_float32
 from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
@@ -45,6 +45,8 @@ class Verdict:
         forwards_here: images passed forward by this call.
         reliability: what was measured of the model, if it was asked for.
         code: of all sessions, if it was given.
+        searched: images broken by what a search on a copy found; images that fooled only the copy; those of them
+            that a second search, on the model, broke. Of all attacks; None: the search was on the model.
     """
 
     bits: dict[str, np.ndarray]
@@ -55,6 +57,7 @@ class Verdict:
     forwards_here: int = 0
     reliability: Reliability | None = None
     code: list[Code] = field(default_factory=list)
+    searched: tuple[int, int, int] | None = None
 
 
 @contextmanager
@@ -120,6 +123,7 @@ def evaluate_images(
     examined: int = 0,
     surrogate: nn.Module | None = None,
     searched: nn.Module | None = None,
+    products: Products = "ieee",
     code: Code | None = None,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
@@ -140,7 +144,9 @@ def evaluate_images(
         progress: what to report to.
         examined: on how many images the model's reliability is measured; 0: it is not.
         surrogate: the second model, on which attacks of kind ``transfer`` are crafted.
-        searched: what the attacks climb instead of the model, which still confirms every success.
+        searched: what the attacks climb instead of the model, which still confirms every success, in float32. What
+            fools only this is attacked again, on the model.
+        products: how ``searched`` multiplies float32 numbers.
         code: that of this process, which is kept with that of earlier sessions.
 
     Raises:
@@ -161,6 +167,7 @@ def evaluate_images(
         examined,
         surrogate,
         searched,
+        products,
         code,
     ).run()
 
@@ -181,9 +188,10 @@ class _Evaluation:
         examined: int,
         surrogate: nn.Module | None,
         searched: nn.Module | None,
+        products: Products,
         code: Code | None,
     ) -> None:
-        self.examined = examined
+        self.examined, self.products = examined, products
         self.counter = Counter()
         self.model = Splitting(CountingModel(shared(model), self.counter))
         self.searched = self.model if searched is None else Splitting(CountingModel(shared(searched), self.counter))
@@ -230,6 +238,7 @@ class _Evaluation:
             self.counter.forwards,
             reliability,
             state.code,
+            None if self.searched is self.model else (state.confirmed, state.unconfirmed, state.broken_again),
         )
 
     def _examine(self, before: dict[str, Tensor]) -> Reliability:
@@ -313,13 +322,19 @@ class _Evaluation:
         """Which images of a batch a stage breaks. An attack stops at an image that fools what it climbs; where that is
         a copy and the model itself is not fooled, the image is attacked once more, on the model."""
         x, y = self._images(index)
-        adversarial = self._craft(self.searched, label, function, x, y)
+        if self.searched is self.model:
+            return index[self._wrong(self.model, self._craft(self.model, label, function, x, y), y)]
+        with float32_products(self.products):
+            adversarial = self._craft(self.searched, label, function, x, y)
+            stopped = self._wrong(self.searched, adversarial, y)
         wrong = self._wrong(self.model, adversarial, y)
-        if self.searched is not self.model:
-            stopped = np.flatnonzero(~wrong & self._wrong(self.searched, adversarial, y))
-            if len(stopped):
-                x, y = self._images(index[stopped])
-                wrong[stopped] = self._wrong(self.model, self._craft(self.model, label, on_model, x, y), y)
+        again = np.flatnonzero(stopped & ~wrong)
+        self.state.confirmed += int(wrong.sum())
+        self.state.unconfirmed += len(again)
+        if len(again):
+            x, y = self._images(index[again])
+            wrong[again] = self._wrong(self.model, self._craft(self.model, label, on_model, x, y), y)
+            self.state.broken_again += int(wrong[again].sum())
         return index[wrong]
 
     def _craft(self, climbed: Splitting, label: str, function: Stage, x: Tensor, y: Tensor) -> Tensor:

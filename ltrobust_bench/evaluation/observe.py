@@ -65,14 +65,21 @@ def observe(
     norms, head = torch.empty(total, device=device), None
     with frozen(model):
         with _recorded(network) as features:
+            looked = _Looked(model, features)
+            looking = Splitting(looked)
+
+            def look(x: Tensor) -> Tensor:
+                looked.seen.clear()  # of the batch before, or of parts of this one when it did not fit yet
+                return checked_logits(looking, x, classes)
+
             for index in _batches(torch.arange(total, device=device), suite.batch_size):
                 x, y = to_unit(data.images[index]), data.labels[index]
-                logits = checked_logits(model, x, classes)
+                logits = looking.fit(partial(look, x), len(x))
                 predicted[0, index], margins[0, index] = _answers(logits, y)
                 if network is not None:
-                    norms[index] = torch.linalg.vector_norm(features[-1], dim=1)
-                    head = head or _head(model, network, x[:1], features[-1], logits)
-                    features.clear()
+                    of_batch = torch.cat(looked.seen)
+                    norms[index] = torch.linalg.vector_norm(of_batch, dim=1)
+                    head = head or _head(model, network, x[:1], of_batch, logits)
         right = predicted[0] == data.labels
         progress.note(f"clean accuracy {right.double().mean():.1%} on {total} images")
         progress.start(attack.name, total)
@@ -80,7 +87,8 @@ def observe(
         for position, index in enumerate(order):
             x, y = to_unit(data.images[index]), data.labels[index]
             adversarial = climbed.fit(partial(craft, attack.name, function, x, y, position, epsilon, ball), len(x))
-            predicted[1, index], margins[1, index] = _answers(checked_logits(model, adversarial, classes), y)
+            logits = climbed.fit(partial(checked_logits, climbed, adversarial, classes), len(x))
+            predicted[1, index], margins[1, index] = _answers(logits, y)
             progress.advance(len(index))
     robust = right & (predicted[1] == data.labels)
     progress.note(f"{attack.name} accuracy {robust.double().mean():.1%}")
@@ -89,6 +97,25 @@ def observe(
     )
     own = None if head is None else norms.double().cpu().numpy()
     return Observations(data.labels.cpu().numpy(), clean, attacked, attack.name, own, head)
+
+
+class _Looked(nn.Module):
+    """A model that leaves the features of what passes through it in ``seen``, pass by pass.
+
+    Args:
+        model: pixels to logits.
+        features: the list to which its backbone's forwards add theirs, see :func:`_recorded`.
+    """
+
+    def __init__(self, model: nn.Module, features: list[Tensor]) -> None:
+        super().__init__()
+        self.model, self.features, self.seen = model, features, list[Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        self.seen += self.features[-1:]
+        self.features.clear()
+        return logits
 
 
 def _batches(index: Tensor, size: int) -> list[Tensor]:

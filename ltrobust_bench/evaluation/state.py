@@ -29,6 +29,7 @@ class State:
         broken: per attack and image 0 (standing) or 1 + the stage that broke it, uint8, shape [T].
         attack, stage, batch: what comes next.
         forwards, backwards, seconds: what all sessions cost.
+        confirmed, unconfirmed, broken_again: how a search on a copy went, see :class:`.records.schema.Searched`.
         measured: of the model's reliability.
         code: of all sessions.
     """
@@ -42,6 +43,9 @@ class State:
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0
+    confirmed: int = 0
+    unconfirmed: int = 0
+    broken_again: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
     code: list[Code] = field(default_factory=list)
 
@@ -49,10 +53,7 @@ class State:
         """Write it, where there is a place to write to; of several ranks the first does."""
         if path is None or not ranks.first():
             return
-        plain = {
-            k: getattr(self, k)
-            for k in ("of", "attack", "stage", "batch", "forwards", "backwards", "seconds", "measured")
-        }
+        plain = {k: value for k, value in vars(self).items() if k not in ("clean", "broken", "code")}
         plain["code"] = [session.model_dump() for session in self.code]
         arrays: dict[str, Any] = {f"broken/{name}": value for name, value in self.broken.items()}
         if self.clean is not None:

@@ -22,7 +22,6 @@ def _built_in() -> list[Registration]:
         Registration(
             "small", f"{base}.small:small", "three convolutions, 64 features, for 8x8 and 28x28 images", _HERE
         ),
-        Registration("resnet8w", f"{base}.resnet:resnet8w", "trial", _HERE),
         Registration(
             "resnet8", f"{base}.resnet:resnet8", "ResNet-8 at half the resolution, 96 features, for CPUs", _HERE
         ),

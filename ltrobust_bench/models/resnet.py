@@ -106,8 +106,3 @@ def resnet8(shape: Shape) -> ResNet:
     """Three groups of one block, widths 24, 48, 96, after a stem of stride 2."""
     require_size("resnet8", shape, SMALLEST)
     return ResNet(shape[0], BasicBlock, (24, 48, 96), blocks=1, stride=2)
-
-
-def resnet8w(shape: Shape) -> ResNet:
-    require_size("resnet8", shape, SMALLEST)
-    return ResNet(shape[0], BasicBlock, (32, 64, 128), blocks=1, stride=2)

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ltrobust_bench.cards import Card, methods, plugins
+from ltrobust_bench.cards import Card, Value, methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import CUTS, Augmentation, RunSection
+from ltrobust_bench.plan.run import CUTS, Augmentation, Policy, RunSection
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.protocol import Recipe
 from ltrobust_bench.protocol.resolve import effective_overrides, recipe_settings, share_of
@@ -76,10 +76,7 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
         card = card.model_copy(update={"budget": budget})
     wrapped = plugin_cards(request.method, request.plugins)
     given, overrides = _sort_settings(card, wrapped, dict(request.settings))
-    options = card.resolve_options(request.track, given[""])
-    for wrapper in wrapped:
-        resolved = wrapper.resolve_options(request.track, given[wrapper.slug])
-        options |= {f"{wrapper.slug}.{name}": value for name, value in resolved.items()}
+    options = _options(request, card, wrapped, given)
     if request.model is not None:
         models.entry(request.model)
     task = request.task(data_dir)
@@ -121,11 +118,33 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
             overrides=overrides,
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
-            policy=request.policy,
+            policy=request.policy or Policy.asked(task.protocol.crafting, False, recipe.precision),
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None
     return Plan(run, card, task, base)
+
+
+def settings_of(request: Request) -> tuple[dict[str, Value], dict[str, Any]]:
+    """Every option of a request's method and plug-ins, and what it changes of the recipe, by name; needs no data.
+
+    Raises:
+        UsageError: for anything unknown or impossible.
+    """
+    card, wrapped = methods.get(request.method).card, plugin_cards(request.method, request.plugins)
+    given, overrides = _sort_settings(card, wrapped, dict(request.settings))
+    return _options(request, card, wrapped, given), overrides
+
+
+def _options(
+    request: Request, card: Card, wrapped: Sequence[Card], given: Mapping[str, dict[str, Any]]
+) -> dict[str, Value]:
+    """Options of the method, and of the plug-ins by ``plug-in.option``."""
+    options = dict(card.resolve_options(request.track, given[""]))
+    for wrapper in wrapped:
+        resolved = wrapper.resolve_options(request.track, given[wrapper.slug])
+        options |= {f"{wrapper.slug}.{name}": value for name, value in resolved.items()}
+    return options
 
 
 def _recipe(request: Request, card: Card, task: Task, overrides: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:

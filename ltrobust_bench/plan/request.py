@@ -43,8 +43,9 @@ class Request:
         limit_test: first limit // C test images of each class.
         holdout: ``val``: a tenth of each class's training images is left out of training and tested on instead of the
             test set.
-        precision: ``fp32`` or ``bf16``, where it is to differ from the protocol's.
-        policy: how the arithmetic is carried out; default: the reference path.
+        precision: ``tf32``, ``fp32`` or ``bf16`` (see :data:`ltrobust_bench.protocol.spec.Precision`), where it is to
+            differ from the protocol's.
+        policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what the protocol says.
 
     Raises:
         UsageError: for what can be told to be impossible without looking anything up.
@@ -67,7 +68,7 @@ class Request:
     limit_test: int | None = None
     holdout: Holdout | None = None
     precision: Precision | None = None
-    policy: Policy = Policy()
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plugins", tuple(self.plugins))
@@ -80,7 +81,7 @@ class Request:
             raise UsageError(f"a budget of {self.epochs} epochs trains nothing; use 1 or more.")
         if not 0 <= self.seed < SEEDS:
             raise UsageError(f"seed must be between 0 and {SEEDS - 1}, got {self.seed}.")
-        if self.precision == "bf16" and self.policy.crafting == "winograd":
+        if self.precision == "bf16" and self.policy is not None and self.policy.crafting == "winograd":
             raise UsageError(
                 "Winograd's method computes in float32: with bf16 craft on the network or the folded copy."
             )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.ball import ThreatModel
-from ltrobust_bench.protocol.spec import Profile, Recipe, Track
+from ltrobust_bench.protocol.spec import Crafting, Profile, Recipe, Track
 from ltrobust_bench.terms import Strict, canonical_digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -24,11 +24,6 @@ Settings = Annotated[dict[Text, bool | int | float | Text | None], Field(max_len
 
 
 Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=2, max_length=100_000)]
-
-
-Crafting = Literal["network", "folded", "winograd"]
-"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
-such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
 
 
 Holdout = Literal["val"]
@@ -47,8 +42,8 @@ class Augmentation(Strict):
 
 
 class Policy(Strict):
-    """How the arithmetic of training is carried out; the default is the reference path. Everything here is the same
-    mathematics, up to rounding: the precision is the recipe's."""
+    """How the arithmetic of training is carried out; without a word it is the reference path. Everything here is the
+    same mathematics, up to rounding: the precision is the recipe's."""
 
     crafting: Crafting = Field(default="network", description="what is attacked while crafting in eval mode")
     memory_format: Literal["contiguous", "channels_last"] = Field(
@@ -119,6 +114,12 @@ class RunSection(Strict):
     def reduced(self) -> bool:
         """Whether the run was cut short by hand; reduced runs never join a full board."""
         return bool(self.cuts)
+
+    @property
+    def off_recipe(self) -> bool:
+        """Whether recipe settings were given by hand. A precision is none of them: it is a way of computing the recipe,
+        and no training can cheat a verdict that is float32's."""
+        return bool(self.overrides.keys() - {"precision"})
 
     @property
     def asked_ratio(self) -> float | None:

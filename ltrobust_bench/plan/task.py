@@ -72,7 +72,7 @@ def make_task(
         imbalance_ratio,
         profile,
         class_order=terms.class_order,
-        test_per_class=terms_of.test_images_per_class,
+        test_per_class=terms_of.test_images(spec.name),
         limit_train=limit_train,
         limit_test=limit_test,
         holdout=holdout,

@@ -50,9 +50,9 @@ def read_protocol(path: Path) -> Protocol:
 
 def default_protocol(dataset: str) -> str:
     """The protocol a data set is run under when none is named, of those that have it: Linf before other threat models,
-    then a frozen one, a candidate, a disposable one, a smoke test."""
+    then the main one, a frozen one, a candidate, a disposable one, a smoke test."""
     order = get_args(Status)
     having = [p for p in map(load_protocol, protocols.names()) if terms_key(dataset) in p.datasets]
     if not having:
         raise UsageError(f"no protocol covers {dataset}.")
-    return min(having, key=lambda p: (p.threat_model != "Linf", order.index(p.status), p.name)).name
+    return min(having, key=lambda p: (p.threat_model != "Linf", p.name != MAIN, order.index(p.status), p.name)).name

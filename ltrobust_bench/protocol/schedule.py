@@ -90,6 +90,24 @@ class Cosine(Strict):
         return base * _warm(self.warmup_epochs, progress, lasting) * share
 
 
+class IklCosine(Strict):
+    """IKL's released code: half a cosine without its two ends. The n-th of the N epochs after the warm-up has gone
+    n / (N + 1) of the way down to 0."""
+
+    kind: Literal["ikl_cosine"]
+    warmup_epochs: Warmup = 0
+
+    each: ClassVar[Each] = "epoch"
+    usual: ClassVar[dict[str, Any]] = {}
+
+    def rate(self, base: float, progress: float, epochs: int, lasting: float = 1.0) -> float:
+        """The rate in force after ``progress`` epochs of ``epochs``."""
+        place = progress + lasting - self.warmup_epochs
+        if place < 0:
+            return base * _warm(self.warmup_epochs, progress, lasting)
+        return base * (1 + math.cos(math.pi * place / (epochs - self.warmup_epochs + 1))) / 2
+
+
 class OneCycle(Strict):
     """Up from ``start`` to the base rate, then down to ``final`` (Smith & Topin, 2018), as torch's ``OneCycleLR`` does:
     the first step has ``start``, the last ``final``, and the peak is the last step of the rise."""
@@ -147,4 +165,4 @@ class Piecewise(Strict):
         return base * _warm(self.warmup_epochs, progress, lasting) * share
 
 
-Schedule = Annotated[Multistep | RobalCompound | Cosine | OneCycle | Piecewise, Field(discriminator="kind")]
+Schedule = Annotated[Multistep | RobalCompound | Cosine | IklCosine | OneCycle | Piecewise, Field(discriminator="kind")]

@@ -58,8 +58,20 @@ class AttackSpec(Strict):
         return value
 
 
-Precision = Literal["fp32", "bf16"]
-"""Of training: float32 with TF32 off, or bfloat16 for what the network computes, float32 for its weights and losses."""
+Crafting = Literal["network", "folded", "winograd"]
+"""On what an attack climbs: the network itself, a copy of it with batch norm folded into the convolutions before it, or
+such a copy that also computes 3x3 convolutions by Winograd's method. The same up to rounding, in float32."""
+
+
+Search = Literal["network", "folded", "winograd", "tf32", "bf16"]
+"""On what the attacks of an evaluation climb: as :data:`Crafting`, or a folded copy whose products are in TF32, or all
+of which is in bfloat16. The network itself, in float32, gives every verdict."""
+
+
+Precision = Literal["tf32", "fp32", "bf16"]
+"""Of training: float32 whose products are in TF32 where the device has it (what the official codes do by torch's
+default for convolutions); float32 with TF32 off; or bfloat16 for what the network computes, float32 for its weights
+and losses. It is a way of training: verdicts are always made in float32 with TF32 off."""
 
 
 class Recipe(Strict):
@@ -136,6 +148,9 @@ class DatasetTerms(Strict):
     model: str
     crop_padding: int = Field(ge=0)
     flip: bool
+    test_images_per_class: int | None = Field(
+        default=None, ge=1, description="first images of each class of the test set; none: as the protocol says"
+    )
 
     @model_validator(mode="after")
     def _ratio_unless_own(self) -> DatasetTerms:
@@ -151,6 +166,9 @@ class Suite(Strict):
 
     seed: int
     batch_size: int = Field(ge=1)
+    search: Search = Field(
+        default="network", description="what the attacks climb; the network itself confirms every success"
+    )
     attacks: list[AnyAttack]
 
 
@@ -170,6 +188,9 @@ class Protocol(Strict):
     test_images_per_class: int | None = Field(
         default=None, description="first images of each class of the test set; none: all of them"
     )
+    crafting: Crafting = Field(
+        default="network", description="what is attacked while crafting in eval mode, where nobody says otherwise"
+    )
     training: Recipe
     evaluation: Suite
     datasets: dict[str, DatasetTerms]
@@ -186,6 +207,10 @@ class Protocol(Strict):
                 f"protocol {self.name} says nothing about {dataset}: it covers {', '.join(sorted(self.datasets))}."
             )
         return self.datasets[key]
+
+    def test_images(self, dataset: str) -> int | None:
+        """Images of each class of the test set that are looked at, the first; None: all."""
+        return self.terms(dataset).test_images_per_class or self.test_images_per_class
 
     def digest(self, dataset: str) -> str:
         """SHA-256 (hex) of the canonical JSON of everything the protocol states for ``dataset``: all but title, status

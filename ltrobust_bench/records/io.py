@@ -18,6 +18,7 @@ from ltrobust_bench.records.schema import SCHEMA_VERSION, SEEN, Record, Tally
 from ltrobust_bench.records.strict import Finding, finding, findings_of, parse_json, read_bytes
 from ltrobust_bench.records.trust import judged
 from ltrobust_bench.records.verify import VERIFICATIONS
+from ltrobust_bench.records.weights import FOLDER as WEIGHTS
 from ltrobust_bench.terms import printable
 
 
@@ -73,14 +74,17 @@ def _read(path: Path, known: Mapping[str, Tally]) -> tuple[str, Record]:
 
 
 def record_files(folder: Path) -> Iterator[Path]:
-    """What below ``folder`` should be a record: everything called ``*.json``, except retractions and verifications,
-    and what lies in a run folder beside its ``record.json``. Folders that cannot be listed come last: nobody knows what
-    is missing with them."""
+    """What below ``folder`` should be a record: everything called ``*.json``, except retractions, verifications, the
+    index of weights, and what lies in a run folder beside its ``record.json``. Folders that cannot be listed come last:
+    nobody knows what is missing with them."""
     closed: list[Path] = []
     for name, below, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         below.sort()
         place = Path(name)
-        if place.name in (RETRACTIONS, VERIFICATIONS) and "records" not in place.relative_to(folder.parent).parts:
+        if (
+            place.name in (RETRACTIONS, VERIFICATIONS, WEIGHTS)
+            and "records" not in place.relative_to(folder.parent).parts
+        ):
             continue
         in_run = any((parent / "plan.json").exists() for parent in (place, *place.parents[:2]))
         for file in sorted([*files, *below]):

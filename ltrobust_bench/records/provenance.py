@@ -14,6 +14,8 @@ from ltrobust_bench.records.schema import Environment
 def environment(device: str, threads: int, precision: str, code: Sequence[Code], devices: int = 1) -> Environment:
     """The environment of this process.
 
+    Whether kernels repeat is asked of torch, which is there where a result is made.
+
     Args:
         device: name of the processor or accelerator computed on.
         threads: CPU threads used by torch, for each device.
@@ -21,6 +23,8 @@ def environment(device: str, threads: int, precision: str, code: Sequence[Code],
         code: of all sessions that led to the result, this process's last.
         devices: how many there were, each for its part of every batch.
     """
+    import torch
+
     return Environment(
         package_version=code[-1].package_version,
         git_commit=code[-1].commit,
@@ -33,6 +37,7 @@ def environment(device: str, threads: int, precision: str, code: Sequence[Code],
         devices=devices,
         precision=precision,
         tf32=False,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         code=list(code),
     )

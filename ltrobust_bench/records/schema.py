@@ -17,12 +17,24 @@ from pydantic import Field, ValidationInfo, model_validator
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.plan.code import Code
-from ltrobust_bench.plan.run import Crafting, Name, RunSection, Sha256, Text
+from ltrobust_bench.plan.run import Name, RunSection, Sha256, Text
+from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.scores.bits import count_by_class, packed_bytes, unpack
 from ltrobust_bench.scores.reliability import SQUARE, Reliability
 from ltrobust_bench.terms import Strict, canonical_digest
 
 SCHEMA_VERSION = 1
+
+
+class Searched(Strict):
+    """How a search on a copy of the network went, in images, each counted once for every attack that it was put
+    through. Nothing counts as broken but what breaks the network itself, in float32."""
+
+    confirmed: int = Field(ge=0, description="broken by what the search found")
+    unconfirmed: int = Field(
+        ge=0, description="the copy was fooled, the network was not; all searched again, on the network in float32"
+    )
+    broken_again: int = Field(ge=0, description="of the unconfirmed: broken by the second search")
 
 
 class Result(Strict):
@@ -33,9 +45,11 @@ class Result(Strict):
         default=None,
         description="AutoAttack: which attack broke the image first (0 none, 1-4), 3 bits an image",
     )
-    search: Crafting = Field(
-        default="network", description="what the attacks searched on; the network itself confirmed every success"
+    search: Search = Field(
+        default="network",
+        description="what the attacks searched on; the network itself, in float32, confirmed every success",
     )
+    searched: Searched | None = Field(default=None, description="how that search went; absent where it was the network")
     weights_sha256: Sha256
     digest: Sha256
 
@@ -76,8 +90,11 @@ class Environment(Strict):
     devices: int = Field(
         default=1, ge=1, description="that computed the last session together, each a part of every batch"
     )
-    precision: Text
-    tf32: bool
+    precision: Text = Field(description="of training")
+    tf32: bool = Field(description="in verdicts: never")
+    deterministic: bool = Field(
+        default=False, description="computed on a GPU with kernels that repeat bit for bit; a CPU's do so anyway"
+    )
     created: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$", description="UTC, ISO 8601")
     code: list[Code] = Field(
         default=[], max_length=1000, description="of all sessions; absent in records made before it was recorded"
@@ -86,7 +103,7 @@ class Environment(Strict):
 
 class Status(Strict):
     reduced: bool
-    off_recipe: bool = Field(description="recipe settings were overridden")
+    off_recipe: bool = Field(description="recipe settings other than the precision were overridden")
     exploded: bool = Field(
         default=False,
         description="the loss of an epoch was far beyond that of guessing; absent in older records",
@@ -265,7 +282,7 @@ class Record(Strict):
                 raise ValueError("result.digest: is not the digest of the bits; was the record edited?")
         if self.status.reduced != self.run.reduced:
             raise ValueError("status.reduced: disagrees with the run's limits")
-        if self.status.off_recipe != bool(self.run.overrides):
+        if self.status.off_recipe != self.run.off_recipe:
             raise ValueError("status.off_recipe: disagrees with the run's overrides")
         return self
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.records import together
 from ltrobust_bench.records.history import changes_since
 from ltrobust_bench.records.io import decode, record_files
@@ -26,6 +26,7 @@ from ltrobust_bench.records.signing import SIGNERS
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding, read_bytes
 from ltrobust_bench.records.trust import retracted
 from ltrobust_bench.records.verify import FEWEST, VERIFICATIONS, Verification, read_verification, too_few
+from ltrobust_bench.records.weights import FOLDER, INDEX, MOST_BYTES, objection, read_index
 from ltrobust_bench.terms import printable
 
 
@@ -117,7 +118,7 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
     problems += unreadable
     documents = [_on_the_outermost(document, boards) for document in documents]
     for board in sorted(boards):
-        problems += _wrong_statements(board, documents)
+        problems += _wrong_statements(board, documents) + _wrong_weights(board, documents)
         filed = {d.record.id: (d.path, d.record) for d in documents if d.board == board}
         problems += [_problem(path, "roles", wrong) for path, wrong in wrong_roles(board, filed, history)]
     gone = retracted(paths)
@@ -233,6 +234,36 @@ def _wrong_statements(board: Path, documents: Sequence[Document]) -> list[Proble
             wrong = _misplaced(statement, filed.get(statement.record))
             problems += [] if wrong is None else [_problem(path, rule, wrong)]
     return problems
+
+
+def _wrong_weights(board: Path, documents: Sequence[Document]) -> list[Problem]:
+    """What is wrong with the networks beside a folder ``records``."""
+    folder = board.parent / FOLDER
+    if not folder.is_dir():
+        return []
+    index = folder / INDEX
+    try:
+        shipped = read_index(folder)
+    except CheckpointError as error:
+        return [_problem(index, "weights", finding("file", str(error), index.name))]
+    filed = {d.place: d.record for d in documents if d.board == board}
+    found = []
+    for name, one in shipped.items():
+        record, wrong = filed.get(one.record), objection(folder / one.file, one)
+        if wrong:
+            found.append((folder / one.file, finding(name, "must be the file that the index states", wrong)))
+        if record is None:
+            found.append((index, finding(f"{name}.record", "must be the place of a filed record", one.record)))
+        elif record.result.weights_sha256 != one.weights_sha256:
+            allowed = f"must be {record.result.weights_sha256}, as its record states"
+            found.append((index, finding(f"{name}.weights_sha256", allowed, one.weights_sha256)))
+    listed = {one.file for one in shipped.values()} | {INDEX}
+    for path in sorted(path for path in folder.iterdir() if path.name not in listed):
+        found.append((path, finding("file", "must be in the index", path.name)))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if size > MOST_BYTES:
+        found.append((index, finding("file", f"all together must have at most {MOST_BYTES:,} bytes", size)))
+    return [_problem(path, "weights", wrong_field) for path, wrong_field in found]
 
 
 def _misplaced(statement: Retraction | Verification, about: Document | None) -> Finding | None:

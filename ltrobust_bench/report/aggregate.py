@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import get_args
 
@@ -14,8 +14,11 @@ from ltrobust_bench.cards import Value, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
-from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.protocol.spec import terms_key
+from ltrobust_bench.plan.make import settings_of
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.run import Policy, RunSection
+from ltrobust_bench.protocol import load_protocol, protocols
+from ltrobust_bench.protocol.spec import Track, terms_key
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.together import usual_ratio
@@ -32,13 +35,13 @@ DECIMALS = 2
 TOP, TOP_SEEDS = 3, 5
 """A claim to one of the first ranks needs so many seeds."""
 UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
-"""Flags of an entry whose card or precision asks for no rank, and of one that is among the first with too few seeds."""
+"""Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
 CLAIMED = "claimed"
 """Flag of an entry on a public board that nobody has verified."""
 OTHER_SEEDS = "other seeds"
 """Flag of an entry that no test compares with one above it."""
-REDUCED_PRECISION = "reduced precision"
-"""Flag of an entry that was trained in bfloat16."""
+OTHER_PRECISION = "other precision"
+"""Flag of an entry that was trained in another precision than its protocol states."""
 EXPLODED = "loss exploded"
 """Flag of an entry whose training went astray and came to an end all the same."""
 FLAGS = {
@@ -51,7 +54,8 @@ FLAGS = {
     "1 seed": "a single run: the interval leaves out the spread between seeds",
     "train-eps>eval-eps": "trained with radii above the one it is attacked with",
     "unknown protocol": "no installed protocol has the digest of the one it was run under",
-    REDUCED_PRECISION: "trained in bfloat16, which is not shown to change nothing: shown, but not ranked",
+    OTHER_PRECISION: "trained in another precision than the protocol states, which is a way of training: the verdict "
+    "is float32's, and ranked",
     UNRANKED: "a reference, or not the authors' method: its card asks for no rank",
     OTHER_SEEDS: "no seed in common with an entry above it: nothing tells the two apart, so its rank may be too good",
     NEEDS_SEEDS: f"a claim to ranks 1 to {TOP} needs {TOP_SEEDS} seeds; this entry has fewer",
@@ -132,24 +136,48 @@ def changed_settings(run: RunSection) -> dict[str, Value]:
 
     Of a method whose card is not installed all options are named.
     """
-    options = dict(methods.get(run.method).card.options) if run.method in methods else {}
-    for slug in run.plugins:
+    return _changed(run.method, run.plugins, run.track, run.options, run.overrides)
+
+
+def _changed(
+    method: str, around: Sequence[str], track: Track, given: Mapping[str, Value], overrides: Mapping[str, Value]
+) -> dict[str, Value]:
+    options = dict(methods.get(method).card.options) if method in methods else {}
+    for slug in around:
         if slug in plugins:
             options |= {f"{slug}.{name}": option for name, option in plugins.get(slug).card.options.items()}
     changed = {
         name: value
-        for name, value in sorted(run.options.items())
-        if name not in options or getattr(options[name], run.track) != value
+        for name, value in sorted(given.items())
+        if name not in options or getattr(options[name], track) != value
     }
-    return changed | dict(sorted(run.overrides.items()))
+    return changed | dict(sorted(overrides.items()))
+
+
+def usual_policy(protocol: str) -> Policy:
+    """How a protocol has runs computed, as far as it is installed."""
+    return Policy.asked(load_protocol(protocol).crafting, False, None) if protocol in protocols else Policy()
 
 
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    policy = run.policy.model_dump(exclude_defaults=True)
-    changed = ", ".join(f"{name}={value}" for name, value in (changed_settings(run) | policy).items())
-    label = "+".join([run.method, *run.plugins])
-    return f"{label} ({changed})" if changed else label
+    return _label(run.method, run.plugins, changed_settings(run), run.policy, run.protocol)
+
+
+def request_label(request: Request) -> str:
+    """The name on a board of what is asked for; needs no data."""
+    options, overrides = settings_of(request)
+    changed = _changed(request.method, request.plugins, request.track, options, overrides)
+    protocol = protocol_for(request.dataset, request.protocol).name
+    return _label(request.method, request.plugins, changed, request.policy or usual_policy(protocol), protocol)
+
+
+def _label(method: str, around: Sequence[str], changed: Mapping[str, Value], policy: Policy, protocol: str) -> str:
+    usual = usual_policy(protocol).model_dump()
+    otherwise = {name: value for name, value in policy.model_dump().items() if value != usual[name]}
+    shown = ", ".join(f"{name}={value}" for name, value in {**changed, **otherwise}.items())
+    label = "+".join([method, *around])
+    return f"{label} ({shown})" if shown else label
 
 
 def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStatus, odd: list[str]) -> Board:
@@ -254,7 +282,7 @@ def _entry(
         "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9
         or any(plugins.get(p).card.raises_epsilon for p in run.plugins if p in plugins),
         "unknown protocol": status == "unknown",
-        REDUCED_PRECISION: run.recipe.precision != "fp32",
+        OTHER_PRECISION: "precision" in run.overrides,
         UNRANKED: run.method in methods and not methods.get(run.method).card.ranked,
     }
     signs = {flag.name for record in seeds for flag in flags_of(record)}
@@ -274,7 +302,7 @@ def _competing(board: Board) -> list[Entry]:
     """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
     if board.status == "smoke":
         return []
-    return [entry for entry in board.entries if not {UNRANKED, CLAIMED, REDUCED_PRECISION} & set(entry.flags)]
+    return [entry for entry in board.entries if not {UNRANKED, CLAIMED} & set(entry.flags)]
 
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:

@@ -11,6 +11,8 @@ from itertools import groupby
 from typing import get_args
 
 from ltrobust_bench.cards import Evidence
+from ltrobust_bench.data.registry import protocol_for
+from ltrobust_bench.report.board import Board
 from ltrobust_bench.report.published import COLUMNS, Ours, PublishedNumber
 from ltrobust_bench.report.tables import plain_cell
 
@@ -77,6 +79,29 @@ LEGEND = (
 )
 
 
+def about_ours(found: Sequence[Block]) -> list[str]:
+    """What each of our boards that stands beside papers is, and how its runs differ from theirs, a line each."""
+    boards = {own.board.slug: own.board for block in found for _, own in block.lines if own is not None}
+    return [f"ours: {board.title}; {_terms(board)}" for board in boards.values()]
+
+
+def _terms(board: Board) -> str:
+    """A board's terms in the words in which papers state theirs."""
+    key = board.key
+    images = f"{sum(key.test_counts):,} test images"
+    if board.status == "unknown":
+        return images
+    protocol = protocol_for(key.dataset, key.protocol)
+    attack, given = protocol.training.attack, protocol.test_images(key.dataset)
+    images += f", the first {given} of each class" if given else ", balanced"
+    training = f"{protocol.training.epochs} epochs, {attack.steps} steps of {attack.step_size} in training"
+    return (
+        f"{training}, the last checkpoint, {images}, AutoAttack by its authors' code. Papers have their own networks, "
+        "budgets, attacks and rules for the checkpoint (ltbench show METHOD), so equal numbers confirm nothing and "
+        "different ones refute nothing: no paper is reproduced here"
+    )
+
+
 def markdown(found: Sequence[Block]) -> str:
     """Blocks as Markdown tables, each under its setting, kind and source."""
     parts = ["# Published numbers\n"]
@@ -89,7 +114,7 @@ def markdown(found: Sequence[Block]) -> str:
             parts.append("".join("| " + " | ".join(_escaped(cell) for cell in line) + " |\n" for line in lines))
             if block.notes:
                 parts.append("".join(f"- {_escaped(note)}\n" for note in block.notes))
-    return "\n".join([*parts, LEGEND + "\n"])
+    return "\n".join([*parts, LEGEND + "\n", *(f"{_escaped(line)}.\n" for line in about_ours(found))])
 
 
 def to_csv(numbers: Sequence[PublishedNumber], ours: Sequence[Ours | None]) -> str:

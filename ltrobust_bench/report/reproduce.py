@@ -12,7 +12,7 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan.request import Request
-from ltrobust_bench.plan.run import CUTS, RunSection
+from ltrobust_bench.plan.run import CUTS, Policy, RunSection
 from ltrobust_bench.protocol import default_protocol, load_protocol
 from ltrobust_bench.protocol.spec import IMAGE_FOLDER, DatasetTerms
 from ltrobust_bench.records.schema import Record
@@ -30,14 +30,17 @@ def command(records: Sequence[Record]) -> str:
     words = ["ltbench", "run", "--method", asked.method]
     words += [word for slug in asked.plugins for word in ("--plugin", slug)]
     words += ["--dataset", _dataset(asked.dataset)]
-    words += [word for name, value in _terms(asked).items() for word in (f"--{name.replace('_', '-')}", value)]
+    words += [
+        word for name, value in _terms(asked, run.policy).items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
-    words += ["--compile"] if asked.policy.compile else []
+    words += ["--compile"] if run.policy.compile else []
     settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
     for name, value in settings.items():
         words += ["--set", f"{name}={'none' if value is None else value}"]
     if where.device.endswith("(CPU)"):
         words += ["--device", "cpu", "--threads", str(where.threads)]
+    words += ["--deterministic"] if where.deterministic else []
     if where.devices > 1:
         words += ["--devices", str(where.devices)]
     return shlex.join(words)
@@ -57,12 +60,14 @@ def obstacles(run: RunSection) -> list[str]:
     return found + [f"plug-in {slug} is not installed" for slug in run.plugins if slug not in plugins]
 
 
-def _terms(asked: Request) -> dict[str, str]:
+def _terms(asked: Request, policy: Policy) -> dict[str, str]:
     """What a run without these options does not get anyway, by the option's name."""
     usual: DatasetTerms | None = None
     protocol: str | None = None
+    crafting = "network"
     with suppress(LTBenchError):
         usual = load_protocol(asked.protocol or "").terms(asked.dataset)
+        crafting = load_protocol(asked.protocol or "").crafting
         protocol = default_protocol(asked.dataset)
     defaults: dict[str, Any] = {
         "track": "fixed",
@@ -76,7 +81,7 @@ def _terms(asked: Request) -> dict[str, str]:
     }
     terms = {name: getattr(asked, name) for name in defaults}
     changed = {name: value for name, value in terms.items() if value is not None and value != defaults[name]}
-    changed |= {} if asked.policy.crafting == "network" else {"crafting": asked.policy.crafting}
+    changed |= {} if policy.crafting == crafting else {"crafting": policy.crafting}
     return {name: str(value).removesuffix(".0") for name, value in changed.items()}
 
 

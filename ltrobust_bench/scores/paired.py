@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc
+from scipy.special import betainc, ndtr
 
 from ltrobust_bench.scores.intervals import half_width
 
@@ -167,3 +167,37 @@ def better(bits: Sequence[np.ndarray], methods: Sequence[Sequence[int]], labels:
     corrected = np.ones((count, count))
     corrected[others] = holm(p_value[others].reshape(count, -1)).ravel()
     return (corrected.T < LEVEL) & (sign > 0)
+
+
+def contrast(values: Sequence[np.ndarray], labels: np.ndarray) -> Paired:
+    """The mean of a weighted sum of bits, image by image, over seeds: what :func:`paired` says of the difference of two
+    methods, of any number of them.
+
+    Args:
+        values: for each seed the sum of each image, float, shape [T].
+        labels: of the images, shape [T]; classes weigh the same.
+
+    Returns:
+        Fields of shape [1]. The p-value is McNemar's where all sums are -1, 0 or 1, else that of a normal mean.
+
+    Example:
+        >>> gain = np.asarray([1.0, 1.0, 0.0, 0.0])  # of four images two are won
+        >>> contrast([gain], np.asarray([0, 0, 1, 1])).difference
+        array([0.5])
+    """
+    found = np.stack([_one_sum(np.asarray(own, dtype=float), labels) for own in values], axis=1)
+    return _over_seeds(*found[..., None])
+
+
+def _one_sum(values: np.ndarray, labels: np.ndarray) -> tuple[float, float, float, float]:
+    """As :func:`_one_seed`, of the sums of one seed."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums, squares = np.bincount(classes, values), np.bincount(classes, values**2)
+    mean = float((sums / counts).mean())
+    error = float(np.sqrt(((squares - sums**2 / counts).clip(0) / counts**2).sum())) / len(counts)
+    if np.isin(values, (-1.0, 0.0, 1.0)).all():
+        won, lost = int((values > 0).sum()), int((values < 0).sum())
+        p_value = float(mcnemar(won, lost)) if np.sign(won - lost) == np.sign(mean) else 1.0
+    else:
+        p_value = float(2 * ndtr(-abs(mean) / error)) if error else float(mean == 0)
+    return mean, NORMAL * error, p_value, float(np.sign(mean))

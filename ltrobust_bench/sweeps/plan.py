@@ -19,6 +19,9 @@ that does not say otherwise, and what matches an ``[[exclude]]`` is left out::
     [[exclude]]
     method = "at-bsl"
     plugins = "awp"
+
+Runs start as stated, but seed by seed: each with its first seed before any with its second, so that a plan that is half
+done is a whole board of fewer seeds. A table with ``stage = 2`` is done after all that state a lower one, or none (1).
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.plan.request import FIELDS, Request
-from ltrobust_bench.plan.run import Crafting, Holdout, Policy
-from ltrobust_bench.protocol.spec import Precision, Profile, Track
+from ltrobust_bench.plan.run import Holdout, Policy
+from ltrobust_bench.protocol.spec import Crafting, Precision, Profile, Track
 from ltrobust_bench.terms import Strict, first_problem
 
 T = TypeVar("T")
@@ -65,6 +68,7 @@ class Runs(Strict):
         plugins: combinations of plug-ins, each joined by ``+`` as boards write them (``awp+robustlt``), or ``none``.
         settings: values by name.
         crafting, compile: how they are computed, see ``ltbench run --help``.
+        stage: they are done after all of lower stages; stated for a table of runs as a whole.
         others: see :class:`Request`.
     """
 
@@ -85,10 +89,11 @@ class Runs(Strict):
     precision: Axis[Precision] | None = None
     crafting: Axis[Crafting] | None = None
     compile: Axis[bool] | None = None
+    stage: int = Field(default=1, ge=1)
 
     def axes(self) -> dict[str, list[Any]]:
         """The values of everything that is stated; of settings by ``settings.NAME``."""
-        stated = {name: getattr(self, name) for name in type(self).model_fields if name != "settings"}
+        stated = {name: getattr(self, name) for name in type(self).model_fields if name not in ("settings", "stage")}
         return {name: values for name, values in stated.items() if values is not None} | {
             f"settings.{name}": values for name, values in self.settings.items()
         }
@@ -102,22 +107,24 @@ class SweepPlan(Strict):
     exclude: list[Runs] = []
 
     def requests(self) -> list[Request]:
-        """All runs, each once, in the order in which they are stated.
+        """All runs, each once, in the order in which they start: stage by stage, there seed by seed, there as stated.
 
         Raises:
             UsageError: naming the table, for runs without method or data set, impossible values, and exclusions that
                 leave nothing out.
         """
-        found: dict[Request, None] = {}
+        found: dict[Request, tuple[int, int]] = {}
         excluded = [(runs.axes(), [0]) for runs in self.exclude]
         for number, runs in enumerate(self.runs, 1):
-            for point in _points(self.defaults.axes() | runs.axes()):
+            axes = self.defaults.axes() | runs.axes()
+            turns = {seed: turn for turn, seed in enumerate(axes.get("seed", []))}
+            for point in _points(axes):
                 matching = [count for axes, count in excluded if _matches(point, axes)]
                 for count in matching:
                     count[0] += 1
                 if not matching:
                     try:
-                        found[_request(point)] = None
+                        found.setdefault(_request(point), (runs.stage, turns.get(point.get("seed"), 0)))
                     except LTBenchError as error:
                         raise UsageError(f"[[runs]] {number}: {error}") from None
         for number, (axes, count) in enumerate(excluded, 1):
@@ -125,7 +132,7 @@ class SweepPlan(Strict):
                 raise UsageError(f"[[exclude]] {number} matches none of the runs: mend it, or leave it out.")
         if not found:
             raise UsageError("all runs are excluded; nothing is left to do.")
-        return list(found)
+        return sorted(found, key=found.__getitem__)
 
 
 def _points(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
@@ -139,7 +146,7 @@ def _matches(point: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> bool:
     return all(point.get(name, _DEFAULTS.get(name)) in values for name, values in axes.items())
 
 
-_DEFAULTS = {"plugins": NO_PLUGIN, "track": "fixed", "seed": 0, "crafting": "network", "compile": False}
+_DEFAULTS = {"plugins": NO_PLUGIN, "track": "fixed", "seed": 0, "compile": False}
 
 
 def _request(point: Mapping[str, Any]) -> Request:
@@ -152,8 +159,15 @@ def _request(point: Mapping[str, Any]) -> Request:
         **fields,
         plugins=() if plugins == NO_PLUGIN else tuple(plugins.split("+")),
         settings={name.removeprefix("settings."): v for name, v in point.items() if name.startswith("settings.")},
-        policy=Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision")),
+        policy=_policy(point),
     )
+
+
+def _policy(point: Mapping[str, Any]) -> Policy | None:
+    """How it is computed; None: as the protocol says."""
+    if point.keys().isdisjoint(("crafting", "compile")):
+        return None
+    return Policy.asked(point.get("crafting", "network"), point.get("compile", False), point.get("precision"))
 
 
 def read_plan(path: Path) -> SweepPlan:

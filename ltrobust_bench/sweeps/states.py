@@ -10,6 +10,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from ltrobust_bench.executors.base import Job, Kind
+from ltrobust_bench.files import is_there
 from ltrobust_bench.sweeps.jobs import Piece, left_of
 from ltrobust_bench.sweeps.notes import Note, read_note
 
@@ -26,7 +27,7 @@ class OnDisk:
         """Whether its result is there: the network of a training; of an evaluation the record, in the run folder or
         filed."""
         if job.kind == "train":
-            return (job.folder / "model.safetensors").exists()
+            return is_there(job.folder / "model.safetensors")
         filed = job.place.results_dir
         return (job.folder / "record.json").exists() or (
             filed is not None and (filed / "records" / job.record).exists()
@@ -136,7 +137,7 @@ def states_in(runs_dir: Path) -> list[Seen]:
     for folder in sorted(path for path in runs_dir.glob("*") if path.is_dir()):
         network, record = (folder / name for name in ("model.safetensors", "record.json"))
         for kind, done, begun in (
-            (TRAIN, network.exists() or record.exists(), (folder / "plan.json").exists()),
+            (TRAIN, is_there(network) or record.exists(), (folder / "plan.json").exists()),
             (EVALUATE, record.exists(), (folder / "evaluation.npz").exists()),
         ):
             state, note = (None, None) if done else _in_hand(folder, kind)

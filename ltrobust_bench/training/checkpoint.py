@@ -3,7 +3,8 @@
 A run folder holds the two newest checkpoints, so that a damaged one costs what lies between them:
 ``checkpoint-<epoch>/`` of an epoch's end, ``checkpoint-<epoch>-<step>/`` within the next one, with
 ``weights.safetensors``, ``state.pt`` (optimiser, memories, counters; read with ``weights_only``) and ``meta.json``
-(their SHA-256). A finished network is ``model.safetensors``, which describes itself in its header.
+(their SHA-256). A finished network is ``model.safetensors``, which describes itself in its header. Where files have to
+be small, each is written in pieces (:func:`ltrobust_bench.files.write_large`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ltrobust_bench.errors import CheckpointError
-from ltrobust_bench.files import atomic_folder, write_bytes
+from ltrobust_bench.files import atomic_folder, is_there, read_large, shard_bytes, write_large
 from ltrobust_bench.progress import Progress, Silent
 
 _FILES, META = ("weights.safetensors", "state.pt"), "meta.json"
@@ -52,7 +53,7 @@ def save_checkpoint(
     meta = {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
     with atomic_folder(target) as temporary:
         for name, data in contents.items():
-            (temporary / name).write_bytes(data)
+            write_large(temporary / name, data, shard_bytes())
         (temporary / META).write_text(json.dumps(meta), encoding="utf-8")
     older = [path for path in _checkpoints(folder) if _position(path) < _position(target)]
     for other in _checkpoints(folder):
@@ -112,7 +113,7 @@ def _read(path: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dic
     try:
         meta, contents = json.loads((path / META).read_bytes()), {}
         for name in _FILES:
-            contents[name] = (path / name).read_bytes()
+            contents[name] = read_large(path / name)
             if hashlib.sha256(contents[name]).hexdigest() != meta["sha256"][name]:
                 raise ValueError(f"{name} has another SHA-256 than when it was written")
         weights = {name: value.to(device) for name, value in load(contents[_FILES[0]]).items()}
@@ -141,7 +142,8 @@ def remove_checkpoints(folder: Path) -> None:
 def remove_run(folder: Path) -> None:
     """Empty a run folder that the caller holds alone. What says that something is finished goes first, so that nothing
     of it outlives a process that is killed meanwhile."""
-    first = [folder / name for name in ("record.json", "evaluation.npz", "model.safetensors")]
+    names = ("record.json", "evaluation.npz", "model.safetensors", "model.safetensors.pieces")
+    first = [folder / name for name in names]
     for path in [*first, *sorted(folder.iterdir())]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -152,13 +154,19 @@ def remove_run(folder: Path) -> None:
 def save_model(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a finished network; its description, with the digest of its weights, goes into the file's header."""
     header = {**description, "weights_sha256": weights_sha256(weights)}
-    write_bytes(path, _packed(weights, {"ltbench": json.dumps(header, sort_keys=True)}))
+    write_large(path, _packed(weights, {"ltbench": json.dumps(header, sort_keys=True)}), shard_bytes())
 
 
 def _packed(weights: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """The safetensors file of weights. It is made in memory, so that a full disk is the system's error and not
     something that a library makes of it."""
     return save({k: v.contiguous() for k, v in weights.items()}, metadata=metadata)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """What a sound safetensors file says of itself: its length, 8 bytes, then a header in JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header.get("__metadata__") or {}
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
@@ -179,13 +187,13 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str
     """
     if path.is_dir():
         path = path / "model.safetensors"
-    if not path.is_file():
+    if not is_there(path):
         raise CheckpointError(f"no checkpoint at {path}; `ltbench train` writes model.safetensors in its run folder.")
     try:
-        with safe_open(path, framework="pt") as handle:
-            header = (handle.metadata() or {}).get("ltbench")
-        weights = load_file(path, device=str(device))
-    except (SafetensorError, OSError) as error:
+        content = read_large(path)
+        weights = {name: value.to(device) for name, value in load(content).items()}
+        header = _metadata(content).get("ltbench")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no readable safetensors file ({str(error).splitlines()[0]}).") from None
     try:
         description = json.loads(header or "")

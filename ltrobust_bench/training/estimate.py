@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.precision import full_float32, training_arithmetic
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.make import Plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import duration
 from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
@@ -85,14 +86,14 @@ def _attack_pass(model: nn.Module, images: Tensor) -> float:
 
 def _timed(work: Callable[[int], float], most: int) -> tuple[float, int]:
     """Seconds that ``work`` takes on a number of images, at most ``most``, that can be afforded, and that number."""
-    # Two images tell whether more can be afforded; the first call also warms up.
+    # Two images tell whether more can be afforded. Libraries plan at the first call of each size: it is not timed.
     images = min(2, most)
-    work(images)
-    taken = work(images)
-    while taken < 0.5 and images < most:
-        images = min(most, images * 4)
+    while True:
+        work(images)
         taken = work(images)
-    return taken, images
+        if taken >= 0.5 or images == most:
+            return taken, images
+        images = min(most, images * 4)
 
 
 def _stand_in(base: Plan, device: torch.device) -> nn.Module:
@@ -175,8 +176,9 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         current.update().item()
         return time.monotonic() - began
 
-    with full_float32():
+    with training_arithmetic(run.recipe.precision, tuned=run.policy != Policy()):
         taken, images = _timed(step, batch)
+    with full_float32():
         some = task.split.train[: task.protocol.evaluation.batch_size]
         attacking = _attack_pass(network.eval(), torch.from_numpy(task.source.train_pixels(some)).to(device))
     return Speed(

@@ -56,7 +56,7 @@ class EpochInHand:
         torch.set_rng_state(first.cpu())
         for generator in others if device.type == "cuda" else ():
             torch.cuda.set_rng_state(generator.cpu(), device)
-        noise = torch.Generator(device=device)
+        noise = torch.Generator()
         noise.set_state(plain["noise"].cpu())
         return cls(**plain | {"order": plain["order"].cpu().numpy(), "noise": noise})
 
@@ -72,5 +72,5 @@ def begin_epoch(seed: int, epoch: int, device: torch.device, order: Any) -> Epoc
     """
     # Parts that draw from torch's global generator are as reproducible as the rest.
     torch.manual_seed(derive_seed(seed, "torch", epoch))
-    noise = seeded(seed, "attack", epoch, device)
+    noise = seeded(seed, "attack", epoch)
     return EpochInHand(epoch, order(epoch), noise, torch.zeros((), device=device))

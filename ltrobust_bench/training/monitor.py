@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.randomness import seeded
@@ -58,12 +59,12 @@ def _accuracy(
             step_size=step_size,
             steps=steps,
             ball=trainee.ball,
-            generator=seeded(seed, "monitor", 0, device),
+            generator=seeded(seed, "monitor"),
         )
 
     # A batch of the recipe's may be smaller, because no more images fit. What is looked at is no cost of training.
-    with trainee.forwards.meter.apart():
+    with full_float32(), trainee.forwards.meter.apart():
         adversarial = network.fit(attack, len(x))
-    with torch.no_grad(), trainee.forwards.meter.apart():
+    with full_float32(), torch.no_grad(), trainee.forwards.meter.apart():
         clean, robust = (network(images).argmax(dim=1) == y for images in (x, adversarial))
     return clean.float().mean().item(), (clean & robust).float().mean().item()

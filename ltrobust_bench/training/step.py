@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,7 +24,8 @@ from ltrobust_bench.training.views import ContextView, OutputsView, PluginView
 
 @dataclass
 class Trainee:
-    """What a step works on: the network, its method and recipe, the optimiser, and how it is all computed.
+    """What a step works on: the network, its method and recipe, the optimiser, and how it is all computed; ``say`` is
+    told in one line where that has to be in another way.
 
     The recipe's pixel-scale numbers must be floats (:meth:`ltrobust_bench.cards.Card.resolve_recipe`).
     """
@@ -37,10 +39,11 @@ class Trainee:
     teacher: nn.Module | None = None
     policy: Policy = Policy()
     ball: Ball = LINF
+    say: Callable[[str], None] = lambda line: None
     forwards: Forwards = field(init=False)
 
     def __post_init__(self) -> None:
-        self.forwards = Forwards(self.network, self.policy, self.recipe.precision, self.counter)
+        self.forwards = Forwards(self.network, self.policy, self.recipe.precision, self.counter, self.say)
 
 
 class Step:
@@ -94,7 +97,7 @@ class Step:
 
         Args:
             start: the first iterate or its kind; default: the recipe's.
-            generator: on the device of the images.
+            generator: of the start's noise.
         """
         network, spec = self.trainee.network, self.trainee.recipe.attack
         if not self.trainee.method.crafts(self.epoch, self.epochs):

@@ -15,14 +15,15 @@ from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.device import started
 from ltrobust_bench.compute.forwards import compile_problem
-from ltrobust_bench.compute.precision import full_float32
+from ltrobust_bench.compute.precision import training_arithmetic
 from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, TrainLoader
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
-from ltrobust_bench.files import write_text
+from ltrobust_bench.files import is_there, shard_bytes, write_text
 from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
+from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
 from ltrobust_bench.randomness import derive_seed
 from ltrobust_bench.terms import first_problem
@@ -73,10 +74,11 @@ def train_plan(
         LTBenchError: if the loss stops being finite.
     """
     progress = progress or Silent()
+    shard_bytes()  # a size that is none is refused before anything is trained
     with locked(folder, progress if wait else None), logged(folder if ranks.first() else None, progress) as heard:
         if fresh and ranks.first():
             ckpt.remove_run(folder)
-        if ranks.from_first((folder / MODEL).exists):
+        if ranks.from_first(lambda: is_there(folder / MODEL)):
             result = finished(plan, folder / MODEL, heard)
             if ranks.first():
                 ckpt.remove_checkpoints(folder)  # whoever finished it may have been killed before
@@ -90,7 +92,8 @@ def train_plan(
                     f"{beside}, which this run builds on, was trained before code was recorded; train it again with "
                     f"--method {plan.base.run.method} --fresh."
                 )
-        with full_float32(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        arithmetic = training_arithmetic(plan.run.recipe.precision, tuned=plan.run.policy != Policy())
+        with arithmetic, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             session = Session(plan, folder, device, heard, base)
             if ranks.first():
                 write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
@@ -126,6 +129,7 @@ class Session:
             teacher,
             run.policy,
             task.ball,
+            progress.note,
         )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)

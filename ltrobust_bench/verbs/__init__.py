@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ltrobust_bench.evaluation.result import Evaluation
-from ltrobust_bench.verbs.evaluations import Search, analyse, attack_model, curve, evaluate, suite_attacks
+from ltrobust_bench.protocol.spec import Search
+from ltrobust_bench.verbs.evaluations import analyse, attack_model, curve, evaluate, suite_attacks
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, task_of
 from ltrobust_bench.verbs.runs import finish_run, run, run_plan, train
+from ltrobust_bench.verbs.shipping import ship
 from ltrobust_bench.verbs.sweeping import Sweep, sweep
 from ltrobust_bench.verbs.tuning import Trials, read_trials, tune, tuned_plan
 
@@ -24,6 +26,7 @@ __all__ = [
     "read_trials",
     "run",
     "run_plan",
+    "ship",
     "suite_attacks",
     "sweep",
     "task_of",

@@ -6,20 +6,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltrobust_bench.attacks.registry import standard_attacks
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
-from ltrobust_bench.compute.stand_in import StandIn
+from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.split import first_of_each_class, index_sha256
-from ltrobust_bench.errors import UnknownNameError
+from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
 from ltrobust_bench.evaluation.curves import CURVES, Curve, CurveKind, trace
 from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
@@ -32,13 +32,12 @@ from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import Protocol
+from ltrobust_bench.protocol.spec import Search
+from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record, task_of
 from ltrobust_bench.verbs.subject import EXAMINED, Model, Subject, subject_of
-
-Search = Literal["network", "folded", "winograd", "bf16"]
-"""What attacks climb: the network itself, or a faster copy of it (:mod:`ltrobust_bench.compute.stand_in`)."""
 
 
 def evaluate(
@@ -76,8 +75,8 @@ def evaluate(
             weights, its source files or its logits for fixed images are no longer what they were (or the test images,
             protocol or attacks are others), it begins again, and a line says why. See :func:`.identity.code_of`.
         code: names of Python modules whose source belongs to the model too, for instance the one that builds it.
-        search: what the attacks climb: the ``network`` itself, or a faster copy of it, ``folded``, ``winograd`` or
-            ``bf16``. The network itself confirms every success.
+        search: what the attacks climb: the ``network`` itself, or a faster copy of it, ``folded``, ``winograd``,
+            ``tf32`` or ``bf16``. The network itself confirms every success, in float32.
 
     Returns:
         One bit per image and attack, and the metrics derived from them.
@@ -180,7 +179,7 @@ def analyse(
     protocol's first PGD attack, as everything else under attack.
 
     Args:
-        network: its run folder, or ``model.safetensors``.
+        network: its run folder, ``model.safetensors``, or the name of a network that comes with the package.
         limit_test: first limit // C test images of each class; then no record is used.
         data_dir: folder or archive of the data set.
         device: where to compute.
@@ -195,12 +194,13 @@ def analyse(
     task = task_of(loaded.run, data_dir)
     beside = Path(network) if Path(network).is_dir() else Path(network).parent
     path = beside / "record.json"
-    record = own_record(path, loaded) if limit_test is None and path.exists() else None
+    alone = limit_test is not None or is_name(network)  # a network that comes with the package lies in no run folder
+    record = own_record(path, loaded) if not alone and path.exists() else None
     labels = np.asarray(task.source.test_labels)
     index = first_of_each_class(labels, task.split.test, limit_test)
     seen = observe(
         loaded.model,
-        DeviceData.of(task.source.test_images[index], labels[index], choose_device(device)),
+        DeviceData.of(task.source.test_pixels(index), labels[index], choose_device(device)),
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -254,10 +254,10 @@ def attack_model(
     code: Code | None = None,
 ) -> Verdict:
     index = task.split.test
-    data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), device)
+    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
     suite = task.protocol.evaluation
     with frozen(model):
-        searched = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
+        searched = searched_on(model, to_unit(data.images[:2]), search)
         if progress is not None and progress.shown:  # measuring takes a second
             asked = suite.attacks if attacks is None else attacks
             cost = evaluation_cost(searched or model, data, task.classes, asked, suite.batch_size)
@@ -276,5 +276,31 @@ def attack_model(
         examined=EXAMINED if attacks is None else 0,
         surrogate=surrogate,
         searched=searched,
+        products="tf32" if search == "tf32" else "ieee",
         code=code,
     )
+
+
+def searched_on(model: nn.Module, x: Tensor, search: Search) -> StandIn | None:
+    """The copy that attacks search on; None: the model itself.
+
+    Args:
+        model: pixels to logits, in eval mode.
+        x: some images.
+
+    Raises:
+        UsageError: if there is no such copy.
+    """
+    if search == "network":
+        return None
+    return StandIn(model, x, "folded" if search == "tf32" else search)
+
+
+def possible_search(model: nn.Module, x: Tensor, search: Search, progress: Progress) -> Search:
+    """What attacks can search on: ``search``, or the network itself where there is no such copy of the model."""
+    try:
+        searched_on(model, x, search)
+    except UsageError as error:
+        progress.note(f"attacks search on the network itself: {str(error).removesuffix(f'; {INSTEAD}')}")
+        return "network"
+    return search

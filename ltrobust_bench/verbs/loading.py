@@ -17,6 +17,7 @@ from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.weights import is_name, shipped_file
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import load_deployed
@@ -53,14 +54,18 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     """A finished network of ours as a model from pixels to logits.
 
     Args:
-        path: ``model.safetensors``, or its run folder.
+        path: ``model.safetensors``, its run folder, or the name of a network that comes with the package.
         device: where to put it.
 
     Raises:
         CheckpointError: if the file is damaged, or its weights do not fit what it says it is.
+        UnknownNameError: for a name that no network has.
+
+    Example: ``load_model("lite:at-bsl").model(images)``
     """
     where = choose_device(device)
-    weights, description = ckpt.read_model(Path(path), where)
+    path = shipped_file(str(path)) if is_name(path) else Path(path)
+    weights, description = ckpt.read_model(path, where)
     try:
         section = RunSection.model_validate(description["run"])
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])

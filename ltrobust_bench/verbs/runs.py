@@ -10,27 +10,29 @@ import torch
 
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device, started
+from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import CheckpointError
+from ltrobust_bench.evaluation.evaluator import Verdict, frozen
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import Crafting
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Ended, Progress, Silent, Warned
+from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
 from ltrobust_bench.records.provenance import environment
-from ltrobust_bench.records.schema import Cost, Record, Result, Status, Work
+from ltrobust_bench.records.schema import Cost, Record, Result, Searched, Status, Work
 from ltrobust_bench.scores.bits import pack
 from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.result import TrainingCost, TrainingResult
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.evaluations import attack_model
+from ltrobust_bench.verbs.evaluations import attack_model, possible_search
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
 from ltrobust_bench.verbs.tuning import tuned_plan
 
@@ -129,6 +131,7 @@ def run_plan(
 ) -> Record:
     """:func:`run` for a plan that is already made."""
     folder = runs_dir / plan.run.folder_name()
+    plan.task.source.test_places(plan.task.split.test)  # what cannot be attacked in the end is not begun
     make_folder(folder)
     result = train_plan(plan, folder, device, progress, fresh=fresh)
     loaded = load_model(result.model_path, device=str(device))
@@ -144,7 +147,7 @@ def finish_run(
     *,
     trials: int = 0,
     again: bool = False,
-    search: Crafting = "network",
+    search: Search | None = None,
 ) -> Record:
     """Attack a finished network with its protocol's whole suite, and write and file its record.
 
@@ -156,7 +159,8 @@ def finish_run(
         results_dir: where full records are filed; None: nowhere.
         trials: configurations tried on held-out images before this run.
         again: attack again although there is a record.
-        search: what the attacks climb; the network itself confirms every success.
+        search: what the attacks climb, where it is to differ from the protocol's; the network itself confirms every
+            success, in float32.
 
     Raises:
         RecordError: if the record in ``folder`` is damaged or another run's.
@@ -164,6 +168,7 @@ def finish_run(
     """
     if results_dir is not None:
         make_folder(results_dir)
+    search = search or _usual_search(loaded, task, progress)
     if folder is None:
         record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:
@@ -174,8 +179,19 @@ def finish_run(
     return record
 
 
+def _usual_search(loaded: LoadedModel, task: Task, progress: Progress) -> Search:
+    """What the protocol says, where there is such a copy of the model; the network itself for a run that left the
+    protocol's way of crafting for it."""
+    protocol, device = task.protocol, next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    if loaded.run.policy.crafting == "network" != protocol.crafting:
+        return "network"
+    x = to_unit(torch.from_numpy(task.source.test_images[task.split.test[:2]]).to(device))
+    with frozen(loaded.model):
+        return possible_search(loaded.model, x, protocol.evaluation.search, progress)
+
+
 def _finished_or_evaluated(
-    loaded: LoadedModel, task: Task, folder: Path, progress: Progress, trials: int, again: bool, search: Crafting
+    loaded: LoadedModel, task: Task, folder: Path, progress: Progress, trials: int, again: bool, search: Search
 ) -> Record:
     """The record in a run folder that the caller holds, made if there is none or it is asked for again."""
     path, state = folder / "record.json", folder / "evaluation.npz"
@@ -197,7 +213,7 @@ def _finished_or_evaluated(
 
 
 def _recorded(
-    path: Path, loaded: LoadedModel, trials: int, again: bool, search: Crafting, progress: Progress
+    path: Path, loaded: LoadedModel, trials: int, again: bool, search: Search, progress: Progress
 ) -> Record | None:
     """The record in a file, None without one; it must be the network's, unless it is made again."""
     if not path.exists():
@@ -225,7 +241,7 @@ def _refuse_other_code(path: Path, record: Record) -> None:
             )
 
 
-def _identity(loaded: LoadedModel, search: Crafting, record: Path) -> str:
+def _identity(loaded: LoadedModel, search: Search, record: Path) -> str:
     """What an evaluation's state belongs to. The record that the evaluation will replace is part of it: once there is
     a new one, the state that made it is nobody's, or another evaluation would take it for its own and attack nothing.
     """
@@ -243,7 +259,7 @@ def _evaluate(
     identity: str,
     progress: Progress,
     trials: int,
-    search: Crafting,
+    search: Search,
 ) -> Record:
     """The record of one evaluation."""
     code = code_of(loaded.run, "evaluation")
@@ -259,7 +275,12 @@ def _evaluate(
         schema_version=1,
         run=loaded.run,
         result=Result(
-            bits=bits, broken_by=broken_by, search=search, weights_sha256=loaded.weights_sha256, digest=digest
+            bits=bits,
+            broken_by=broken_by,
+            search=search,
+            searched=_searched(verdict),
+            weights_sha256=loaded.weights_sha256,
+            digest=digest,
         ),
         cost=Cost(
             training=_work(cost),
@@ -276,12 +297,19 @@ def _evaluate(
         ),
         status=Status(
             reduced=loaded.run.reduced,
-            off_recipe=bool(loaded.run.overrides),
+            off_recipe=loaded.run.off_recipe,
             exploded=loaded.exploded,
             trials=trials,
         ),
         reliability=verdict.reliability,
     )
+
+
+def _searched(verdict: Verdict) -> Searched | None:
+    if verdict.searched is None:
+        return None
+    confirmed, unconfirmed, broken_again = verdict.searched
+    return Searched(confirmed=confirmed, unconfirmed=unconfirmed, broken_again=broken_again)
 
 
 def _work(cost: TrainingCost) -> Work:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.evaluation import identity
@@ -78,7 +79,7 @@ class Subject:
         # The logits come first: what a forward imports is code of the model, too.
         with frozen(module):
             spread = task.split.test[np.linspace(0, len(task.split.test) - 1, PROBED).astype(int)]
-            pixels = torch.from_numpy(np.asarray(task.source.test_images[spread])).to(self.device)
+            pixels = torch.from_numpy(task.source.test_pixels(spread)).to(self.device)
             logits = identity.probe(module, to_unit(pixels), task.classes)
         made_of = module.function if isinstance(module, AsModule) else module
         return {
@@ -145,6 +146,7 @@ def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:
     """See that a model that is not ours takes the data set's pixels, or say what it does instead."""
     labels = np.asarray(task.source.test_labels[task.split.test])
     first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
-    data = DeviceData.of(task.source.test_images[task.split.test[first]], labels[first], device)
+    data = DeviceData.of(task.source.test_pixels(task.split.test[first]), labels[first], device)
+    splitting = Splitting(module)
     with frozen(module):
-        check_takes_pixels(module, to_unit(data.images), data.labels, task.classes)
+        splitting.fit(lambda: check_takes_pixels(splitting, to_unit(data.images), data.labels, task.classes), len(data))

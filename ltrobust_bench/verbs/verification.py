@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
@@ -85,7 +87,7 @@ def attacked_again(
     task = verbs.task_of(loaded.run, data_dir)
     index = task.split.test if places is None else task.split.test[places]
     where = choose_device(device)
-    data = DeviceData.of(task.source.test_images[index], np.asarray(task.source.test_labels[index]), where)
+    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
     verdict = evaluate_images(
         loaded.model,
         data,
@@ -173,7 +175,7 @@ def try_examples(
         raise UsageError(f"{examples}: an index stands twice; give one image for each.")
     where = choose_device(device)
     data = DeviceData.of(
-        task.source.test_images[task.split.test[places]],
+        task.source.test_pixels(task.split.test[places]),
         np.asarray(task.source.test_labels[task.split.test[places]]),
         where,
     )
@@ -188,11 +190,12 @@ def try_examples(
             f"that of index {int(task.split.test[places[worst]])} at {task.ball.name} distance "
             f"{float(distance[worst]):.6g} (epsilon {task.epsilon:.6g})."
         )
-    with frozen(loaded.model):
+    model = Splitting(loaded.model)
+    with frozen(model):
         clean, robust = (
             np.concatenate(
                 [
-                    (checked_logits(loaded.model, b, task.classes).argmax(1) == y).cpu().numpy()
+                    (model.fit(partial(checked_logits, model, b, task.classes), len(b)).argmax(1) == y).cpu().numpy()
                     for b, y in zip(batch.split(BATCH), data.labels.split(BATCH), strict=True)
                 ]
             )

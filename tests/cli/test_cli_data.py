@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from command_line import call, refused
+from command_line import FAST, call, refused
 
 
 def test_info_prints_counts_groups_and_digests(capsys):
@@ -61,6 +61,28 @@ def test_pack_verify_and_use(capsys, tmp_path):
     code, _, err = call(capsys, "data", "verify", file)
     assert code == 1 and err.count("\n") == 1 and "damaged" in err
     assert "there is no file" in refused(capsys, "data", "verify", tmp_path / "none.zip")
+
+
+def test_a_pack_with_a_part_of_the_test_set(capsys, tmp_path):
+    """It serves trainings and smaller evaluations; what it cannot finish is refused before it begins."""
+    whole, part = tmp_path / "whole.zip", tmp_path / "part.zip"
+    assert call(capsys, "data", "pack", "digits-lt", whole)[0] == 0
+    code, out, _ = call(capsys, "data", "pack", "digits-lt", part, "--limit-test", 50)
+    assert code == 0 and "50 test images" in out and part.stat().st_size < whole.stat().st_size
+    code, out, _ = call(capsys, "data", "verify", part)
+    assert code == 0 and "test indices" in out
+    plain, packed = (call(capsys, "data", "info", "digits-lt", *extra)[1] for extra in ([], ["--data-dir", part]))
+    assert plain == packed
+    runs = ["--runs-dir", tmp_path / "runs", "--results-dir", tmp_path / "results"]
+    asked = ["--method", "at", "--dataset", "digits-lt", "--data-dir", part, "--limit-train", 60, "--epochs", 1, *FAST]
+    line = refused(capsys, "run", *asked, *runs)
+    assert "holds 50 test images and lacks 50 of the 100 that are to be tested; add --limit-test" in line
+    assert not list((tmp_path / "runs").iterdir())
+    code, _, err = call(capsys, "run", *asked, *runs, "--limit-test", 50)
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    more = refused(capsys, "eval", folder / "model.safetensors", "--data-dir", part, "--limit-test", 80)
+    assert "lacks 30 of the 80" in more
 
 
 def test_a_folder_of_images_from_run_to_eval(capsys, tmp_path):

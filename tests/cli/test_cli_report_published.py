@@ -65,6 +65,11 @@ def test_ours_stands_beside_where_a_board_has_it(capsys, tmp_path):
     assert (line["value"], line["ours"], line["board"]) == ("90.10", ours, "digits-v0-digits-lt-ir20-small-fixed")
     _, out, _ = published(capsys, tmp_path)
     assert f"{float(ours):.1f}" in out and "ours: digits-lt, imbalance ratio 20, small: protocol digits-v0" in out
+    said = " ".join(out.split())  # the protocol's differences are named, and nothing is claimed
+    assert "60 epochs, 10 steps of epsilon/4 in training, the last checkpoint, 500 test images, balanced" in said
+    assert "no paper is reproduced here" in said
+    _, out, _ = published(capsys, tmp_path, "--format", "markdown")
+    assert "60 epochs, 10 steps" in out and out.endswith("no paper is reproduced here.\n")
 
 
 def test_markdown_and_csv(capsys, results):

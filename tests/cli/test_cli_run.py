@@ -154,6 +154,15 @@ def test_real_cifar10_reduced_run(capsys, here, cifar10_folder):
     assert read_record(path).run.epsilon == 8 / 255
 
 
+def test_real_cifar100_reduced_run(capsys, here, cifar100_folder):
+    arguments = ["--limit-train", 400, "--limit-test", 100, "--epochs", 1, "--data-dir", cifar100_folder]
+    code, _, _ = call(capsys, "run", "--method", "reat", "--dataset", "cifar100-lt", *FAST, *arguments)
+    assert code == 0
+    (path,) = here.glob("runs/reat-cifar100-lt-ir*-small-s0-*/record.json")
+    run = read_record(path).run
+    assert run.epsilon == 8 / 255 and len(run.train_counts) == 100 and run.test_counts == [1] * 100
+
+
 def program(*arguments, cwd):
     command = [sys.executable, "-c", "from ltrobust_bench.cli.main import main; main()", *map(str, arguments)]
     # A background job's children inherit an ignored SIGINT; a person's terminal does not.

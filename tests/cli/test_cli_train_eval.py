@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
 import sys
 
 import pytest
@@ -59,13 +60,15 @@ def test_the_cost_is_told_before_the_attacks_start(capsys, folder):
     assert "images forward and backward" in out
 
 
-def test_a_search_on_the_folded_copy_is_in_the_record_and_one_in_bf16_makes_none(capsys, folder):
-    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "bf16", "--output", "here")
+def test_what_attacks_searched_on_is_in_the_record(capsys, folder):
+    part = ["--limit-test", 20, "--attack-search", "bf16", "--output", "here"]
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", *part)
     assert code == 0 and "searched on a copy: bf16, no record" in " ".join(out.split())
     assert not (folder / "record.json").exists()
     assert (folder.parents[1] / "here" / "evaluation-bf16.csv").exists()
-    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "folded")
-    assert code == 0 and read_record(folder / "record.json").result.search == "folded"
+    code, out, _ = call(capsys, "eval", folder, "--device", "cpu", "--attack-search", "bf16")
+    result = read_record(folder / "record.json").result
+    assert code == 0 and result.search == "bf16" and result.searched is not None
 
 
 def test_part_of_the_suite_is_printed_only(capsys, folder):
@@ -388,3 +391,16 @@ def test_one_model_from_one_place(capsys, nets):
     assert "is no network of the RoBal, REAT or AT-BSL" in refused(capsys, "eval", *official)
     assert "unknown method" in refused(capsys, "eval", "--official", "robaal", *official[2:])
     assert "no models for digits-lt" in refused(capsys, "eval", "--robustbench", "X", "--dataset", "digits-lt")
+
+
+def test_a_network_in_pieces(capsys, tmp_path, monkeypatch):
+    """``--shard`` holds for that command alone; what it wrote is read by all."""
+    monkeypatch.delenv("LTBENCH_SHARD", raising=False)
+    asked = ["--method", "erm", "--dataset", "digits-lt", "--limit-train", 60, "--epochs", 1, "--runs-dir", tmp_path]
+    code, _, err = call(capsys, "train", *asked, *FAST, "--shard", "0.03")
+    assert code == 0 and "LTBENCH_SHARD" not in os.environ, err
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "model.safetensors").exists() and len(list(folder.glob("model.safetensors-*-of-*"))) > 1
+    code, out, err = call(capsys, "eval", folder, "--limit-test", 10, "--attack", "fgsm", "--device", "cpu")
+    assert code == 0 and "fgsm" in out, err
+    assert "Invalid value" in refused(capsys, "train", *asked, "--shard", "0")

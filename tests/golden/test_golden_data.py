@@ -81,7 +81,7 @@ def test_long_tailed_split(case):
     if "labels" in case["inputs"]:
         labels = np.array(case["inputs"]["labels"])
     else:
-        # Only the counts are checked without the data set; test_real_cifar.py checks the indices.
+        # Only the counts are checked without the data set; tests/unit/test_data.py checks the indices.
         n_max = {"cifar10": 5000, "cifar100": 500}[case["options"]["label_set"]]
         assert long_tailed_counts(n_max, classes, ratio, "exp") == expected["counts"]
         return

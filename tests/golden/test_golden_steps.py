@@ -24,6 +24,8 @@ STARTS = {
     "uniform",
     "uniform with the base epsilon, clamped to [0,1]",
     "uniform in the class budget, clamped to [0,1]",
+    "uniform, clamped to [0,1]",
+    "none (the clean image)",
 }
 
 
@@ -75,12 +77,14 @@ def run(
     looked_at=False,
     epoch=1,
     epochs=1,
+    make=torch.nn.Linear,
 ):
     """Play a case through; with ``minimal`` forwards only what must then agree is compared.
 
+    ``make``: makes the linear head.
     ``looked_at``: the official attack forwards its last iterate once more in train mode, to choose among restarts.
     """
-    model = network(case)
+    model = network(case, make)
     settings = recipe(case, [] if minimal else forwards, [] if minimal else after, before)
     optimizer = settings.optimizer.build(model.parameters(), settings.lr, settings.weight_decay)
     trainee = Trainee(model, method, settings, optimizer, Counter(), plugins)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import Network
+from ltrobust_bench.api import Head, Network
 from ltrobust_bench.longtail import CosineHead
 
 FOLDER = Path(__file__).parent
@@ -64,16 +64,17 @@ def same(got: Any, expected: Any) -> None:
 
 
 class TinyBackbone(nn.Module):
-    """3x3 convolution -> batch norm -> ReLU -> mean over space."""
+    """3x3 convolution -> batch norm -> ReLU -> mean over space, of (x - mean) / std."""
 
-    def __init__(self, channels: int, features: int) -> None:
+    def __init__(self, channels: int, features: int, mean: Tensor | float = 0.0, std: Tensor | float = 1.0) -> None:
         super().__init__()
+        self.mean, self.std = mean, std
         self.conv = nn.Conv2d(channels, features, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(features)
         self.features = features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x)).relu().mean(dim=(2, 3))
+        return self.bn(self.conv((x - self.mean) / self.std)).relu().mean(dim=(2, 3))
 
 
 def ours(name: str) -> str:
@@ -81,16 +82,17 @@ def ours(name: str) -> str:
     return name.replace("fc.", "head.") if name.startswith("fc.") else f"backbone.{name}"
 
 
-def network(case: dict[str, Any]) -> Network:
-    """The tiny network of a case, with its parameters and buffers."""
+def network(case: dict[str, Any], make: Head = nn.Linear) -> Network:
+    """The tiny network of a case, with its parameters and buffers; ``make`` makes its head if that is linear."""
     spec = case["inputs"]["network"]
     classes, features = np.shape(spec["params"]["fc.weight"])
     channels = np.shape(spec["params"]["conv.weight"])[1]
     if spec["head"] == "cosine":
         head: nn.Module = CosineHead(features, classes, **spec["head_options"])
     else:
-        head = nn.Linear(features, classes)
-    model = Network(TinyBackbone(channels, features), head).to(dtype_of(case))
+        head = make(features, classes)
+    per_channel = {k: tensor(case, case["inputs"][k])[:, None, None] for k in ("mean", "std") if k in case["inputs"]}
+    model = Network(TinyBackbone(channels, features, **per_channel), head).to(dtype_of(case))
     stored = {**spec["params"], **spec["buffers"]}
     state = {ours(k): torch.tensor(v, dtype=model.state_dict()[ours(k)].dtype) for k, v in stored.items()}
     model.load_state_dict(state)

@@ -190,8 +190,8 @@ def read_back(text):
     words = shlex.split(text)
     assert words[:2] == ["ltbench", "run"]
     asked = run.make_context("run", words[2:]).params
-    where_and_how = ("data_dir", "device", "devices", "threads", "runs_dir", "results_dir", "tuned", "dry_run", "fresh")
-    for name in (*where_and_how, *Follow.__dataclass_fields__):
+    where = ("data_dir", "device", "devices", "threads", "runs_dir", "results_dir")
+    for name in (*where, "tuned", "dry_run", "fresh", "repeats", *Follow.__dataclass_fields__):
         asked.pop(name)
     (request,) = requests(Console(), torch.device("cpu"), **asked)
     return request.to_plan().run
@@ -207,8 +207,11 @@ def test_commands_repeat_the_runs():
 def test_commands_name_how_it_was_computed(precision):
     folded = Policy(crafting="folded", memory_format="channels_last")
     wanted = make_plan("reat", "digits-lt", precision=precision, policy=folded).run
-    record = find_records([RECORDS])[0][0].model_copy(update={"run": wanted})
+    first = find_records([RECORDS])[0][0]
+    record = first.model_copy(update={"run": wanted})
     assert read_back(command([record])).key() == wanted.key()
+    on_a_gpu = first.environment.model_copy(update={"deterministic": True})
+    assert "--deterministic" in command([record.model_copy(update={"environment": on_a_gpu})]).split()
 
 
 def test_commands_name_what_a_reader_must_add():

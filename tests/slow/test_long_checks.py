@@ -165,6 +165,20 @@ def test_demo(root, tmp_path):
     assert len(list((tmp_path / "clone" / "demo").glob("runs/*/record.json"))) == 2
 
 
+def test_make_lite_in_a_fresh_clone(root, cifar10_folder, tmp_path):
+    """The lite board's command on a few real images: the data are there, trained, attacked, and a row on a board."""
+    subprocess.run(["git", "clone", "--quiet", root, tmp_path / "clone"], check=True)
+    (tmp_path / "clone" / ".venv").symlink_to(root / ".venv")
+    few = "ARGS=--limit-train 300 --limit-test 20 --epochs 1"
+    command = ["make", "lite", "METHOD=at", few, f"LTBENCH_DATA={cifar10_folder}"]
+    done = subprocess.run(command, cwd=tmp_path / "clone", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reduced runs: 300 training images" in " ".join(done.stdout.split())
+    (record,) = (tmp_path / "clone" / "lite" / "runs").glob("*/record.json")
+    assert read_record(record).run.protocol == "ltr-linf-lite-v1"
+    assert (tmp_path / "clone" / "lite" / "results" / "leaderboard.md").exists()
+
+
 def test_real_cifar10_with_the_main_protocol(cifar10_folder, tmp_path):
     """ResNet-18, ltr-linf-v1 and its whole suite on a few real images."""
     record = verbs.run(

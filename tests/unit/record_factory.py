@@ -98,7 +98,7 @@ def synthetic_record(
             tf32=False,
             created=created,
         ),
-        status=Status(reduced=section.reduced, off_recipe=bool(section.overrides), trials=0),
+        status=Status(reduced=section.reduced, off_recipe=section.off_recipe, trials=0),
     )
 
 

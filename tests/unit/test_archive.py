@@ -253,6 +253,21 @@ def test_embedded_data_sets_can_be_packed_and_ignore_other_archives(packed, tmp_
         make_plan("at", "digits-lt", data_dir=path, imbalance_ratio=2)
 
 
+@pytest.mark.slow
+def test_real_cifar100_goes_through_an_archive(cifar100_folder, tmp_path):
+    """The training images of the ratio that has fewest, and the test images of all classes."""
+    spec = dataset_spec("cifar100-lt")
+    source = load_source(spec, cifar100_folder)
+    split = make_split(source.train_labels, source.test_labels, 100)
+    path = tmp_path / "cifar100-lt-ir100.zip"
+    archive.write(path, spec.name, source, split, imbalance_ratio=100, profile="exp")
+    back = load_source(spec, path)
+    assert back.class_names == source.class_names and len(back.class_names) == 100
+    assert make_split(back.train_labels, back.test_labels, 100).train_sha256 == split.train_sha256
+    assert (back.train_pixels(split.train) == source.train_images[split.train]).all()
+    assert (back.test_images == source.test_images).all()
+
+
 def test_real_cifar10_in_under_45_megabytes(cifar10_folder, tmp_path):
     spec = dataset_spec("cifar10-lt")
     source = load_source(spec, cifar10_folder)
@@ -266,3 +281,54 @@ def test_real_cifar10_in_under_45_megabytes(cifar10_folder, tmp_path):
         assert own.train_sha256 == make_split(source.train_labels, source.test_labels, ratio).train_sha256
         assert (back.train_pixels(own.train) == source.train_images[own.train]).all()
     assert (back.test_images == source.test_images).all()
+
+
+@pytest.fixture
+def part(tmp_path):
+    """An archive with 8 of 40 test images, 2 of each class."""
+    source = source_of()
+    split = make_split(source.train_labels, source.test_labels, 5, limit_test=8)
+    path = tmp_path / "part.zip"
+    archive.write(path, "some", source, split, imbalance_ratio=5, profile="exp", tested=split.test)
+    return path, source, split
+
+
+def test_a_part_of_the_test_set(part, packed):
+    path, source, split = part
+    back = archive.read(path, "some")
+    assert len(back.test_images) == 8 and path.stat().st_size < packed[0].stat().st_size
+    assert (back.test_pixels(split.test) == source.test_images[split.test]).all()
+    # The split is cut from all labels, so every digest is the data set's.
+    again = make_split(back.train_labels, back.test_labels, 5, limit_test=4)
+    assert again.test_sha256 == make_split(source.train_labels, source.test_labels, 5, limit_test=4).test_sha256
+    assert (back.test_pixels(again.test) == source.test_images[again.test]).all()
+    more = make_split(back.train_labels, back.test_labels, 5, limit_test=12)
+    with pytest.raises(DataError, match="holds 8 test images and lacks 4 of the 12 that are to be tested; add --limit"):
+        back.test_pixels(more.test)
+    manifest, whole = archive.verify(path), archive.verify(packed[0])
+    assert manifest.test_index_sha256 == split.test_sha256 and manifest.pixels_sha256 != whole.pixels_sha256
+    assert (manifest.version, whole.version, whole.test_index_sha256) == (2, 1, None)
+
+
+def test_a_part_that_is_the_whole_is_packed_as_ever(packed, tmp_path):
+    path, source, split = packed
+    terms = {"imbalance_ratio": 5, "profile": "exp"}
+    archive.write(tmp_path / "all.zip", "some", source, split, **terms, tested=split.test)
+    assert path.read_bytes() == (tmp_path / "all.zip").read_bytes()
+
+
+HOSTILE_PARTS = {
+    "another digest": ({"manifest": set_field("test_index_sha256", "0" * 64)}, "other test images"),
+    "more images than labels": ({"manifest": set_field("test_labels", 4)}, "does not hold 4 numbers"),
+    "said to be whole": ({"manifest": set_field("version", 1)}, "version 2, and no other"),
+    "no digest": ({"manifest": set_field("test_index_sha256", None)}, "version 2, and no other"),
+    "other places": ({"change": {"test-held.bin": bytes(32)}}, "not what the manifest says"),
+    "no places": ({"drop": ["test-held.bin"]}, "other members"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_PARTS)
+def test_hostile_parts_are_refused(part, case):
+    change, says = HOSTILE_PARTS[case]
+    with pytest.raises(DataError, match=says):
+        archive.verify(rewritten(part[0], **change))

@@ -49,6 +49,43 @@ def test_autoaugment_is_torchvisions_cifar10_policy():
     assert not torch.equal(torch.stack([other(image) for image in images()]), expected)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 8)])
+def test_images_that_pass_an_operation_together_come_out_as_one_by_one(name, channels, size):
+    """Bit for bit, with the same draws; smooth and dark pictures among them, which noise is not."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    nearest = InterpolationMode.NEAREST
+    alone = {
+        "randaugment": v2.RandAugment(2, 8, 31, nearest),
+        "autoaugment": v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, nearest),
+    }
+    noise = images(128, channels, size)
+    noise[::3] = torch.nn.functional.avg_pool2d(noise[::3].float(), 3, 1, 1).byte()
+    noise[1::3] = noise[1::3] // 4 + 20
+    given = noise.clone()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = torch.stack([alone[name](image) for image in noise])
+        assert torch.equal(augmentation(name)(noise, seed), expected)
+    assert torch.equal(noise, given)
+
+
+def test_an_operation_is_called_once_for_all_images_that_take_it(monkeypatch):
+    """On a GPU the number of calls is the time: 128 images alone are 256 of them, 14 operations of two signs 48."""
+    from torchvision.transforms import v2
+
+    calls, original = [], v2.RandAugment._apply_image_or_video_transform
+
+    def counted(self, images, name, magnitude, *others, **named):
+        calls.append((name, magnitude))
+        return original(self, images, name, magnitude, *others, **named)
+
+    monkeypatch.setattr(v2.RandAugment, "_apply_image_or_video_transform", counted)
+    augmentation("randaugment")(images(128), 0)
+    assert max(calls.count(call) for call in calls) <= 2 and len(calls) <= 48
+
+
 def test_the_global_generator_is_put_back():
     torch.manual_seed(3)
     expected = torch.rand(4)

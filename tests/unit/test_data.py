@@ -132,6 +132,16 @@ def test_the_holdout_of_real_cifar10(cifar10_folder):
     assert check_holdout(source, 50) == CIFAR10_HOLDOUT
 
 
+def test_a_data_set_may_have_its_own_number_of_test_images():
+    """A hundred classes of a hundred images would take ten times as long as ten."""
+    protocol = load_protocol("smoke")
+    own = protocol.datasets["digits-lt"].model_copy(update={"test_images_per_class": 3})
+    fewer = protocol.model_copy(update={"datasets": protocol.datasets | {"digits-lt": own}})
+    assert (fewer.test_images("digits-lt"), fewer.test_images("cifar10-lt")) == (3, 10)
+    assert fewer.digest("cifar10-lt") == protocol.digest("cifar10-lt")
+    assert fewer.digest("digits-lt") != protocol.digest("digits-lt")
+
+
 def test_a_class_of_one_image_has_none_to_hold_out():
     labels = np.repeat(np.arange(3), 100)
     with pytest.raises(UsageError, match="class 2 has 1 training image.*lower --imbalance-ratio"):
@@ -257,12 +267,32 @@ def test_real_cifar10_indices_are_the_literatures(cifar10_folder, ratio, in_orde
         assert split.train[-3:].tolist() == [3600, 26209, 8658]
 
 
-@pytest.mark.parametrize("dataset", ["cifar10-lt", "cifar10-lt-perm"])
-def test_what_is_listed_of_real_cifar10_is_what_its_labels_give(cifar10_folder, dataset):
+@pytest.mark.parametrize(
+    ("ratio", "digest"), [(10, "b4fbf1bf0a7f3338"), (50, "561fa940cc7d3551"), (100, "e0d58a4d2700c460")]
+)
+def test_real_cifar100_indices_are_the_literatures(cifar100_folder, ratio, digest):
+    """The official code's for ratio 10 (tests/golden/splits.json); the smaller sets are parts of the larger ones."""
+    source = load_source(datasets.get("cifar100-lt"), cifar100_folder)
+    split = make_split(source.train_labels, source.test_labels, ratio)
+    assert split.train_sha256.startswith(digest)
+    assert split.train[:5].tolist() == [9470, 27272, 30172, 43691, 45171]
+    largest = make_split(source.train_labels, source.test_labels, 10)
+    assert largest.train_sha256_sorted.startswith("d0262356bfc4aa11") and set(split.train) <= set(largest.train)
+    assert largest.train[-5:].tolist() == [9257, 1549, 40115, 46972, 35149]
+
+
+@pytest.mark.parametrize("dataset", ["cifar10-lt", "cifar10-lt-perm", "cifar100-lt"])
+def test_what_is_listed_of_real_images_is_what_their_labels_give(request, dataset):
+    folder = request.getfixturevalue("cifar100_folder" if "100" in dataset else "cifar10_folder")
     facts = tomllib.loads(known.TABLE.read_text())[dataset]
-    source = load_source(datasets.get(dataset), cifar10_folder)
+    source = load_source(datasets.get(dataset), folder)
     order = facts.get("class_order")
-    for name in ("ltr-linf-v1", "smoke"):
+    for count, digest in facts["test_first"].items():
+        split = make_split(source.train_labels, source.test_labels, 10, test_per_class=int(count), class_order=order)
+        found = known.known_split(dataset, 10.0, "exp", order and tuple(order), int(count))
+        assert (found.test_counts, found.test_sha256) == (split.test_counts, split.test_sha256)
+        assert digest == found.test_sha256
+    for name in ("ltr-linf-v1", "ltr-linf-lite-v1", "smoke"):
         assert load_protocol(name).terms(dataset).class_order == order
     listed = [(profile, float(ratio)) for profile in ("exp", "step", "balanced") for ratio in facts[profile]]
     assert len(listed) == 12
@@ -271,3 +301,14 @@ def test_what_is_listed_of_real_cifar10_is_what_its_labels_give(cifar10_folder, 
         found = known.known_split(dataset, ratio, profile, None if order is None else tuple(order))
         assert (found.train_counts, found.test_counts) == (split.train_counts, split.test_counts)
         assert (found.train_sha256, found.test_sha256) == (split.train_sha256, split.test_sha256)
+
+
+def test_digits_are_what_scikit_learn_reads():
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), load_source(datasets.get("digits-lt"))
+    images = np.concatenate([ours.train_images, ours.test_images])[:, 0]
+    labels = np.concatenate([ours.train_labels, ours.test_labels])
+    expected = np.round(theirs.images * (255 / 16)).astype(np.uint8)
+    by = lambda i, y: sorted(zip(y.tolist(), (image.tobytes() for image in i), strict=True))  # noqa: E731
+    assert by(images, labels) == by(expected, theirs.target)

@@ -12,7 +12,7 @@ from ltrobust_bench.attacks.autoattack import AutoAttack
 from ltrobust_bench.attacks.registry import standard_attacks
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.training.estimate import estimate, evaluation_cost
+from ltrobust_bench.training.estimate import _timed, estimate, evaluation_cost
 from ltrobust_bench.training.trainer import train_plan
 
 CPU = torch.device("cpu")
@@ -49,6 +49,19 @@ def test_measuring_an_attack_passes_no_larger_batch_than_the_attack(fits):
     model = Sized(fits)
     said = evaluation_cost(model, data, 10, [APGDCE.standard()], batch_size=100)
     assert said.startswith("40,000 images forward and backward") and max(model.seen) == min(100, fits)
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+def test_the_first_pass_of_each_size_is_not_timed(most):
+    """cuDNN looks for its algorithms in it, for seconds."""
+    seen = []
+
+    def work(images):
+        seen.append(images)
+        return images * 1e-3 if images in seen[:-1] else 30.0
+
+    taken, images = _timed(work, most)
+    assert images == most and taken == pytest.approx(most * 1e-3)
 
 
 @pytest.mark.parametrize("method", ["at", "erm", "taet"])

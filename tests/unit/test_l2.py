@@ -21,7 +21,7 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.interop.model_info import model_info, obstacles
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.protocol import default_protocol, load_protocol, protocols
+from ltrobust_bench.protocol import default_protocol, load, load_protocol, protocols
 from ltrobust_bench.protocol.load import PROTOCOL_FILES
 from ltrobust_bench.registry import Registration
 from ltrobust_bench.report.aggregate import boards
@@ -60,6 +60,16 @@ def test_a_dataset_keeps_its_linf_protocol():
         "ltr-linf-v1",
         "ltr-linf-v1",
     ]
+
+
+@pytest.mark.parametrize("status", ["candidate", "frozen"])
+def test_the_main_protocol_is_the_default_whatever_is_frozen_before_it(monkeypatch, status):
+    """The lite protocol covers the same data sets, and has a board first."""
+    lite = load_protocol("ltr-linf-lite-v1").model_copy(update={"status": status})
+    monkeypatch.setattr(load, "load_protocol", lambda name: lite if name == lite.name else load_protocol(name))
+    assert load_protocol("ltr-linf-v1").training.precision == "tf32"
+    assert default_protocol("cifar10-lt") == default_protocol("cifar100-lt") == "ltr-linf-v1"
+    assert default_protocol("digits-lt") == "digits-v0"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("digits-l2-v0", "digits-v0"), ("ltr-l2-v1", "ltr-linf-v1")])

@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def program(monkeypatch):
     """A module of benchmarks/, as it is imported when one is run from there."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("measure", "reference", "train", "evaluate", "equivalence")
+    names = ("measure", "reference", "train", "evaluate", "equivalence", "search")
     yield lambda name: __import__(name)
     for name in names:
         sys.modules.pop(name, None)
@@ -102,3 +102,18 @@ def test_equivalence(program, tmp_path):
 )
 def test_equivalence_is_claimed_only_when_it_is_known(program, interval, seeds, says):
     assert program("equivalence").outcome(*interval, seeds) == says
+
+
+def test_tf32_is_emulated_by_ten_bits_of_mantissa(program):
+    search = program("search")
+    given = torch.tensor([1.0, 1 + 2**-10, 1 + 2**-12, 1 + 3 * 2**-12, -3.0 - 2**-12, 0.0])
+    assert search.rounded(given).tolist() == [1.0, 1 + 2**-10, 1.0, 1 + 2**-10, -3.0, 0.0]
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(64, 8), torch.rand(4, 64, requires_grad=True)
+    exact = torch.nn.Linear(64, 8)
+    exact.load_state_dict(layer.state_dict())
+    search.emulate(torch.nn.Sequential(layer))
+    (rounded,) = torch.autograd.grad(layer(x).square().sum(), x)
+    (wanted,) = torch.autograd.grad(exact(x).square().sum(), x)
+    for got, right in ((layer(x), exact(x)), (rounded, wanted)):
+        assert 0 < (got - right).norm() < 2e-3 * right.norm()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from ltrobust_bench.api import Network
 from ltrobust_bench.attacks.autoattack import AutoAttack
 from ltrobust_bench.attacks.pgd import PGD
 from ltrobust_bench.attacks.transfer import Transfer
@@ -26,7 +27,7 @@ from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.training.monitor import monitor
 from ltrobust_bench.training.trainer import Session
-from ltrobust_bench.verbs import load_model
+from ltrobust_bench.verbs import evaluate, load_model
 
 CPU = torch.device("cpu")
 
@@ -200,14 +201,51 @@ def test_a_models_measurements_are_split():
     assert split.reliability == whole.reliability is not None
 
 
-def test_what_is_observed_of_a_network_is_split():
+class Told(SmallNet):
+    """A backbone that only a few images at a time fit into."""
+
+    most = 5
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+        return super().forward(x)
+
+
+def test_features_and_class_vectors_are_observed_of_a_batch_that_is_split(monkeypatch):
+    """The clean pass, too, whose features come part by part."""
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 1, 8, 8), dtype=np.uint8)
+    torch.manual_seed(0)
+    model = Network(Told(1), nn.Linear(64, 10)).eval()
+    attack = PGD(name="pgd", kind="pgd", steps=1, step_size="epsilon/2", start="uniform", restarts=1)
+    terms = {"classes": 10, "epsilon": 0.01, "suite": Suite(seed=0, batch_size=16, attacks=[attack])}
+    data = DeviceData.of(pixels, np.repeat(np.arange(10), 3)[:23], CPU)
+    split = observe(model, data, progress=Silent(), **terms)
+    monkeypatch.setattr(Told, "most", 23)
+    whole = observe(model, data, progress=Silent(), **terms)
+    for side in ("clean", "attacked"):
+        assert np.array_equal(getattr(whole, side).predicted, getattr(split, side).predicted)
+    assert split.feature_norms == pytest.approx(whole.feature_norms, rel=1e-5) and len(set(whole.feature_norms)) == 23
+    assert split.head.kind == whole.head.kind == "linear"
+
+
+def test_the_first_look_at_a_strangers_model_is_split():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    terms = {"attacks": ["fgsm"], "limit_test": 60, "device": "cpu"}
+    whole, split = (evaluate(m, "digits-lt", **terms) for m in (model, Narrow(model, 20)))
+    assert all(np.array_equal(whole.bits[name], split.bits[name]) for name in whole.bits)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_what_is_observed_of_a_network_is_split(graph):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     attack = PGD(name="pgd", kind="pgd", steps=3, step_size="epsilon/2", start="uniform", restarts=1)
     terms = {"classes": 10, "epsilon": 0.01, "suite": Suite(seed=0, batch_size=40, attacks=[attack])}
     data = DeviceData.of(pixels, np.repeat(np.arange(10), 4), CPU)
-    whole, split = (observe(m, data, progress=Silent(), **terms) for m in (model, Narrow(model, 5, graph=True)))
+    whole, split = (observe(m, data, progress=Silent(), **terms) for m in (model, Narrow(model, 5, graph)))
     assert np.array_equal(whole.attacked.predicted, split.attacked.predicted)
 
 
@@ -220,11 +258,16 @@ def test_what_is_observed_of_a_network_is_split():
         ),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in CUDA's documentation", True),
+        ("HIP out of memory. Tried to allocate 2.00 GiB", True),
+        ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", False),
         ("CUDA error: an illegal memory access was encountered", False),
     ],
 )
 def test_what_says_that_memory_did_not_suffice(said, is_memory):
-    assert out_of_memory(RuntimeError(said)) == is_memory
+    kinds = [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)]  # the second since torch 2.8
+    assert all(out_of_memory(kind(said)) == is_memory for kind in kinds)
 
 
 def test_nothing_grows_over_epochs(tmp_path):

@@ -52,7 +52,7 @@ def test_wheel_installed_without_dependencies_lists_every_method(wheel, tmp_path
     assert Path(package).is_relative_to(tmp_path)
     assert Path(method) == tmp_path / "ltrobust_bench" / "baselines" / "at" / "method.py"
     assert names.split() == methods.names()
-    assert protocols.split() == ["digits-l2-v0", "digits-v0", "ltr-l2-v1", "ltr-linf-v1", "smoke"]
+    assert protocols.split() == ["digits-l2-v0", "digits-v0", "ltr-l2-v1", "ltr-linf-lite-v1", "ltr-linf-v1", "smoke"]
     assert (tmp_path / "bin" / "ltbench").exists()
     checkout = "from ltrobust_bench.baselines import CHECKOUT; print(CHECKOUT)"
     assert run(checkout, PYTHONPATH=str(tmp_path)) == ["None"]
@@ -70,6 +70,7 @@ def test_wheel_has_no_tests_data_or_results(wheel):
     assert all(n.startswith(("ltrobust_bench/", "ltrobust_bench-")) for n in names)
     assert len(names) == len(set(names))
     assert {"ltrobust_bench/protocol/ltr-linf-v1.toml", "ltrobust_bench/baselines/reat/card.toml"} <= set(names)
+    assert "ltrobust_bench/weights/index.json" in names  # with the networks that it lists
     site = Path(__file__).resolve().parents[2] / "ltrobust_bench" / "report" / "site"
     for part in ("templates", "assets"):
         assert {f"ltrobust_bench/report/site/{part}/{path.name}" for path in (site / part).iterdir()} <= set(names)

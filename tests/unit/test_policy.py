@@ -1,10 +1,15 @@
-"""Policies of computing: in the record and the key, the same mathematics, and bf16 without a rank."""
+"""Policies of computing: in the record and the key, the same mathematics, usual ones by the kind of device."""
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from record_factory import synthetic_record
+from torch._dynamo.backends.common import aot_autograd
 
 from ltrobust_bench import verbs
 from ltrobust_bench.api import Network, linear
@@ -12,13 +17,19 @@ from ltrobust_bench.cards import methods
 from ltrobust_bench.compute import forwards
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.forwards import Forwards, usable_policy
-from ltrobust_bench.compute.stand_in import StandIn
+from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
+from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.models import models
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.report.aggregate import REDUCED_PRECISION, boards
+from ltrobust_bench.protocol import Suite, load_protocol
+from ltrobust_bench.records.rules.case import Case
+from ltrobust_bench.records.rules.done import searched
+from ltrobust_bench.report.aggregate import OTHER_PRECISION, boards, method_label
 from ltrobust_bench.training import trainer
 from ltrobust_bench.training.build import build_method
 from ltrobust_bench.training.step import Step, Trainee
@@ -115,21 +126,59 @@ def test_a_run_on_the_folded_copy_is_recorded_and_agrees(tmp_path):
     assert abs(clean[0] - clean[1]) < 0.1
 
 
-def test_a_run_in_bf16_is_off_recipe_and_unranked(tmp_path):
-    record = verbs.run("at", "digits-lt", **SMALL, precision="bf16", runs_dir=tmp_path, results_dir=None, device="cpu")
-    assert record.status.off_recipe and record.run.overrides == {"precision": "bf16"}
-    assert record.environment.precision == "bf16" and not record.environment.tf32
-    recipe = synthetic_record().run.recipe.model_dump() | {"precision": "bf16"}
-    (board,) = boards([synthetic_record(recipe=recipe, overrides={"precision": "bf16"}), synthetic_record()])
-    reduced, full = sorted(board.entries, key=lambda e: e.rank is not None)
-    assert "precision=bf16" in reduced.label and REDUCED_PRECISION in reduced.flags
-    assert (reduced.rank, full.rank) == (None, 1) and REDUCED_PRECISION not in full.flags
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_another_precision_is_named_on_the_board_and_ranked(tmp_path, precision):
+    """It is a way of training, which cannot cheat a verdict in float32; other settings are off-recipe as before."""
+    asked = {**SMALL, "precision": precision, "runs_dir": tmp_path, "results_dir": None, "device": "cpu"}
+    record = verbs.run("at", "digits-lt", **asked)
+    assert not record.status.off_recipe and record.run.overrides == {"precision": precision}
+    assert record.environment.precision == precision and not record.environment.tf32
+    recipe = synthetic_record().run.recipe.model_dump() | {"precision": precision}
+    (board,) = boards([synthetic_record(recipe=recipe, overrides={"precision": precision}), synthetic_record()])
+    other, full = sorted(board.entries, key=lambda e: OTHER_PRECISION not in e.flags)
+    assert f"precision={precision}" in other.label and "off-recipe" not in other.flags
+    assert (other.rank, full.rank) == (1, 1) and OTHER_PRECISION not in full.flags
+    assert plan(precision=precision, settings={"lr": 0.03}).run.off_recipe
+
+
+def test_on_a_processor_tf32_is_float32(tmp_path):
+    tf32, fp32 = (train_plan(plan(precision=p), tmp_path / p, CPU) for p in ("tf32", "fp32"))
+    assert tf32.history == fp32.history
 
 
 def test_a_policy_is_named_on_the_board():
     (board,) = boards([synthetic_record(policy=FOLDED.model_dump()), synthetic_record(seed=1)])
     assert len(board.entries) == 2
     assert any("crafting=folded" in entry.label for entry in board.entries)
+
+
+def test_attacks_on_a_compiled_network_compute_no_gradient_of_its_weights(monkeypatch):
+    """What a compiled backward computes is settled when it is compiled: a convolution's gradient with respect to
+    (image, weight, bias), as a pass asks for it."""
+    asked = []
+
+    def backward(module, inputs):
+        masks = re.findall(r"convolution_backward.*?\[(True|False), (True|False), (True|False)\]", module.code)
+        asked.append([mask[1] for mask in masks])
+        return make_boxed_func(module.forward)
+
+    backend = aot_autograd(fw_compiler=lambda m, _: make_boxed_func(m.forward), bw_compiler=backward)
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend=backend, **k))
+    torch.manual_seed(0)
+    network = Network(models.get("small")((1, 8, 8)), linear(64, 4))
+    made = Forwards(network, Policy(compile=True))
+    x = torch.rand(3, 1, 8, 8)
+    for mode in ("eval", "batch"):
+        images = x.clone().requires_grad_(True)
+        network.train(mode != "eval")
+        (gradient,) = torch.autograd.grad(made.attacked(x, mode)(images).square().sum(), images)
+        again = x.clone().requires_grad_(True)
+        (wanted,) = torch.autograd.grad(network(again).square().sum(), again)
+        assert torch.allclose(gradient, wanted, rtol=1e-4, atol=1e-6)
+    assert len(asked) == 2 and all(mask and set(mask) == {"False"} for mask in asked)
+    made.outputs(x).logits.sum().backward()  # the outer loss still has them
+    assert set(asked[2]) == {"True"} and all(p.grad is not None for p in network.parameters())
 
 
 def test_winograd_is_float32():
@@ -184,9 +233,57 @@ def test_a_compiled_network_is_the_network(monkeypatch, tmp_path):
     assert same[0] == same[1] and len(made) == 3
 
 
-def test_the_default_options_are_the_reference_path():
-    assert usable_policy(CPU, None, "network", False) == (Policy(), [])
-    assert usable_policy(CPU, "fp32", "network", False) == (Policy(), [])
+def test_without_a_word_the_protocol_says_and_plain_is_the_reference_path_of_any():
+    assert usable_policy(CPU) == usable_policy(CPU, "fp32") == (None, [])
+    assert usable_policy(CPU, "fp32", "network") == usable_policy(CPU, plain=True) == (Policy(), [])
+    for wrong in ({"crafting": "folded"}, {"compiled": True}):
+        with pytest.raises(UsageError, match="--plain is the reference path"):
+            usable_policy(CPU, plain=True, **wrong)
+    for name in ("ltr-linf-v1", "ltr-l2-v1", "ltr-linf-lite-v1"):
+        protocol = load_protocol(name)
+        assert (protocol.crafting, protocol.evaluation.search) == ("folded", "folded")
+    assert plan().run.policy == Policy() and plan().run.key() == plan(policy=Policy()).run.key()
+
+
+def gives_other_logits(copy, x):
+    raise UsageError(f"the folded copy of this network gives other logits; {INSTEAD}")
+
+
+def test_where_there_is_no_copy_the_network_itself_is_attacked_and_that_is_said(tmp_path):
+    """A policy is a wish: the run computes the same function, with one line why."""
+
+    class Heard(Silent):
+        said: list[str] = []
+
+        def note(self, text):
+            self.said.append(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StandIn, "_verify", gives_other_logits)
+        without = train_plan(plan(policy=FOLDED), tmp_path / "without", CPU, Heard())
+    wanted = plan(policy=Policy(memory_format="channels_last"))
+    assert without.history == train_plan(wanted, tmp_path / "wanted", CPU).history
+    told = [line for line in Heard.said if line.startswith("crafting attacks")]
+    assert told == ["crafting attacks the network itself: the folded copy of this network gives other logits"]
+
+
+def test_a_protocol_may_fix_what_is_climbed(monkeypatch, tmp_path):
+    """In training and in the suite; it is in the digest, and only another way of computing is named on a board."""
+    smoke = load_protocol("smoke")
+    suite = smoke.evaluation.model_copy(update={"search": "folded"})
+    fixed = smoke.model_copy(update={"crafting": "folded", "evaluation": suite})
+    assert len({p.digest("digits-lt") for p in (smoke, fixed, smoke.model_copy(update={"crafting": "folded"}))}) == 3
+    monkeypatch.setattr("ltrobust_bench.plan.task.protocol_for", lambda dataset, name: fixed)
+    monkeypatch.setattr("ltrobust_bench.report.aggregate.load_protocol", lambda name: fixed)
+    asked = Request("at", "digits-lt", protocol="smoke", epochs=1, limit_train=40, limit_test=20)
+    usual, other = asked.to_plan(), asked.replace(policy=Policy()).to_plan()
+    assert (usual.run.policy, other.run.policy) == (FOLDED, Policy()) and usual.run.key() != other.run.key()
+    assert method_label(usual.run) == "at"
+    assert method_label(other.run) == "at (crafting=network, memory_format=contiguous)"
+    record, plain = (
+        verbs.run_plan(p, runs_dir=tmp_path, results_dir=None, device=CPU, progress=Silent()) for p in (usual, other)
+    )
+    assert (record.result.search, plain.result.search) == ("folded", "network")
 
 
 @pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])
@@ -206,9 +303,62 @@ def test_an_evaluation_searched_on_a_copy_confirms_on_the_network(tmp_path):
     )
     for name, bits in plain.bits.items():
         assert (folded.bits[name] == bits).all() and abs(reduced.bits[name].mean() - bits.mean()) < 0.05
-    record = verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent(), search="folded")
-    assert record.result.search == "folded" and record.result.bits.keys() == folded.bits.keys()
-    assert (record.bits("union") == folded.bits["fgsm"] & folded.bits["pgd-5"]).all()
+    for search, found in (("folded", folded), ("bf16", reduced)):
+        record = verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent(), search=search)
+        assert record.result.search == search and record.result.bits.keys() == found.bits.keys()
+        assert (record.bits("union") == found.bits["fgsm"] & found.bits["pgd-5"]).all()
+        counts = record.result.searched
+        broken = sum(int((found.bits["clean"] & ~found.bits[attack]).sum()) for attack in ("fgsm", "pgd-5"))
+        assert counts.confirmed + counts.broken_again == broken > 0 and not list(searched(of(record)))
+        wrong = counts.model_copy(update={"confirmed": counts.confirmed + 1})
+        changed = record.model_copy(update={"result": record.result.model_copy(update={"searched": wrong})})
+        assert [finding.field for finding in searched(of(changed))] == ["result.searched.confirmed"]
+    assert verbs.finish_run(loaded, verbs.task_of(loaded.run), None, None, Silent()).result.searched is None
+
+
+def of(record):
+    return Case.of(record, None, datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def test_a_search_in_tf32_ends_before_the_verdict(monkeypatch):
+    """On a processor it multiplies as ever; what is seen here is which switch is set when the copy is asked, and when
+    the model is. What fools the copy only is searched again on the model."""
+    torch.manual_seed(0)
+    seen = {"copy": set(), "model": set()}
+
+    def asked(name, sign):
+        inner = torch.nn.Linear(64, 10)
+
+        class Model(torch.nn.Module):
+            def forward(self, x):
+                seen[name].add(torch.backends.cuda.matmul.allow_tf32)
+                return sign * inner(x.flatten(1))
+
+        return Model()
+
+    model, copy = asked("model", 1.0), asked("copy", -1.0)
+    data = DeviceData(torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8), torch.arange(40) % 10)
+    (attack,) = verbs.suite_attacks(load_protocol("smoke"), ["fgsm"])
+    suite = Suite(seed=0, batch_size=16, attacks=[attack])
+    found = evaluate_images(model, data, classes=10, epsilon=0.1, suite=suite, searched=copy, products="tf32")
+    assert seen == {"copy": {True}, "model": {False}}
+    confirmed, unconfirmed, again = found.searched
+    assert confirmed + again == (found.bits["clean"] & ~found.bits["fgsm"]).sum() and unconfirmed >= again
+
+
+def test_where_there_is_no_copy_attacks_search_on_the_network_itself():
+    class Heard(Silent):
+        said = ""
+
+        def note(self, text):
+            self.said += text
+
+    heard, x, model = Heard(), torch.rand(2, 1, 8, 8), models.get("small")((1, 8, 8)).eval()
+    assert evaluations.possible_search(model, x, "folded", heard) == "folded" and not heard.said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StandIn, "_verify", gives_other_logits)
+        assert evaluations.possible_search(model, x, "folded", heard) == "network"
+    assert heard.said == "attacks search on the network itself: the folded copy of this network gives other logits"
 
 
 def test_a_reused_record_says_what_its_attacks_climbed_if_another_was_asked_for(tmp_path):

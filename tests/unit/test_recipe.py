@@ -48,7 +48,7 @@ def test_recipes_of_records_are_written_as_they_were():
 def test_digests_of_the_protocols_are_those_of_their_day():
     assert {name: load_protocol(name).digest(of)[:12] for name, of in PROTOCOLS} == {
         "digits-v0": "4e918a4d061f",
-        "ltr-linf-v1": "ec05a2d6da3e",
+        "ltr-linf-v1": "e33d39f36aa9",
         "smoke": "8f3cf8116642",
     }
 
@@ -256,7 +256,7 @@ def rates_in_force(monkeypatch, p, folder):
     return seen
 
 
-@pytest.mark.parametrize("kind", ["multistep", "robal_compound", "cosine", "onecycle", "piecewise"])
+@pytest.mark.parametrize("kind", ["multistep", "robal_compound", "cosine", "ikl_cosine", "onecycle", "piecewise"])
 def test_each_step_has_its_rate(monkeypatch, tmp_path, kind):
     """An epoch or a step too early or too late is noticed, and so is a rate per epoch where one per step is stated."""
     p = plan(lr_schedule=kind)

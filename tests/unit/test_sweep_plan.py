@@ -114,3 +114,60 @@ def test_the_plan_of_the_board_has_the_keys_of_the_committed_records(root):
     records = [read_record(path).run for path in record_files(root / "results/records")]
     filed = {run.key() for run in records if run.protocol in ("digits-v0", "digits-l2-v0")}
     assert len(planned) == len(set(planned)) and set(planned) == filed
+
+
+def test_each_run_is_done_once_before_any_is_done_twice_and_stages_follow_each_other(tmp_path):
+    text = """
+        [[runs]]
+        stage = 2
+        method = "reat"
+        seed = [0, 1]
+        [[runs]]
+        method = ["at", "trades"]
+        seed = [3, 0]
+        [[runs]]
+        method = "mart"
+        [[runs]]
+        stage = 2
+        method = ["at", "cosine"]
+        seed = [0, 2]
+        [defaults]
+        dataset = "digits-lt"
+        """
+    order = [(request.method, request.seed) for request in requests_of(tmp_path, text)]
+    first = [("at", 3), ("trades", 3), ("mart", 0), ("at", 0), ("trades", 0)]
+    assert order == [*first, ("reat", 0), ("cosine", 0), ("reat", 1), ("at", 2), ("cosine", 2)]
+
+
+def test_a_stage_is_a_number_from_one(tmp_path):
+    with pytest.raises(UsageError, match=r"\[\[runs\]\] 1: stage: .*greater than or equal to 1"):
+        requests_of(tmp_path, ONE + "stage = 0")
+
+
+def test_the_campaign_does_every_method_once_before_any_twice(root):
+    """What the lite board rests on: 20 entries, then the claims' options, more seeds, other orders, other classes."""
+    plan = read_plan(root / "campaigns/cifar10-lite.toml")
+    requests = plan.requests()
+    assert len(requests) == len(set(requests)) == 60 + 24 + 10 + 18 + 6 + 14
+    assert {request.protocol for request in requests} == {"ltr-linf-lite-v1"}
+    board = requests[:60]
+    assert [request.seed for request in board] == [0] * 20 + [1] * 20 + [2] * 20
+    for seed in (1, 2):  # the same entries again
+        assert [r.replace(seed=0) for r in board[20 * seed : 20 * seed + 20]] == board[:20]
+    assert {request.method for request in board[:6]} == {"at", "at-bsl", "reat", "robal", "trades", "erm"}
+    assert [r.seed for r in requests[60:84]] == [0] * 8 + [1] * 8 + [2] * 8
+    assert {(r.dataset, r.seed) for r in requests[84:94]} == {("cifar10-lt", 3), ("cifar10-lt", 4)}
+    assert {r.dataset for r in requests[94:112]} == {"cifar10-lt-perm"}
+    assert {(r.dataset, r.seed) for r in requests[112:118]} == {("cifar100-lt", 0)}
+
+
+def test_every_entry_of_the_campaign_can_be_planned_and_has_a_key_of_its_own(root):
+    """Names and options exist, which else would be met after days; on digits, which are there and small."""
+    requests = read_plan(root / "campaigns/cifar10-lite.toml").requests()
+    digits = dict.fromkeys(r.replace(seed=0, dataset="digits-lt", protocol="digits-v0") for r in requests)
+    assert len({request.to_plan().run.key() for request in digits}) == len(digits) == 20 + 8 + 14
+
+
+def test_the_campaign_is_of_the_lite_protocol_on_real_images(root, cifar10_folder):
+    run = read_plan(root / "campaigns/cifar10-lite.toml").requests()[0].to_plan(cifar10_folder).run
+    assert (run.protocol, sum(run.train_counts), sum(run.test_counts)) == ("ltr-linf-lite-v1", 13_996, 1_000)

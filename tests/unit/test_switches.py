@@ -25,6 +25,18 @@ OPTIONS = [
     ("awp", "proxy", "separate", "separate", "main_optimizer"),
     ("ldam", "s", 1.0, 1.0, 30.0),
     ("ldam", "normalised", False, False, True),
+    ("ikl-at", "attack", "joint", "official", "ce"),
+    ("ikl-at", "radius_ramp", False, True, None),
+    ("ikl-at", "outer", "ce", "ce", "bsl"),
+    ("calfat", "attack_prior", True, True, None),
+    ("mail", "host", "trades", "trades", "at"),
+    ("mail", "first_weighted_epoch", 77, 77, 1),
+    ("mail", "normalise", False, False, None),
+    ("faal", "form", "class_normalised", "batch_sum", None),
+    ("frl", "kind", "rwrm", "rwrm", "rw"),
+    ("frl", "total", "class", "images", None),
+    ("frl", "step", "shared", "largest", None),
+    ("frl", "base_weights", "equal", "equal", "counts"),
 ]
 
 

@@ -118,6 +118,8 @@ CASES = [
     ("work", "cost training seconds", 0.0, "must be above 0"),
     ("work", "cost evaluation forwards", 3831, "must be at least 3832"),
     ("work", "cost evaluation backwards", 475, "must be at least 476"),
+    ("searched", "result search", "bf16", "is missing: the search was in reduced precision"),
+    ("searched", "result searched", {"confirmed": 0, "unconfirmed": 0, "broken_again": 0}, "belongs to a search on"),
     ("environment", "environment tf32", True, "full float32"),
     ("environment", "environment precision", "bf16", "must be 'fp32'"),
     ("environment", "environment pyautoattack", None, "must be a version"),
@@ -306,7 +308,11 @@ def test_cifar10_is_checked_without_its_images():
     assert wrong["run.train_index_sha256"].startswith("must be 'd7edcfaf02772bee")
     assert [f.field for f in stated.split(of(cifar(imbalance_ratio=49.0)))][0] == "run.train_counts"
     known = known_split("cifar100-lt", 10.0, "exp")
-    assert known.train_counts[:2] == [500, 488] and sum(known.train_counts) == 19573 and known.train_sha256 is None
+    assert known.train_counts[:2] == [500, 488] and sum(known.train_counts) == 19573
+    assert known.train_sha256.startswith("b4fbf1bf") and known.test_sha256.startswith("129064f7")
+    other = known_split("cifar100-lt", 11.0, "exp")
+    assert other.train_sha256 is None and other.test_sha256 == known.test_sha256
+    assert known_split("cifar10-lt", 50.0, "exp", test_per_class=99).test_sha256 is None
     assert known_split("folder-photos-32px", None, "own") is None
 
 

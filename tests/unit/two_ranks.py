@@ -33,12 +33,16 @@ EVERY_OPTION = {
     "cfa": [{"host": "at", "begin": "0", "threshold": "0", "average_decay": "0.5"}],
     "taet": [{"first_harl_epoch": "2", "stage1": "adv"}],
     "cosine": [{"margin": "0.2"}],
+    "ikl-at": [{"gamma": "0.4", "radius_ramp": "true", "outer": "bsl"}],
+    "mail": [{"host": "at", "first_weighted_epoch": "1"}],
+    "faal": [{"form": "batch_sum", "host": "mart"}],
+    "frl": [{"kind": "rwrm", "step": "largest", "base_weights": "counts"}],
 }
 AROUND = {
     "awp": ("reat", [{}, {"awp.proxy": "main_optimizer"}]),
     "robustlt": ("trades", [{}, {"robustlt.start": "class"}]),
 }
-REMEMBERING = ("reat", "dafa", "cfa", "taet", "resample")
+REMEMBERING = ("reat", "dafa", "cfa", "taet", "resample", "ikl-at", "mail", "frl")
 """An epoch depends on those before."""
 CASES = {slug: {"method": slug, "epochs": 2 if slug in REMEMBERING else 1} for slug in methods.names()}
 for slug, found in EVERY_OPTION.items():

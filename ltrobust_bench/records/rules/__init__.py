@@ -25,6 +25,7 @@ RULES: dict[str, Callable[[Case], Findings]] = {
         done.base,
         done.budget,
         done.work,
+        done.searched,
         done.environment,
         done.reliability,
         filed.place,

@@ -76,6 +76,27 @@ def work(case: Case) -> Findings:
             yield finding(f"cost.{section}.seconds", "must be above 0", seconds)
 
 
+def searched(case: Case) -> Findings:
+    """A search on a copy of the network says how it went, and all that is broken was broken by it or by the second
+    search."""
+    record, result = case.record, case.record.result
+    if result.searched is None:
+        # Of copies in float32, which are the network up to rounding, it was once not counted.
+        if result.search in ("tf32", "bf16"):
+            yield finding("result.searched", "is missing: the search was in reduced precision", None)
+        return
+    if result.search == "network":
+        yield finding("result.searched", "belongs to a search on a copy", "counts")
+        return
+    counts = result.searched
+    if counts.broken_again > counts.unconfirmed:
+        allowed = f"must be at most {counts.unconfirmed}, the unconfirmed"
+        yield finding("result.searched.broken_again", allowed, counts.broken_again)
+    broken = sum(int((record.bits("clean") & ~record.bits(name)).sum()) for name in record.attacks)
+    found = counts.confirmed + counts.broken_again
+    yield from equal("result.searched.confirmed", found, broken, "with broken_again what the bits say is broken")
+
+
 def environment(case: Case) -> Findings:
     """Made with this package's precision, at a possible time."""
     record, env = case.record, case.record.environment

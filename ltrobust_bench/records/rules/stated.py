@@ -158,7 +158,7 @@ def split(case: Case) -> Findings:
             run.asked_ratio,
             run.profile,
             order,
-            case.protocol.test_images_per_class,
+            case.protocol.test_images(run.dataset),
             run.limit_train,
             run.limit_test,
             run.holdout,

@@ -1,0 +1,54 @@
+"""From records to the page of claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltrobust_bench.records.io import find_records
+from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.report.board import Board
+from ltrobust_bench.report.claims.measure import Finding, finding_of
+from ltrobust_bench.report.claims.page import page, unmeasured
+from ltrobust_bench.report.claims.size import size_effects
+from ltrobust_bench.report.claims.stated import stated_claims
+
+
+@dataclass(frozen=True)
+class ClaimsResult:
+    """What became of the papers' claims.
+
+    Attributes:
+        findings: in the order in which they are stated.
+        text: Markdown.
+        waiting: entries that claims still wait for, by claim.
+        problems: a message for each file that is no record.
+    """
+
+    findings: tuple[Finding, ...]
+    text: str
+    waiting: Mapping[str, list[str]]
+    problems: list[str]
+
+
+def claims(records_dirs: Sequence[Path | str], protocol: str | None = None, dataset: str | None = None) -> ClaimsResult:
+    """Test what the papers claim on a board, however full it is.
+
+    Args:
+        records_dirs: folders or files to read records from.
+        protocol, dataset: of the board; default: what the claims are stated for.
+    """
+    stated = stated_claims()
+    records, problems = find_records([Path(folder) for folder in records_dirs])
+    protocol, dataset = protocol or stated.protocol, dataset or stated.dataset
+    there = [one for one in boards(records) if one.key.protocol == protocol and one.usual and not one.key.reduced]
+    board, permuted = _of(there, dataset), _of(there, stated.permuted)
+    findings = tuple(finding_of(claim, board) for claim in stated.claims)
+    sizes = size_effects(board, permuted) if board and permuted else []
+    return ClaimsResult(findings, page(findings, board, sizes, permuted), unmeasured(findings), problems)
+
+
+def _of(there: Sequence[Board], dataset: str) -> Board | None:
+    """The board of a data set in track fixed, under the protocol as it is installed."""
+    return next((one for one in there if (one.key.dataset, one.key.track) == (dataset, "fixed")), None)
