@@ -48,6 +48,21 @@ sets("reliability", "less sure than chance", "reliability/confidence", 0.0, 0.09
 sets("reliability", "half an image", "reliability/accuracy_at_half", 0.0025, 1 / 3, rule="reliability")
 
 
+@mutation("result", "searched")
+def a_search_that_did_not_go_as_it_says(sample: Sample, rng: random.Random) -> None:
+    result = sample.raw["result"]
+    counts = {"confirmed": rng.randrange(3), "unconfirmed": 0, "broken_again": 0}
+    result["search"], result["searched"] = rng.choice(
+        [
+            ("tf32", None),
+            ("bf16", None),
+            ("network", counts),
+            ("folded", counts),
+            ("folded", counts | {"broken_again": 5}),
+        ]
+    )
+
+
 @mutation("environment", "environment")
 def a_session_that_was_not_clean(sample: Sample, rng: random.Random) -> None:
     rng.choice(_sessions(sample))["dirty"] = True

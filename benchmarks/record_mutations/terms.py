@@ -56,7 +56,7 @@ def an_override_that_overrides_nothing(sample: Sample, rng: random.Random) -> No
 @mutation("run", "recipe")
 def an_override_of_what_cannot_be(sample: Sample, rng: random.Random) -> None:
     overrides = sample.raw["run"].setdefault("overrides", {})
-    overrides[rng.choice(["epochs", "precision", "model", "schedule.kind", "x.y", "attack", "__class__"])] = 1
+    overrides[rng.choice(["epochs", "model", "schedule.kind", "x.y", "attack", "__class__"])] = 1
     sample.raw["status"]["off_recipe"] = True
 
 

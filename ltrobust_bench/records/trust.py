@@ -20,11 +20,10 @@ from functools import cached_property
 from pathlib import Path
 
 from ltrobust_bench.data.registry import datasets
-from ltrobust_bench.errors import RecordError
+from ltrobust_bench.errors import CheckpointError, RecordError
 from ltrobust_bench.records.retract import RETRACTIONS, Retraction, folders_beside, read_retraction
 from ltrobust_bench.records.schema import Record, Said
 from ltrobust_bench.records.signing import SIGNERS, checked
-from ltrobust_bench.records.strict import read_json
 from ltrobust_bench.records.verify import (
     VERIFICATIONS,
     Verification,
@@ -35,6 +34,8 @@ from ltrobust_bench.records.verify import (
     standing,
     too_few,
 )
+from ltrobust_bench.records.weights import FOLDER as WEIGHTS
+from ltrobust_bench.records.weights import objection, read_index
 
 Statement = Retraction | Verification
 UNSIGNED = "a claim: no listed key signed it, and it cannot be computed again from what is here"
@@ -57,16 +58,19 @@ class Results:
 
     @cached_property
     def shipped(self) -> dict[str, Path]:
-        """Files of networks by the digest of their tensors, as the folder's index of weights states them."""
+        """Files of networks by the digest of their tensors, as far as they are what the folder's index states."""
+        folder = self.folder / WEIGHTS
         try:
-            index = read_json(self.folder / "weights" / "index.json")
-            return {one["weights_sha256"]: self.folder / "weights" / Path(one["file"]).name for one in index.values()}
-        except (RecordError, AttributeError, KeyError, TypeError):
+            index = read_index(folder)
+        except CheckpointError:
             return {}
+        return {
+            one.weights_sha256: folder / one.file for one in index.values() if not objection(folder / one.file, one)
+        }
 
     def again(self, record: Record) -> str:
         """How a record's network can be had from what is here, in words; empty: it cannot."""
-        if self.shipped.get(record.result.weights_sha256, self.folder / "none").is_file():
+        if record.result.weights_sha256 in self.shipped:
             return "can be computed again: its network is in the repository"
         dataset = record.run.dataset
         if dataset in datasets and not datasets.get(dataset).folder:

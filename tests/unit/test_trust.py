@@ -14,6 +14,7 @@ from record_factory import synthetic_record
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.records import signing
+from ltrobust_bench.records import weights as weight_files
 from ltrobust_bench.records.io import find_records, write_record
 from ltrobust_bench.records.retract import retract
 from ltrobust_bench.records.signing import keys, sign, signature_of
@@ -195,10 +196,11 @@ def test_what_can_be_computed_again_needs_no_key(board, tmp_path):
     weights = results() / "weights"
     stated(board)
     weights.mkdir()
-    line = {"weights_sha256": board.result.weights_sha256, "file": "a.safetensors"}
-    (weights / "index.json").write_text(f'{{"lite:at": {str(line).replace(chr(39), chr(34))}}}')
-    assert standing().level == "claimed", "named, but not there"
-    (weights / "a.safetensors").write_bytes(b"")
+    digest = board.result.weights_sha256
+    shipped = weight_files.add(weights, "lite:at", b"a network", digest, board.run.record_path())
+    (weights / shipped.file).write_bytes(b"another")
+    assert standing().level == "claimed", "named, but another network lies there"
+    (weights / shipped.file).write_bytes(b"a network")
     assert standing().level == "re-evaluated" and "its network is in the repository" in standing().said[0].why
     digits = synthetic_record(method="at")
     assert "trained again" in Results(tmp_path / "elsewhere").again(digits), "its data come with scikit-learn"

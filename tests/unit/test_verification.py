@@ -207,6 +207,7 @@ def test_what_holds_when_it_is_computed_again(finished, tmp_path):
         statements_in(tmp_path, [tmp_path / "found.npz"])
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_there_is_trained_again(finished, tmp_path, capsys):
     record, folder = finished
     filed(record, folder, tmp_path, shipped=False)
