@@ -12,7 +12,7 @@ RUN = ["run", "--method", "at", "--dataset", "digits-lt"]
 WRONG = [
     (["run", "--method", "rebal", "--dataset", "digits-lt"], "did you mean 'robal'"),
     (["run", "--method", "at", "--dataset", "digit-lt"], "did you mean 'digits-lt'"),
-    ([*RUN, "--model", "resnet"], "did you mean 'resnet18'"),
+    ([*RUN, "--model", "resnet1"], "did you mean 'resnet18'"),
     ([*RUN, "--protocol", "digits"], "did you mean 'digits-v0'"),
     ([*RUN, "--protocol", "ltr-linf-v1"], "says nothing about digits-lt"),
     ([*RUN, "--track", "papier"], "papier"),
