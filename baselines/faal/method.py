@@ -17,7 +17,7 @@ from ltrobust_bench.longtail import class_means, kl_divergence, natural_divergen
 HALVINGS = 80  # of an interval, down to the spacing of float64
 
 
-def worst_distribution(values: Tensor, radius: float) -> Tensor:
+def worst_distribution(values: Tensor, radius: float, among: Tensor | None = None) -> Tensor:
     """The p that maximises sum_c a_c p_c over the simplex with KL(u || p) <= r, u uniform; float64 [C].
 
     It is p_c proportional to 1 / (nu - a_c), nu > max a being the root of KL(u || p) = r: found by bisection of
@@ -26,21 +26,29 @@ def worst_distribution(values: Tensor, radius: float) -> Tensor:
     Args:
         values: a, shape [C].
         radius: r, at least 0.
+        among: the classes that take part, bool [C]; others get 0. Default: all.
     """
-    a, classes = values.double(), len(values)
-    if radius == 0 or classes == 1:
-        return torch.full_like(a, 1 / classes)
-    below = a.max() - a
-    below = (below / below.max().clamp_min(torch.finfo(a.dtype).tiny)).log()
+    a = values.double()
+    among = torch.ones_like(a, dtype=torch.bool) if among is None else among
+    classes = among.sum().double()
+    if radius == 0:
+        return among / classes
+    below = torch.where(among, a, -math.inf).amax() - a
+    spread = torch.where(among, below, 0.0).amax().clamp_min(torch.finfo(a.dtype).tiny)
+    below = torch.where(among, below / spread, 1.0).log()
+
+    def log_distribution(s: Tensor) -> Tensor:
+        return F.log_softmax(torch.where(among, -torch.logaddexp(s, below), -math.inf), dim=0)
+
     # At `low` the least p alone takes KL to r; at `high` Hoeffding's bound on it, exp(-2 s) / 8, is r.
-    low = a.new_tensor(-classes * (radius + math.log(classes)))
+    low = -classes * (radius + classes.log())
     high = a.new_tensor(-math.log(8 * radius) / 2)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        log_p = F.log_softmax(-torch.logaddexp(middle, below), dim=0)
-        near = -math.log(classes) - log_p.mean() < radius
+        divergence = -classes.log() - torch.where(among, log_distribution(middle), 0.0).sum() / classes
+        near = divergence < radius
         low, high = torch.where(near, low, middle), torch.where(near, middle, high)
-    return F.softmax(-torch.logaddexp((low + high) / 2, below), dim=0)
+    return log_distribution((low + high) / 2).exp()
 
 
 def batch_counts(y: Tensor, classes: int) -> Tensor:
@@ -67,11 +75,7 @@ def batch_sum_weights(logits: Tensor, y: Tensor, radius: float) -> Tensor:
 
 def class_normalised_weights(logits: Tensor, y: Tensor, radius: float) -> Tensor:
     """Ours: of class means, a_c = m_c, over the classes in the batch; 0 for the others; [C]."""
-    present = batch_counts(y, logits.shape[1]) > 0
-    margins = class_margins(logits, y)
-    weights = torch.zeros_like(margins)
-    weights[present] = worst_distribution(margins[present], radius)
-    return weights
+    return worst_distribution(class_margins(logits, y), radius, batch_counts(y, logits.shape[1]) > 0)
 
 
 PerImage = Callable[[Outputs, Tensor], Tensor]
