@@ -104,7 +104,7 @@ def main(
     task = task_of(loaded.run)
     labels = np.asarray(task.source.test_labels)
     index = first_of_each_class(labels, task.split.test, images)
-    data = DeviceData.of(task.source.test_images[index], labels[index], where)
+    data = DeviceData.of(task.source.test_pixels(index), labels[index], where)
     standard = AutoAttack.standard()
     asked = standard.model_copy(
         update={"steps": max(1, round(share * standard.steps)), "queries": max(1, round(share * standard.queries))}

@@ -160,13 +160,13 @@ def command(
             device=device,
             state=folder / "evaluation.npz" if folder else None,
             code=[factory.partition(":")[0]] if factory else (),
-            search=search or "network",
+            search=search,
             progress=progress,
             **terms,
         )
     rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
     what = "part of the suite" if attacks or transfer_from is not None else "the suite"
-    what += "" if search in (None, "network") else f", searched on a copy: {search}"
+    what += "" if search == "network" else f", searched on a copy: {search}"
     out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
     from ltrobust_bench.cli.run import print_flags
 
@@ -174,7 +174,7 @@ def command(
     if folder is not None:
         from ltrobust_bench.files import write_text
 
-        path = folder / ("evaluation.csv" if search in (None, "network") else f"evaluation-{search}.csv")
+        path = folder / ("evaluation.csv" if search == "network" else f"evaluation-{search}.csv")
         write_text(path, result.csv())
         out.print(f"wrote {path}", soft_wrap=True)
 

@@ -185,7 +185,7 @@ def _usual_search(loaded: LoadedModel, task: Task, progress: Progress) -> Search
     protocol, device = task.protocol, next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     if loaded.run.policy.crafting == "network" != protocol.crafting:
         return "network"
-    x = to_unit(torch.from_numpy(task.source.test_images[task.split.test[:2]]).to(device))
+    x = to_unit(torch.from_numpy(task.source.test_pixels(task.split.test[:2])).to(device))
     with frozen(loaded.model):
         return possible_search(loaded.model, x, protocol.evaluation.search, progress)
 

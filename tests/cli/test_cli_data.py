@@ -109,3 +109,12 @@ def test_a_folder_of_images_from_run_to_eval(capsys, tmp_path):
     next(photos.glob("bees/*.png")).unlink()
     other = photos.rename(tmp_path / "fewer")  # a process reads each folder once
     assert "another folder" in refused(capsys, "eval", folder / "model.safetensors", "--data-dir", other)
+
+
+def test_a_run_on_an_archive_of_few_test_images(capsys, tmp_path, monkeypatch):
+    """Its places in the archive are not those in the test set: whoever looks at an image asks for it by its index."""
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "data", "pack", "digits-lt", "few.zip", "--limit-test", 10)[0] == 0
+    small = ["--limit-train", 50, "--limit-test", 10, "--epochs", 1, "--data-dir", "few.zip"]
+    code, _, err = call(capsys, "run", "--method", "at", "--dataset", "digits-lt", *FAST, *small)
+    assert code == 0, err

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
+from stopping import StopAfter
 
 from ltrobust_bench import files
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.files import is_there, read_large, write_large
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.progress import Silent
 from ltrobust_bench.sweeps.states import states_in
 from ltrobust_bench.training.checkpoint import read_model
 from ltrobust_bench.training.trainer import train_plan
@@ -78,16 +78,6 @@ def test_a_size_that_is_none_is_refused_before_training(tmp_path, monkeypatch, s
     with pytest.raises(UsageError, match="give MB, for example LTBENCH_SHARD=15"):
         train_plan(PLAN, tmp_path / "run", CPU)
     assert not (tmp_path / "run").exists()
-
-
-class StopAfter(Silent):
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 PLAN = make_plan("reat", "digits-lt", protocol="smoke", limit_train=60, limit_test=20, epochs=3)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from stopping import StopAfter
 
 from ltrobust_bench.cards import methods
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Recipe, load_protocol
 from ltrobust_bench.protocol.optimiser import Adam, Sgd
 from ltrobust_bench.protocol.resolve import SWITCHES, recipe_settings
@@ -233,16 +233,6 @@ def test_a_warm_up_is_a_straight_line_up_to_the_rate_without_it(schedule):
 # In training
 
 
-class Interrupted(Silent):
-    def __init__(self, after):
-        self.left = after
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
-
-
 def rates_in_force(monkeypatch, p, folder):
     """The optimiser's rate in each step of a training."""
     seen, update = [], Step.update
@@ -277,7 +267,7 @@ def test_resumed_with_adamw_and_a_rate_per_step_equals_uninterrupted(tmp_path):
     p = plan(optimizer="adamw", lr=0.01, lr_schedule="onecycle", **{"schedule.warmup_epochs": 1})
     whole = train_plan(p, tmp_path / "whole", CPU)
     with pytest.raises(KeyboardInterrupt):
-        train_plan(p, tmp_path / "parts", CPU, Interrupted(2 * p.steps_per_epoch + 1))
+        train_plan(p, tmp_path / "parts", CPU, StopAfter(2 * p.steps_per_epoch + 1))
     resumed = train_plan(p, tmp_path / "parts", CPU)
     weights = [ckpt.weights_sha256(ckpt.read_model(result.model_path)[0]) for result in (whole, resumed)]
     assert weights[0] == weights[1] and whole.history == resumed.history
