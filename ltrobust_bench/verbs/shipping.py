@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.files import read_large
 from ltrobust_bench.records import weights
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.report.aggregate import method_label
@@ -38,5 +39,5 @@ def ship(run: Path | str, results_dir: Path | str = Path("results"), name: str |
     if read_record(filed).result.weights_sha256 != loaded.weights_sha256:
         raise UsageError(f"{filed} is the record of other weights than those in {run}.")
     called = name or weights.name_of(loaded.run, method_label(loaded.run))
-    weights.add(results_dir / weights.FOLDER, called, path.read_bytes(), loaded.weights_sha256, place)
+    weights.add(results_dir / weights.FOLDER, called, read_large(path), loaded.weights_sha256, place)
     return called

@@ -12,6 +12,7 @@ from command_line import call, refused
 import ltrobust_bench as lt
 from ltrobust_bench import verbs
 from ltrobust_bench.errors import CheckpointError, UnknownNameError, UsageError
+from ltrobust_bench.files import write_large
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.records import weights
 from ltrobust_bench.records.io import find_records, read_record, write_record
@@ -59,6 +60,16 @@ def test_it_is_attacked_by_its_name(place, capsys):
 def test_the_record_is_found_beside_it_and_the_index_is_none(place, finished):
     records, problems = find_records([place])
     assert [record.id for record in records] == [finished[2].id] and problems == []
+
+
+def test_a_network_in_pieces_is_shipped_as_one_file(place, finished):
+    run = place.parent / finished[1].name
+    shutil.copytree(finished[1], run)
+    whole = (run / "model.safetensors").read_bytes()
+    write_large(run / "model.safetensors", whole, 20_000)
+    assert not (run / "model.safetensors").exists()
+    assert verbs.ship(run, place) == "smoke:at-bsl"
+    assert (place / "weights" / "smoke-at-bsl.safetensors").read_bytes() == whole
 
 
 def test_an_unknown_name_and_missing_or_damaged_weights_are_told_in_one_line(place, capsys):
