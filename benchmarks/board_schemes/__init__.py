@@ -1,0 +1,6 @@
+"""Schemes to forge the board, by name."""
+
+from board_schemes import plain, sly
+from board_schemes.tools import SCHEMES, Copy
+
+__all__ = ["SCHEMES", "Copy", "plain", "sly"]
