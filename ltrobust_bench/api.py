@@ -11,7 +11,7 @@ How the trainer uses the parts, for each batch (x, y):
    the epochs in which the method ``crafts``;
 2. ``loss(outputs, y, ctx)`` on the network in train mode; ``outputs.clean`` and ``outputs.adversarial`` are
    computed when first asked for, so a loss pays only for the forwards it uses;
-3. one optimiser step; every ``memory`` sees the step.
+3. one optimiser step; every ``memory`` and plug-in sees the step.
 
 After training, ``deploy`` turns the network into the model that is attacked and published.
 
@@ -158,8 +158,8 @@ Deploy = Callable[[Network, TrainInfo], nn.Module]
 class Memory(Protocol):
     """A part that remembers something between steps; saved in checkpoints, so resuming is exact."""
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
-        """After each optimiser step."""
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
+        """After each optimiser step, plug-ins' own work on it included. What is done to the network's weights stays."""
         ...
 
     def on_epoch_end(self, epoch: int, network: Network) -> None:
@@ -270,7 +270,11 @@ class PluginStep(StepContext, Protocol):
 
 
 class Plugin:
-    """Wraps any method. Every hook does nothing unless overridden; plug-ins apply in their cards' declared order."""
+    """Wraps any method. Every hook does nothing unless overridden; plug-ins apply in their cards' declared order.
+
+    A plug-in is a :class:`Memory`, too: it is told of the ends of steps and epochs, after the host's own memories, and
+    what it remembers is in checkpoints.
+    """
 
     def attack_budget(self, budget: AttackBudget, y: Tensor, ctx: StepContext) -> AttackBudget:
         """Another budget for the inner attack on images of labels ``y``."""
@@ -281,6 +285,19 @@ class Plugin:
 
     def after_update(self, step: PluginStep) -> None:
         """After the optimiser's step."""
+
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
+        """As :meth:`Memory.on_step_end`."""
+
+    def on_epoch_end(self, epoch: int, network: Network) -> None:
+        """As :meth:`Memory.on_epoch_end`: a plug-in gives the network the weights to deploy at the last epoch's end."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As :meth:`Memory.state_dict`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """As :meth:`Memory.load_state_dict`."""
 
 
 BudgetRule = Callable[[AttackBudget, Tensor, StepContext], AttackBudget]

@@ -1,5 +1,6 @@
 """Pieces that long-tailed methods share, each written once."""
 
+from ltrobust_bench.longtail.averaging import average_into
 from ltrobust_bench.longtail.cosine import AffineLogits, CosineHead
 from ltrobust_bench.longtail.effective_number import effective_number, effective_weights, normalised_inverse
 from ltrobust_bench.longtail.losses import (
@@ -19,6 +20,7 @@ __all__ = [
     "AffineLogits",
     "ClassAware",
     "CosineHead",
+    "average_into",
     "balanced_softmax",
     "balanced_subset",
     "class_frequencies",

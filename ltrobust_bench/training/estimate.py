@@ -129,7 +129,9 @@ def scaled(plan: Plan, speed: Speed) -> Estimate:
     """What a plan costs at a speed that was measured."""
     run, task = plan.run, plan.task
     passes = run.recipe.attack.steps * speed.crafting + 1
-    training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
+    again = {"none": 0.0, "clean": 1.0, "adversarial": passes}[run.recipe.recalibrate_bn] * bool(plan.budget)
+    images = min(run.recipe.batch_size, plan.train_size)
+    training_images = int((plan.budget * passes + plan.steps_per_epoch * again) * images)
     spent = sum(a.passes(task.classes) for a in task.protocol.evaluation.attacks)
     evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
     return Estimate(

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import AttackBudget, Method, Network, Output, Plugin
+from ltrobust_bench.api import AttackBudget, Memory, Method, Network, Output, Plugin
 from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.engine import ascend, crafting_mode, start_point
 from ltrobust_bench.compute.counting import Counter
@@ -44,6 +44,11 @@ class Trainee:
 
     def __post_init__(self) -> None:
         self.forwards = Forwards(self.network, self.policy, self.recipe.precision, self.counter, self.say)
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        """What remembers something, in the order in which it is told: the method's memories, then the plug-ins."""
+        return {**self.method.memory, **{f"plug-in {place}": one for place, one in enumerate(self.plugins)}}
 
 
 class Step:
@@ -218,6 +223,6 @@ class Step:
             else:
                 with torch.no_grad():
                     self._forward(self.x)
-        for memory in self.trainee.method.memory.values():
-            memory.on_step_end(OutputsView(self), self.y)
+        for memory in self.trainee.memories.values():
+            memory.on_step_end(OutputsView(self), self.y, network)
         return loss.detach()

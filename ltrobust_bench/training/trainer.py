@@ -41,6 +41,7 @@ from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.hand import EpochInHand, begin_epoch
 from ltrobust_bench.training.losses import MOST_UNDONE, LossWatch, Undo
 from ltrobust_bench.training.monitor import due, monitor
+from ltrobust_bench.training.recalibration import recalibrate
 from ltrobust_bench.training.result import MODEL, TrainingCost, TrainingResult, finished, history_csv, told
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -218,8 +219,10 @@ class Session:
         mean = hand.total.item() / max(hand.images, 1)
         if not math.isfinite(mean) or not hand.images:
             raise self._diverged(hand, steps - 1, mean)
-        for memory in trainee.method.memory.values():
+        for memory in trainee.memories.values():
             memory.on_epoch_end(epoch, trainee.network)
+        if epoch == epochs:
+            recalibrate(trainee, self.loader.epoch(epoch + 1, hand.order), hand.noise, epoch)
         row: dict[str, Any] = {"epoch": epoch, "lr": first_rate, "loss": mean}
         if hand.undone:
             row["undone"] = hand.undone
@@ -282,7 +285,7 @@ class Session:
             "key": self.plan.run.key(),
             "code": [session.model_dump() for session in self.code],
             "optimizer": self.trainee.optimizer.state_dict(),
-            "memory": {name: memory.state_dict() for name, memory in self.trainee.method.memory.items()},
+            "memory": {name: memory.state_dict() for name, memory in self.trainee.memories.items()},
             "cost": asdict(self.cost),
             "history": self.history,
             "lowered": self.lowered,
@@ -315,7 +318,7 @@ class Session:
             self.code = joined(earlier, self.code)
             self.trainee.network.load_state_dict(weights)
             self.trainee.optimizer.load_state_dict(state["optimizer"])
-            for name, memory in self.trainee.method.memory.items():
+            for name, memory in self.trainee.memories.items():
                 memory.load_state_dict(state["memory"][name])
             self.cost, self.history, self.lowered = TrainingCost(**state["cost"]), state["history"], state["lowered"]
             hand = state["hand"] and EpochInHand.of(state["hand"], self.device)

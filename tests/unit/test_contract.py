@@ -95,7 +95,7 @@ class Remembers:
     def __init__(self):
         self.network, self.copy = None, None
 
-    def on_step_end(self, outputs, y):
+    def on_step_end(self, outputs, y, network):
         pass
 
     def on_epoch_end(self, epoch, network):

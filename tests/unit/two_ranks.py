@@ -41,6 +41,8 @@ EVERY_OPTION = {
 AROUND = {
     "awp": ("reat", [{}, {"awp.proxy": "main_optimizer"}]),
     "robustlt": ("trades", [{}, {"robustlt.start": "class"}]),
+    "ema": ("at", [{}, {"ema.decay": "0.5", "recalibrate_bn": "adversarial"}]),
+    "swa": ("reat", [{"swa.rule": "mean", "recalibrate_bn": "clean"}]),
 }
 REMEMBERING = ("reat", "dafa", "cfa", "taet", "resample", "ikl-at", "mail", "frl")
 """An epoch depends on those before."""
