@@ -173,7 +173,7 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         x = to_unit(torch.from_numpy(task.source.train_pixels(chosen)).to(device))
         y = torch.from_numpy(task.source.train_labels[chosen]).to(device)
         began = time.monotonic()
-        current = Step(trainee, x, y, epoch=epoch, epochs=run.recipe.epochs)
+        current = Step(trainee, x, y, (x, y), epoch=epoch, epochs=run.recipe.epochs)
         current.craft()
         current.update().item()
         return time.monotonic() - began

@@ -7,20 +7,20 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltrobust_bench.compute.memory import whole
+from ltrobust_bench.data.loader import Batch
 from ltrobust_bench.training.step import Step, Trainee
 
 
-def recalibrate(trainee: Trainee, batches: Iterable[tuple[Tensor, Tensor]], noise: torch.Generator, epoch: int) -> None:
+def recalibrate(trainee: Trainee, batches: Iterable[Batch], noise: torch.Generator, epoch: int) -> None:
     """Give the backbone's batch norms the mean statistics of some batches, as the recipe's ``recalibrate_bn`` says:
     ``none`` leaves them alone, ``clean`` passes the images as they are, ``adversarial`` as the method crafts them on
     the network as it is before. What is passed is counted.
 
     Args:
-        batches: images in [0, 1] and labels.
+        batches: training images.
         noise: of the attack's starts.
         epoch: the last one, in which the images are crafted.
     """
@@ -33,8 +33,8 @@ def recalibrate(trainee: Trainee, batches: Iterable[tuple[Tensor, Tensor]], nois
     for norm in norms:
         norm.reset_running_stats()
     seen = 0
-    for x, y in batches:
-        step = Step(trainee, x, y, epoch=epoch, epochs=epoch)
+    for batch in batches:
+        step = Step(trainee, *batch, epoch=epoch, epochs=epoch)
         images = step.craft(generator=noise) if kind == "adversarial" else step.x
         seen += len(images)
         for norm in norms:

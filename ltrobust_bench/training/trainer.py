@@ -35,6 +35,7 @@ from ltrobust_bench.training.build import (
     build_plugins,
     inherit,
     load_deployed,
+    sampler_of,
     trained_parameters,
 )
 from ltrobust_bench.training.folder import locked
@@ -139,7 +140,7 @@ class Session:
             self.held_out = DeviceData.of(task.source.test_images, task.source.test_labels, device)
         self.loader = TrainLoader(
             self.data,
-            method.sampler,
+            sampler_of(method, self.trainee.plugins),
             batch_size=recipe.batch_size,
             steps=plan.steps_per_epoch,
             seed=run.seed,
@@ -193,19 +194,19 @@ class Session:
         forwards, backwards = counter.forwards - hand.forwards, counter.backwards - hand.backwards
         began = time.monotonic() - hand.seconds
         first_rate = self._set_rate(epoch - 1, epochs)
-        for x, y in self.loader.epoch(epoch, hand.order, hand.step):
+        for batch in self.loader.epoch(epoch, hand.order, hand.step):
             if hand.step and trainee.recipe.schedule.each == "step":
                 self._set_rate(epoch - 1 + hand.step / steps, epochs)
             undo = None if trainee.recipe.on_nan == "stop" else Undo(trainee)
-            step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
+            step = Step(trainee, *batch, epoch=epoch, epochs=epochs)
             step.craft(generator=hand.noise)
             loss = step.update()
             hand.step += 1
             if undo is not None and undo.spoiled(loss):
                 self._undo(undo, hand, loss.item())
             else:
-                hand.total += loss * len(y)
-                hand.images += len(y)
+                hand.total += loss * len(batch.y)
+                hand.images += len(batch.y)
                 if watch.add(loss):
                     self._check(watch, hand)
             hand.forwards, hand.backwards = counter.forwards - forwards, counter.backwards - backwards
@@ -260,7 +261,7 @@ class Session:
     def _diverged(self, hand: EpochInHand, step: int, loss: float) -> LTBenchError:
         """What is to be said of a step (from 0) whose loss is not finite."""
         size, newest = self.loader.batch_size, ckpt.newest(self.folder)
-        images = self.plan.task.split.train[hand.order[step * size : (step + 1) * size]]
+        images = self.plan.task.split.train[hand.order[..., step * size : (step + 1) * size]].ravel()
         kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         undone = f" ({hand.undone} steps of the epoch were undone)" if hand.undone else ""
         return LTBenchError(

@@ -47,9 +47,7 @@ def test_an_average_changes_what_is_deployed_and_not_the_training(plugged, plain
 
 
 def test_an_average_that_forgets_everything_is_the_network(plain, tmp_path):
-    for number, (slug, settings) in enumerate(
-        [("ema", {"ema.decay": 0}), ("swa", {"swa.decay": 0}), ("swa", {"swa.start": 0.9}), ("swa", {"swa.start": 1})]
-    ):
+    for number, (slug, settings) in enumerate([("ema", {"ema.decay": 0}), ("swa", {"swa.start": 0.9})]):
         assert same(trained(tmp_path / str(number), "at", [slug], **settings)[0], plain[0]), (slug, settings)
 
 
@@ -100,7 +98,6 @@ class Forgets(ema.AveragedOverSteps):
 def test_check_finds_a_plugin_that_does_not_keep_what_it_remembers(monkeypatch):
     monkeypatch.setattr(ema, "AveragedOverSteps", Forgets)
     subject = conformance.Subject("ema")
-    assert conformance.examine(subject, "trains two epochs") == []
     found = conformance.examine(subject, "resumed equals uninterrupted")
     assert any("does a part remember something outside state_dict?" in line for line in found)
 

@@ -29,6 +29,7 @@ OF_OTHERS = {"bf16": 2e-2, "a whole run in float64": 1e-9}
 
 OF_EACH_KIND = ["at", "ldam", "reat", "dafa", "crt", "both plug-ins"]
 OF_EACH_KIND += [
+    "cmo {'cmo.probability': '1'}",
     "ema {'ema.decay': '0.5', 'recalibrate_bn': 'adversarial'}",
     "the folded copy",
     "held-out images",

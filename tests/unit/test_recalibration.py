@@ -70,14 +70,14 @@ class Kept:
 
 def test_they_are_the_mean_of_the_batches_by_hand(tmp_path, monkeypatch):
     kept = Kept(monkeypatch, tmp_path, plan("clean"))
-    sizes = [len(x) for x, _ in kept.batches]
+    sizes = [len(x) for x, _, _ in kept.batches]
     assert len(sizes) == 2 and len(set(sizes)) == 2, "a smaller batch counts for less"
     norm = next(m for m in kept.network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
     recalibrate(kept.trainee, kept.batches, kept.noise, kept.epoch)
     seen = []
     kept.network.eval()
     hook = norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    for x, _ in kept.batches:
+    for x, _, _ in kept.batches:
         kept.network(x)
     hook.remove()
     for moment, own in (("mean", norm.running_mean), ("var", norm.running_var)):

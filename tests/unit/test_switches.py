@@ -33,6 +33,7 @@ OPTIONS = [
     ("mail", "first_weighted_epoch", 77, 77, 1),
     ("mail", "normalise", False, False, None),
     ("faal", "form", "class_normalised", "batch_sum", None),
+    ("cmo", "drawn", "images", "images", "classes"),
     ("ema", "buffers", "average", "official", "copy"),
     ("swa", "rule", "exponential", "exponential", "mean"),
     ("frl", "kind", "rwrm", "rwrm", "rw"),
