@@ -35,7 +35,7 @@ OF_EACH_KIND += [
     "held-out images",
     "a whole run in float64",
 ]
-"""Cases that are looked at every time: a loss, stages of its own, memories, a base, views, a companion, plug-ins, copies."""
+"""Cases that are looked at every time: a loss, stages of its own, memories, bases, a companion, plug-ins, copies."""
 
 
 @pytest.fixture(scope="module")
