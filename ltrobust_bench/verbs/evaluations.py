@@ -37,7 +37,7 @@ from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record, task_of
-from ltrobust_bench.verbs.subject import EXAMINED, Model, Subject, subject_of
+from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
 
 
 def evaluate(
@@ -273,7 +273,7 @@ def attack_model(
         identity=identity,
         state_path=state_path,
         progress=progress,
-        examined=EXAMINED if attacks is None else 0,
+        examined=examined(task) if attacks is None else 0,
         surrogate=surrogate,
         searched=searched,
         products="tf32" if search == "tf32" else "ieee",
