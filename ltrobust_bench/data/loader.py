@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +65,18 @@ def crop_and_flip(x: Tensor, offsets: Tensor, mirrored: Tensor, padding: int) ->
     return x.flatten(2).gather(2, index).view(batch, channels, height, width)
 
 
+STREAMS = ("", "partner/")
+"""Of randomness, for images and for their partners."""
+
+
+class Batch(NamedTuple):
+    """Images float32 in [0, 1], labels int64, and images and labels that were drawn beside them, if any were."""
+
+    x: Tensor
+    y: Tensor
+    partners: tuple[Tensor, Tensor] | None = None
+
+
 class TrainLoader:
     """Augmented batches of one epoch after another, in the order a sampler gives.
 
@@ -95,13 +108,14 @@ class TrainLoader:
         self._labels = data.labels.cpu().numpy()
 
     def order(self, epoch: int) -> np.ndarray:
-        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64. A sampler may
-        remember what it has drawn, so an epoch's order is asked for once."""
+        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64, and in a second row
+        those of their partners, if it draws pairs. A sampler may remember what it has drawn, so an epoch's order is
+        asked for once."""
         generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
         return self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
 
-    def epoch(self, epoch: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (images float32 in [0, 1], labels int64) of the 1-based ``epoch``.
+    def epoch(self, epoch: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
+        """Batches of the 1-based ``epoch``.
 
         Args:
             order: what :meth:`order` gave for it; None: ask.
@@ -109,7 +123,17 @@ class TrainLoader:
         """
         if order is None:
             order = self.order(epoch)
-        draws = seeded(self.seed, "augment", epoch)
+        if order.ndim == 1:
+            yield from (Batch(x, y) for x, y in self._augmented(order, epoch, first))
+            return
+        own, partners = (self._augmented(row, epoch, first, stream) for row, stream in zip(order, STREAMS, strict=True))
+        yield from (Batch(*one, beside) for one, beside in zip(own, partners, strict=True))
+
+    def _augmented(
+        self, order: np.ndarray, epoch: int, first: int, stream: str = ""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images of one row of an order, in batches, and their labels."""
+        draws = seeded(self.seed, f"{stream}augment", epoch)
         # An epoch's draws go to the device at once: no copy, and no waiting for one, between steps.
         offsets = torch.randint(0, 2 * self.padding + 1, (2, len(order)), generator=draws)
         mirrored = (torch.rand(len(order), generator=draws) < 0.5) & self.flip
@@ -120,6 +144,6 @@ class TrainLoader:
             chosen = index[part]
             images = self.data.images[chosen]
             if self.augment is not None:
-                images = self.augment(images, derive_seed(self.seed, f"policy/{step}", epoch))
+                images = self.augment(images, derive_seed(self.seed, f"{stream}policy/{step}", epoch))
             images = crop_and_flip(images, offsets[:, part], mirrored[part], self.padding)
             yield to_unit(images), self.data.labels[chosen]

@@ -102,6 +102,11 @@ class Recipe(Strict):
         "CIFAR-10 policy)",
     )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
+    recalibrate_bn: Literal["none", "clean", "adversarial"] = Field(
+        default="none",
+        description="after training, running statistics of batch norm are taken anew from an epoch of training images, "
+        "clean ones or crafted ones, by the weights that are deployed (which may be averages)",
+    )
     on_nan: Literal["stop", "skip-batch", "lower-lr"] = Field(
         default="stop",
         description="where a step's loss is not finite: the training stops, the step is undone, or it is undone and "
