@@ -139,6 +139,9 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+    if run.off_recipe:
+        by_hand = ", ".join(name for name in run.overrides if name != "precision")
+        out.print(f"  off-recipe ({by_hand}): boards show it without a rank")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         usual = "as the protocol says; --plain: the reference path"

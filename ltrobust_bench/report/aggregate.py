@@ -38,6 +38,8 @@ UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
 """Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
 CLAIMED = "claimed"
 """Flag of an entry on a public board that nobody has verified."""
+OFF_RECIPE = "off-recipe"
+"""Flag of an entry whose recipe is not the track's: it is shown, and compared by whoever likes to."""
 OTHER_SEEDS = "other seeds"
 """Flag of an entry that no test compares with one above it."""
 OTHER_PRECISION = "other precision"
@@ -48,7 +50,7 @@ FLAGS = {
     CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
     "disputed": "somebody looked at it again and found something else; its record's page says what",
     "lowered": "somebody broke images that its suite left standing; they count as broken",
-    "off-recipe": "recipe settings were given by hand, so the method is not on the track's terms",
+    OFF_RECIPE: "recipe settings were given by hand, so it is not on the track's terms: shown, but not ranked",
     EXPLODED: "the mean loss of an epoch was more than ten times that of guessing",
     "reduced": "training images, test images or epochs were cut by hand",
     "1 seed": "a single run: the interval leaves out the spread between seeds",
@@ -275,7 +277,7 @@ def _entry(
         CLAIMED: level == "claimed",
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
-        "off-recipe": any(record.status.off_recipe for record in seeds),
+        OFF_RECIPE: any(record.status.off_recipe for record in seeds),
         EXPLODED: any(record.status.exploded for record in seeds),
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,
@@ -298,11 +300,16 @@ def _entry(
     )
 
 
+def on_terms(entry: Entry) -> bool:
+    """Whether an entry is a method on the board's own terms; the others are shown beside them."""
+    return not {UNRANKED, OFF_RECIPE} & set(entry.flags)
+
+
 def _competing(board: Board) -> list[Entry]:
     """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
     if board.status == "smoke":
         return []
-    return [entry for entry in board.entries if not {UNRANKED, CLAIMED} & set(entry.flags)]
+    return [entry for entry in board.entries if CLAIMED not in entry.flags and on_terms(entry)]
 
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:

@@ -114,7 +114,7 @@ class Session:
         teacher = self._teacher()
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         recipe = run.recipe
