@@ -119,7 +119,23 @@ class Step:
 
     def _loss(self) -> Tensor:
         # Views are made when they are handed out: kept, they would be a circle that keeps a step's tensors in memory.
-        return self._of_targets(lambda y: self.trainee.method.loss(OutputsView(self), y, ContextView(self)))
+        def of(y: Tensor) -> Tensor:
+            return self.trainee.method.loss(OutputsView(self), y, ContextView(self))
+
+        smoothing = self.trainee.recipe.label_smoothing
+        return self._of_targets((lambda y: self._smoothed(of, y, smoothing)) if smoothing else of)
+
+    def _smoothed(self, loss: Callable[[Tensor], Tensor], labels: Tensor, smoothing: float) -> Tensor:
+        """(1 - s) L(y) + s mean_k L(y + k mod C), of the outer loss L as a function of the labels, in one batch.
+
+        Of a loss that is linear in the one-hot labels (cross-entropy, whatever is added to the logits) it is label
+        smoothing itself (Szegedy et al., CVPR 2016, section 7); what does not depend on labels keeps its weight. Labels
+        move together, so that images of one class stay images of one class.
+        """
+        total = loss(labels)
+        classes = next(logits.shape[1] for name, logits, _ in self._given if name == "logits")  # clean or adversarial
+        shifted = sum((loss((labels + k) % classes) for k in range(1, classes)), start=torch.zeros_like(total))
+        return (1 - smoothing) * total + smoothing / classes * (total + shifted)
 
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached, computed once; [B, C]."""

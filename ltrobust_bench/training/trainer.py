@@ -116,7 +116,7 @@ class Session:
         teacher = self._teacher()
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         recipe = run.recipe
@@ -138,6 +138,7 @@ class Session:
         self.held_out = None
         if run.holdout is not None:
             self.held_out = DeviceData.of(task.source.test_images, task.source.test_labels, device)
+        extra = plan.extra
         self.loader = TrainLoader(
             self.data,
             sampler_of(method, self.trainee.plugins),
@@ -147,6 +148,8 @@ class Session:
             padding=run.augmentation.crop_padding,
             flip=run.augmentation.flip,
             augment=recipe.augment,
+            extra=DeviceData.of(extra.images, extra.labels, device) if extra else None,
+            share=extra.terms.share if extra else 0.0,
         )
         self.cost = TrainingCost()
         self.code = [session.model_copy(update={"work": "base"}) for session in base.code] if base else []
@@ -261,7 +264,8 @@ class Session:
     def _diverged(self, hand: EpochInHand, step: int, loss: float) -> LTBenchError:
         """What is to be said of a step (from 0) whose loss is not finite."""
         size, newest = self.loader.batch_size, ckpt.newest(self.folder)
-        images = self.plan.task.split.train[hand.order[..., step * size : (step + 1) * size]].ravel()
+        batch, chosen = hand.order[..., step * size : (step + 1) * size].ravel(), self.plan.task.split.train
+        images = chosen[batch[batch < len(chosen)]]
         kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         undone = f" ({hand.undone} steps of the epoch were undone)" if hand.undone else ""
         return LTBenchError(

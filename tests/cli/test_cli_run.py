@@ -185,7 +185,9 @@ def uninterrupted(tmp_path_factory):
     return read_record(path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGKILL, signal.SIGINT))])
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGKILL, signal.SIGINT))]
+)
 def test_stopped_from_outside_and_continued_equals_uninterrupted(here, uninterrupted, how):
     """The real program, stopped while training; the same command ends with the same result."""
     arguments = [*BRIEF, "--runs-dir", "again"]
