@@ -118,13 +118,13 @@ class Request:
                 raise UnknownNameError("argument", name, FIELDS)
         return dataclasses.replace(self, **changes)
 
-    def to_plan(self, data_dir: Path | None = None) -> Plan:
+    def to_plan(self, data_dir: Path | str | None = None) -> Plan:
         """Everything that the run fixes; see :func:`ltrobust_bench.plan.make.make_plan`."""
         from ltrobust_bench.plan.make import make_plan
 
         return make_plan(self, data_dir=data_dir)
 
-    def task(self, data_dir: Path | None = None) -> Task:
+    def task(self, data_dir: Path | str | None = None) -> Task:
         """Its data set under its protocol, see :func:`ltrobust_bench.plan.task.make_task`."""
         return make_task(
             self.dataset,

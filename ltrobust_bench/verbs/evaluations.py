@@ -36,7 +36,7 @@ from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
-from ltrobust_bench.verbs.loading import load_model, own_record, task_of
+from ltrobust_bench.verbs.loading import load_model, own_record
 from ltrobust_bench.verbs.subject import EXAMINED, Model, Subject, subject_of
 
 
@@ -50,7 +50,7 @@ def evaluate(
     attacks: list[str] | None = None,
     transfer_from: nn.Module | str | Path | None = None,
     limit_test: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     device: str = "auto",
     state: Path | None = None,
     code: Sequence[str] = (),
@@ -168,7 +168,7 @@ def analyse(
     network: Path | str,
     *,
     limit_test: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Analysis:
@@ -191,7 +191,7 @@ def analyse(
         UsageError: for a limit that leaves classes empty.
     """
     loaded = load_model(network, device)
-    task = task_of(loaded.run, data_dir)
+    task = loaded.task(data_dir)
     beside = Path(network) if Path(network).is_dir() else Path(network).parent
     path = beside / "record.json"
     alone = limit_test is not None or is_name(network)  # a network that comes with the package lies in no run folder

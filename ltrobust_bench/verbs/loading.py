@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from torch import nn
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
+from ltrobust_bench.data.sources import DATA_VARIABLE
 from ltrobust_bench.errors import CheckpointError, RecordError
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.plan.task import Task
+from ltrobust_bench.plan.task import DATA_PLACE, Task
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.weights import is_name, shipped_file
@@ -38,6 +40,7 @@ class LoadedModel:
         weights_sha256: digest of its tensors.
         code: of all sessions of its training; empty if it was trained before code was recorded.
         exploded: whether the loss of an epoch of its training was far beyond that of guessing.
+        folder: where it lies, its run folder if it was not moved.
     """
 
     model: nn.Module
@@ -48,6 +51,22 @@ class LoadedModel:
     weights_sha256: str
     code: tuple[Code, ...]
     exploded: bool
+    folder: Path | None = None
+
+    def place(self, data_dir: Path | str | None = None) -> Path | str | None:
+        """Where its data set is looked for: the place that is named, else where its run found it, if that is still
+        there, else what the environment says."""
+        if data_dir is not None and str(data_dir) != os.environ.get(DATA_VARIABLE):
+            return data_dir
+        try:
+            noted = Path((self.folder / DATA_PLACE).read_text().strip()) if self.folder else None
+        except OSError:
+            return data_dir
+        return noted if noted is not None and noted.exists() else data_dir
+
+    def task(self, data_dir: Path | str | None = None) -> Task:
+        """Its data set and split, see :meth:`place` and :func:`task_of`."""
+        return task_of(self.run, self.place(data_dir))
 
 
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
@@ -81,10 +100,12 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
             f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
-    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"], code, bool(astray))
+    folder = path if path.is_dir() else path.parent
+    sha256 = description["weights_sha256"]
+    return LoadedModel(model, section, names, cost, base_cost, sha256, code, bool(astray), folder)
 
 
-def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
+def task_of(section: RunSection, data_dir: Path | str | None = None) -> Task:
     """The data set and split of a run, checked against what the run was made with.
 
     Raises:

@@ -43,7 +43,7 @@ RUNS, RESULTS = Path("runs"), Path("results")
 def train(
     request: Request,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = RUNS,
     device: str = "auto",
     fresh: bool = False,
@@ -69,7 +69,7 @@ def train(
     """
     plan, progress = request.to_plan(data_dir), progress or Silent()
     folder = Path(runs_dir) / plan.run.folder_name()
-    _say_if_unfit(plan, progress)
+    _warn(plan, progress)
     return train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
 
 
@@ -78,7 +78,7 @@ def run(
     request: Request,
     *,
     tuned: Path | str | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = RUNS,
     results_dir: Path | str | None = RESULTS,
     device: str = "auto",
@@ -101,7 +101,7 @@ def run(
     """
     plan, trials = tuned_plan(request, tuned, data_dir)
     progress = progress or Silent()
-    _say_if_unfit(plan, progress)
+    _warn(plan, progress)
     return run_plan(
         plan,
         runs_dir=Path(runs_dir),
@@ -113,10 +113,11 @@ def run(
     )
 
 
-def _say_if_unfit(plan: Plan, progress: Progress) -> None:
+def _warn(plan: Plan, progress: Progress) -> None:
+    """Say what must not be missed of a plan: of its images, and if no board will accept its record."""
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
-    if note:
-        progress.tell(Warned(note))
+    for line in (*plan.task.source.warnings, *([note] if note else [])):
+        progress.tell(Warned(line))
 
 
 def run_plan(

@@ -119,6 +119,7 @@ def subject_of(
                     f"profile out."
                 )
             terms["holdout"] = own.holdout
+        terms["data_dir"] = loaded.place(terms.get("data_dir"))
         dataset, protocol = own.dataset, protocol or own.protocol
         imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
         module: nn.Module = loaded.model
