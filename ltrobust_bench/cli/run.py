@@ -113,14 +113,14 @@ def print_folds(out: Console, made: Sequence[tuple[Plan, Record]]) -> None:
 def print_record(out: Console, record: Record, class_names: Sequence[str], folder: Path | None) -> None:
     """A run's result, class by class too, and where its record is."""
     from ltrobust_bench.cli.classes import classes_table
-    from ltrobust_bench.records.numbers import flags_of, summary
+    from ltrobust_bench.records.numbers import flags_of
 
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
     label = "+".join([run.method, *run.plugins])
     what = run.dataset if run.holdout is None else f"held-out training images of {run.dataset}"
     title = f"{label} on {what} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
-    rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
+    rows = {a: record.metrics(a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
     out.print(classes_table([record], class_names))
     print_flags(out, flags_of(record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,7 @@ class DatasetSpec:
     Attributes:
         name: what users type.
         help: one line.
-        loader: ``"module:function"`` taking the data folder (or None) and returning a
+        loader: ``"module:function"``, or the function itself, taking the data folder (or None) and returning a
             :class:`~ltrobust_bench.data.sources.Source`.
         classes: number of classes C; None: whatever its folder holds.
         shape: channels, height, width.
@@ -36,7 +37,7 @@ class DatasetSpec:
 
     name: str
     help: str
-    loader: str
+    loader: str | Callable[..., Any]
     classes: int | None
     shape: tuple[int, int, int]
     folder: str = ""
@@ -118,6 +119,46 @@ datasets: Registry[DatasetSpec] = Registry(
 )
 
 
+Dataset = str | DatasetSpec
+"""A data set as users of Python name it."""
+SESSION = "this session"
+"""Where a data set comes from that :func:`register_dataset` was given."""
+
+
+def register_dataset(spec: DatasetSpec) -> str:
+    """Make a data set known by its name in this process, for instance one that a notebook has in memory; again with
+    the same name, it takes the place of the one before.
+
+    A package declares its data sets instead (entry points ``ltrobust_bench.datasets``): then every process knows them.
+
+    Args:
+        spec: the data set; its ``terms`` say what it is run with, and its ``loader`` may be a function.
+
+    Returns:
+        Its name.
+
+    Raises:
+        DuplicateNameError: if the package or another one has a data set of this name.
+        UsageError: for a name that records cannot hold.
+
+    Example::
+
+        register_dataset(DatasetSpec("mine", "", lambda _: Source(...), classes=3, shape=(3, 32, 32), terms=terms))
+    """
+    if not _REGISTRABLE.fullmatch(spec.name) or spec.name.startswith(f"{IMAGE_FOLDER}-"):
+        raise UsageError(f"{spec.name!r} is no name of a data set: use small letters, digits, dots and dashes.")
+    datasets.add(Registration(spec.name, spec, spec.help, SESSION, f"from {SESSION}"), replaces=SESSION)
+    return spec.name
+
+
+def named(dataset: Dataset) -> str:
+    """The name of a data set, typed in any case; a :class:`DatasetSpec` that no registry has is registered."""
+    if isinstance(dataset, str):
+        return dataset if dataset.startswith(f"{IMAGE_FOLDER}:") else dataset.lower()
+    known = dataset.name in datasets and datasets.get(dataset.name) == dataset
+    return dataset.name if known else register_dataset(dataset)
+
+
 FOLDER_SIZE = 32
 """Pixels on each side that a folder's images are scaled to, if nothing else is asked for."""
 FOLDER_HELP = (
@@ -127,6 +168,7 @@ _CUT = "-test(?P<share>[0-9]{2})|-fold(?P<fold>[0-9]{1,2})of(?P<folds>[0-9]{1,2}
 _NAME = re.compile(rf"{IMAGE_FOLDER}-[a-z0-9._-]+-(?P<size>[0-9]{{1,4}})px(?:{_CUT})?")
 _TYPED = re.compile(rf"(?P<path>.*)@(?P<size>[0-9]{{1,4}})(?P<cut>{_CUT})?", re.DOTALL)
 _SIZES = range(8, 513)
+_REGISTRABLE = re.compile("[a-z0-9][a-z0-9._-]{0,99}")
 
 
 def locate(dataset: str, data_dir: Path | str | None) -> tuple[DatasetSpec, Path | None]:
@@ -191,6 +233,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     Raises:
         UnknownNameError: with the nearest names.
     """
+    name = name.lower()
     of_folder = _NAME.fullmatch(name)
     if of_folder is None:
         spec = datasets.get(name)

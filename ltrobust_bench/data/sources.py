@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -118,7 +119,6 @@ def load_source(spec: DatasetSpec, data_dir: Path | str | None = None) -> Source
     """
     from ltrobust_bench.data import archive
 
-    module, _, function = spec.loader.partition(":")
     place = data_place(spec, data_dir)
     # os.path takes a path that is too long for the system as missing; pathlib raises.
     if place is not None and os.path.isfile(place) and (spec.folder or archive.dataset_in(place) == spec.name):  # noqa: PTH113
@@ -132,12 +132,13 @@ def load_source(spec: DatasetSpec, data_dir: Path | str | None = None) -> Source
     else:
         remedy = spec.remedy
     try:
-        return _checked(spec, _loader(module, function)(place, *spec.arguments), remedy)
+        return _checked(spec, _loader(spec.loader)(place, *spec.arguments), remedy)
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader, or a stranger's reader does
         what = f"is missing or damaged in {place}" if spec.folder else "cannot be read"
-        raise DataError(f"{spec.name} {what} ({_line(error)}): {remedy or spec.loader}") from None
+        reader = getattr(spec.loader, "__name__", spec.loader)
+        raise DataError(f"{spec.name} {what} ({_line(error)}): {remedy or reader}") from None
 
 
 def data_place(spec: DatasetSpec, data_dir: Path | str | None) -> Path | None:
@@ -207,10 +208,13 @@ def _line(error: Exception) -> str:
 
 
 @cache
-def _loader(module: str, function: str):  # type: ignore[no-untyped-def]
+def _loader(loader: str | Callable[..., Source]) -> Callable[..., Source]:
     """A loader that remembers what it read: several runs in one process read a data set once."""
+    if callable(loader):
+        return cache(loader)
     from importlib import import_module
 
+    module, _, function = loader.partition(":")
     return cache(getattr(import_module(module), function))
 
 

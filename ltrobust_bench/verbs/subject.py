@@ -16,6 +16,7 @@ from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.registry import Dataset, named
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.evaluation import identity
 from ltrobust_bench.evaluation.about import About, in_words
@@ -97,7 +98,7 @@ class Subject:
 
 def subject_of(
     model: Model,
-    dataset: str | None,
+    dataset: Dataset | None,
     device: str,
     *,
     protocol: str | None = None,
@@ -107,6 +108,7 @@ def subject_of(
 ) -> Subject:
     """A model ready to be attacked; of a network of ours what is not given is its own."""
     weights = ""
+    dataset = None if dataset is None else named(dataset)
     if isinstance(model, (str, Path)):
         loaded = load_model(Path(model), device=device)
         own = loaded.run

@@ -107,10 +107,10 @@ def test_a_folder_of_images_from_run_to_eval(capsys, photos, tmp_path, monkeypat
         capsys, "run", "--method", "at-bsl", "--dataset", f"folder:{photos}@8", "--protocol", "smoke", *place
     )
     assert code == 0, err
-    assert "images scaled from 20x20 each to 8x8\n  1 files were left out: 1 .txt\n" in out
+    assert "images scaled from 20x20 each to 8x8; @20 keeps more of them\n  1 files were left out: 1 .txt\n" in out
     assert "each class has 2 test images, and one image is 50 points" in out
     table = out[out.index("class by class") :].splitlines()
-    assert sorted(line.split()[:3] for line in table[3:6]) == [
+    assert sorted(line.split()[:3] for line in table[4:7]) == [
         ["ants", "10", "2"],
         ["bees", "28", "2"],
         ["cats", "38", "2"],
@@ -134,7 +134,7 @@ def test_folds_of_a_folder_are_put_together(capsys, photos, tmp_path, monkeypatc
     code, out, err = call(capsys, *asked, "--folds", 3, "--epochs", 1)
     assert code == 0, err
     last = out[out.index("class by class, over 3 folds") :].splitlines()
-    rows = sorted(line.split()[:3] for line in last[3:6])
+    rows = sorted(line.split()[:3] for line in last[4:7])
     assert rows == [["ants", "8", "12"], ["bees", "26", "12"], ["cats", "36", "12"]]
     assert {path.name.split("-ir")[0] for path in (tmp_path / "runs").iterdir()} == {
         f"erm-folder-photos-8px-fold{i}of3" for i in (1, 2, 3)
