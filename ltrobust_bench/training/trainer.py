@@ -24,6 +24,7 @@ from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.plan.task import DATA_PLACE
 from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
 from ltrobust_bench.randomness import derive_seed
 from ltrobust_bench.terms import first_problem
@@ -99,6 +100,8 @@ def train_plan(
             session = Session(plan, folder, device, heard, base)
             if ranks.first():
                 write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+                if plan.task.place is not None:
+                    write_text(folder / DATA_PLACE, f"{plan.task.place.absolute()}\n")
             return session.run()
 
 

@@ -16,6 +16,7 @@ from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.registry import Dataset, named
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.evaluation import identity
 from ltrobust_bench.evaluation.about import About, in_words
@@ -98,7 +99,7 @@ class Subject:
 
 def subject_of(
     model: Model,
-    dataset: str | None,
+    dataset: Dataset | None,
     device: str,
     *,
     protocol: str | None = None,
@@ -108,6 +109,7 @@ def subject_of(
 ) -> Subject:
     """A model ready to be attacked; of a network of ours what is not given is its own."""
     weights = ""
+    dataset = None if dataset is None else named(dataset)
     if isinstance(model, (str, Path)):
         loaded = load_model(Path(model), device=device)
         own = loaded.run
@@ -120,6 +122,7 @@ def subject_of(
                     f"profile out."
                 )
             terms["holdout"] = own.holdout
+        terms["data_dir"] = loaded.place(terms.get("data_dir"))
         dataset, protocol = own.dataset, protocol or own.protocol
         imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
         module: nn.Module = loaded.model
