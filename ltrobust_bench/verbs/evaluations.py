@@ -37,7 +37,7 @@ from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
-from ltrobust_bench.verbs.loading import load_model, own_record, task_of
+from ltrobust_bench.verbs.loading import load_model, own_record
 from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
 
 
