@@ -36,7 +36,7 @@ class EOT(Pursuing):
     @classmethod
     def standard(cls) -> Self:
         """10 draws with noise of a quarter of the radius."""
-        return cls(name="eot", kind="eot", steps=100, start="uniform", restarts=1, draws=10, noise="epsilon/4")
+        return cls(name="eot", kind="eot", steps=50, start="uniform", restarts=1, draws=10, noise="epsilon/4")
 
 
 def eot(

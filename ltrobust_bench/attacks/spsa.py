@@ -37,12 +37,12 @@ class SPSA(Pursuing):
 
     @classmethod
     def standard(cls) -> Self:
-        """64 pairs a step."""
-        return cls(name="spsa", kind="spsa", steps=50, start="uniform", restarts=1, draws=64, width="epsilon/2")
+        """32 pairs a step."""
+        return cls(name="spsa", kind="spsa", steps=25, start="uniform", restarts=1, draws=32, width="epsilon/2")
 
 
 def spsa(
-    model: nn.Module, x: Tensor, y: Tensor, *, draws: int = 64, width: float, **settings: Unpack[Settings]
+    model: nn.Module, x: Tensor, y: Tensor, *, draws: int = 32, width: float, **settings: Unpack[Settings]
 ) -> Tensor:
     """Ascent on the margin of logits along :func:`differences` in directions v of independent signs.
 
