@@ -53,10 +53,10 @@ def nearest_t(model: nn.Module, x: Tensor, y: Tensor, *, targets: int = 9, **set
     """
     from ltrobust_bench.attacks.ball import LINF
     from ltrobust_bench.attacks.engine import check_images, crafting_mode
-    from ltrobust_bench.attacks.pursuit import pursue
+    from ltrobust_bench.attacks.pursuit import drawing_from, pursue
 
     check_images(x, y, settings["epsilon"])
-    with crafting_mode(model, "eval"):
+    with crafting_mode(model, "eval"), drawing_from(settings.get("generator"), x):
         order = nearest(model, x, y, settings.get("ball", LINF))[:, :targets]
 
     def towards(rank: int, logits: Tensor, y: Tensor, places: Tensor) -> Tensor:

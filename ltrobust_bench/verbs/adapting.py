@@ -24,9 +24,11 @@ from ltrobust_bench.evaluation.identity import settled
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.evaluation.student import distilled, untrained
-from ltrobust_bench.files import make_folder, write_bytes
+from ltrobust_bench.files import is_there, make_folder, write_bytes
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.checkpoint import weights_sha256
@@ -36,6 +38,8 @@ from ltrobust_bench.verbs.subject import Model, Subject, subject_of
 
 BASE, STUDENT = "base", "student"
 """What the second models are called that are no entries: the honest model inside, and one that learned the answers."""
+MOST = 8
+"""Other entries on which attacks are crafted."""
 STATE, SUITE_STATE, TAUGHT = "thorough.npz", "evaluation.npz", "student.safetensors"
 
 
@@ -127,6 +131,29 @@ def thorough(
     for left in () if folder is None else (folder / STATE, folder / TAUGHT):
         left.unlink(missing_ok=True)
     return _together(suite, subject, {a.name: a for a in chosen}, surrogates, standing, verdict.bits, verdict)
+
+
+def beside(run: RunSection, runs_dir: Path) -> tuple[Path | None, dict[str, str | Path]]:
+    """Networks on which attacks on a run's network can be crafted: the one that it is built on, if its run folder is
+    there, and the other entries of its board, shipped or in run folders, one seed each, by their names.
+
+    Args:
+        runs_dir: where run folders lie.
+    """
+    base = next(iter(runs_dir.glob(f"*-{run.base_key[:8]}")), None) if run.base_key else None
+    others: dict[str, str | Path] = {}
+    start = f"{run.protocol}/{run.dataset}-ir{run.imbalance_ratio:g}/"
+    for folder in folders():
+        for name, one in read_index(folder).items():
+            if one.record.startswith(start) and one.record != run.record_path():
+                others.setdefault(one.record.removeprefix(start).partition("/")[0], name)
+    middle = f"-{run.dataset}-ir{run.imbalance_ratio:g}-{run.model}-s"
+    for path in sorted(runs_dir.glob(f"*{middle}*")):
+        method = path.name.partition(middle)[0]
+        mine = "+".join([run.method, *run.plugins])
+        if path != base and method != mine and is_there(path / "model.safetensors"):
+            others.setdefault(method, path)
+    return base, dict(list(others.items())[:MOST])
 
 
 def _together(
