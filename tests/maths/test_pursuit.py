@@ -63,9 +63,7 @@ ATTACKS = {
     "spsa": lambda m, x, y, **k: spsa(m, x, y, draws=100, width=0.01, **{"epsilon": EPSILON, "steps": 20} | k),
     "nes": lambda m, x, y, **k: nes(m, x, y, draws=100, width=0.01, **{"epsilon": EPSILON, "steps": 20} | k),
     "bpda": lambda m, x, y, **k: bpda(m, x, y, **{"epsilon": EPSILON, "steps": 20} | k),
-    "pma-transfer": lambda m, x, y, **k: pma_transfer(
-        m, x, y, surrogate=m, **{"epsilon": EPSILON, "steps": 20} | k
-    ),
+    "pma-transfer": lambda m, x, y, **k: pma_transfer(m, x, y, surrogate=m, **{"epsilon": EPSILON, "steps": 20} | k),
     "nearest-t": lambda m, x, y, **k: nearest_t(m, x, y, targets=3, **{"epsilon": EPSILON, "steps": 20} | k),
 }
 
