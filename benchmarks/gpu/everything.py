@@ -79,7 +79,7 @@ def attacks(notes: Notes, network: Any) -> None:
         with frozen(model):
             copied = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
         terms = {"classes": 10, "epsilon": 0.05, "suite": Suite(seed=0, batch_size=32, attacks=asked)}
-        return evaluate_images(model, data, surrogate=other, searched=copied, **terms).bits  # type: ignore[arg-type]
+        return evaluate_images(model, data, surrogates={"transfer": other}, searched=copied, **terms).bits  # type: ignore[arg-type]
 
     here = verdict(torch.device("cpu"), "network")
     for search in ("network", "folded", "bf16"):

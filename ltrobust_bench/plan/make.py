@@ -86,7 +86,9 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
     extra = None
     if request.extra_data is not None:
-        extra = read_extra(request.extra_data, data_dir, task.source, task.spec.shape)
+        extra = read_extra(
+            request.extra_data, None if data_dir is None else Path(data_dir), task.source, task.spec.shape
+        )
     recipe, overrides = _recipe(request, card, task, overrides)
     model, base = request.model, None
     if card.base is not None:

@@ -77,7 +77,7 @@ def verdict(network, kind, *, search="network", ball="Linf", state=None, progres
         epsilon=0.03 if ball == "Linf" else 0.3,
         suite=Suite(seed=0, batch_size=16, attacks=SUITE),
         ball=BALLS[ball],
-        surrogate=other,
+        surrogates={"transfer": other},
         searched=copied,
         identity="this",
         state_path=state,
