@@ -127,7 +127,6 @@ def run(tmp_path_factory):
 def _short(monkeypatch):
     """Few steps, so that each test takes a second."""
     monkeypatch.setattr(subject, "EXAMINED", 20)
-    monkeypatch.setattr("ltrobust_bench.verbs.evaluations.EXAMINED", 20)
     monkeypatch.setattr(student, "EPOCHS", 1)
     usual = adapting.adaptive_suite
     short = {"steps": 10, "draws": 3, "queries": 60}
