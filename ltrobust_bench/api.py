@@ -103,7 +103,7 @@ class Outputs(Protocol):
         ...
 
     def companion(self, images: Tensor) -> Output:
-        """Of any images by the method's ``companion``, in train mode, computed anew each time, with gradient."""
+        """Of any images by the method's ``companion``, in train mode, with gradient; of ``x`` and ``x_adv`` once."""
         ...
 
     def after_update(self) -> Output:

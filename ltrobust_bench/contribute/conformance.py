@@ -122,13 +122,22 @@ def check_card(subject: Subject) -> list[str]:
     if bool(card.claims) == bool(card.claims_note.strip()):
         problems.append("card.toml: list published numbers as [[claims]], or say in claims_note why there are none")
     problems += [f"card.toml: options.{n} has no help" for n, o in card.options.items() if not o.help.strip()]
+    text = _code(subject).with_name("card.toml").read_text(encoding="utf-8")
+    todo = [str(number) for number, line in enumerate(text.splitlines(), 1) if "TODO" in line]
+    if todo:
+        lines = f"line{'s' if len(todo) > 1 else ''} {', '.join(todo)}"
+        problems.append(f"card.toml still says TODO in {lines}: write what belongs there")
     return problems
+
+
+def _code(subject: Subject) -> Path:
+    """The method's method.py."""
+    return Path(import_module(subject.entry.module).__file__ or "")
 
 
 def _syntax_tree(subject: Subject) -> ast.Module:
     """The syntax tree of the method's method.py."""
-    module = import_module(subject.entry.module)
-    return ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    return ast.parse(_code(subject).read_text(encoding="utf-8"))
 
 
 def check_interface(subject: Subject) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ltrobust_bench.api import Sampler
 from ltrobust_bench.data.augment import augmentation
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.spec import Augment
 from ltrobust_bench.randomness import derive_seed, seeded
 
@@ -77,6 +78,36 @@ class Batch(NamedTuple):
     partners: tuple[Tensor, Tensor] | None = None
 
 
+def extra_of_each(batch_size: int, share: float) -> int:
+    """Extra images of a whole batch: the share, rounded, and at least one of either kind."""
+    return min(max(1, round(share * batch_size)), batch_size - 1)
+
+
+def mixed(
+    own: np.ndarray, first: int, extra: int, batch_size: int, beside: int, generator: np.random.Generator
+) -> np.ndarray:
+    """An epoch's order with extra images in each batch, after its own; a last batch that is not whole has the same
+    share of them, rounded up. None comes again before all have come.
+
+    Args:
+        own: indices of the training images, in order.
+        first: index of the first extra image.
+        extra: how many there are.
+        batch_size, beside: images of a batch, and how many of them are extra ones.
+        generator: draws the extra ones.
+
+    Returns:
+        Indices, int64; batch after batch.
+    """
+    each = batch_size - beside
+    whole, rest = divmod(len(own), each)
+    needed = whole * beside + -(-rest * beside // each)
+    rounds = [generator.permutation(extra) for _ in range(-(-needed // extra))]
+    others = first + np.concatenate([*rounds, np.empty(0, dtype=np.int64)])[:needed]
+    batches = np.hstack([own[: whole * each].reshape(whole, each), others[: whole * beside].reshape(whole, beside)])
+    return np.concatenate([batches.ravel(), own[whole * each :], others[whole * beside :]])
+
+
 class TrainLoader:
     """Augmented batches of one epoch after another, in the order a sampler gives.
 
@@ -89,6 +120,8 @@ class TrainLoader:
         padding: zero padding of random crops, pixels.
         flip: whether to flip half of the images.
         augment: policy before crop and flip.
+        extra: training images beyond these, which have their indices after them.
+        share: of each batch that they are.
     """
 
     def __init__(
@@ -102,17 +135,37 @@ class TrainLoader:
         padding: int,
         flip: bool,
         augment: Augment = "none",
+        extra: DeviceData | None = None,
+        share: float = 0.0,
     ) -> None:
+        self._labels = data.labels.cpu().numpy()
+        self.extra, self.share = 0 if extra is None else len(extra), share
+        if extra is not None:
+            data = DeviceData(
+                *(torch.cat(pair) for pair in zip(vars(data).values(), vars(extra).values(), strict=True))
+            )
         self.data, self.sampler, self.batch_size, self.steps = data, sampler, batch_size, steps
         self.seed, self.padding, self.flip, self.augment = seed, padding, flip, augmentation(augment)
-        self._labels = data.labels.cpu().numpy()
 
     def order(self, epoch: int) -> np.ndarray:
-        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64, and in a second row
-        those of their partners, if it draws pairs. A sampler may remember what it has drawn, so an epoch's order is
-        asked for once."""
+        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64, among them in each
+        batch those of extra images, and in a second row those of their partners, if it draws pairs. A sampler may
+        remember what it has drawn, so an epoch's order is asked for once.
+
+        Raises:
+            UsageError: if pairs are drawn beside extra images.
+        """
         generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
-        return self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
+        if not self.extra:
+            return self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
+        beside = extra_of_each(self.batch_size, self.share)
+        draws = self.steps * (self.batch_size - beside)
+        own = self.sampler(self._labels, draws, epoch, generator)
+        if own.ndim != 1:
+            raise UsageError("a sampler that draws pairs, as cmo's does, draws no extra images; leave one of them out.")
+        own = own[:draws]
+        others = np.random.default_rng(derive_seed(self.seed, "extra", epoch))
+        return mixed(own, len(self._labels), self.extra, self.batch_size, beside, others)
 
     def epoch(self, epoch: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
         """Batches of the 1-based ``epoch``.

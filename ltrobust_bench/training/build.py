@@ -15,6 +15,7 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.models.registry import Shape, models
 from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.protocol.spec import Activation
 from ltrobust_bench.terms import printable
 
 
@@ -54,14 +55,19 @@ def sampler_of(method: Method, plugins: Sequence[Plugin]) -> Sampler:
     return draw
 
 
-def build_network(model: str, shape: Shape, classes: int, method: Method) -> Network:
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def build_network(model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu") -> Network:
     """A freshly initialised network (torch's global generator) with the method's head.
 
     Args:
         shape: of one image: channels, height, width.
+        activation: of the backbone, in the place of its ReLU.
 
     Raises:
-        UsageError: if the network cannot take images of this shape, or does not say how many features it gives.
+        UsageError: if the network cannot take images of this shape, does not say how many features it gives, or has no
+            ReLU in whose place another activation could be.
     """
     factory = models.get(model)
     try:
@@ -76,7 +82,21 @@ def build_network(model: str, shape: Shape, classes: int, method: Method) -> Net
         ) from error
     if not isinstance(getattr(backbone, "features", None), int):
         raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
+    if activation != "relu" and not _activated(backbone, ACTIVATIONS[activation]):
+        raise UsageError(f"model {model} has no module nn.ReLU, in whose place activation={activation} would be.")
     return Network(backbone, method.head(backbone.features, classes))
+
+
+def _activated(module: nn.Module, activation: type[nn.Module]) -> int:
+    """Put an activation in the place of every ReLU of a network; how many there were."""
+    found = 0
+    for name, child in module._modules.items():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, activation())
+            found += 1
+        elif child is not None:
+            found += _activated(child, activation)
+    return found
 
 
 def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
@@ -98,11 +118,13 @@ def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, .
     network.load_state_dict(own)
 
 
-def build_companion(model: str, shape: Shape, classes: int, method: Method) -> Network | None:
+def build_companion(
+    model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu"
+) -> Network | None:
     """The second network that a method trains beside the first, freshly initialised; None: it has none."""
     if method.companion is None:
         return None
-    return build_network(model, shape, classes, replace(method, head=method.companion))
+    return build_network(model, shape, classes, replace(method, head=method.companion), activation)
 
 
 def trained_parameters(
@@ -140,7 +162,7 @@ def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], 
         RuntimeError: if the weights are not those of its network.
     """
     method, data = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, shape, len(run.train_counts), method).to(device)
+    network = build_network(run.model, shape, len(run.train_counts), method, run.recipe.activation).to(device)
     network.load_state_dict(weights)
     return deployed(method, network, data)
 

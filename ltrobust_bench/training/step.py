@@ -93,6 +93,7 @@ class Step:
         self.partners = partners
         self._natural: Tensor | None = None
         self._given: list[tuple[str, Tensor, int]] = []
+        self._by_companion: dict[int, Output] = {}
         for name, given in (("x", x), ("y", y), *zip(("partners", "partners"), partners or (), strict=False)):
             self._give(name, given)
         self.x, self.targets = self._made()
@@ -117,7 +118,7 @@ class Step:
         again = copy.copy(self)
         for name in ("clean", "adversarial", "_after"):
             vars(again).pop(name, None)
-        again._given = []
+        again._given, again._by_companion = [], {}
         return again._loss()
 
     def _of_targets(self, value: Callable[[Tensor], Tensor]) -> Tensor:
@@ -129,7 +130,23 @@ class Step:
 
     def _loss(self) -> Tensor:
         # Views are made when they are handed out: kept, they would be a circle that keeps a step's tensors in memory.
-        return self._of_targets(lambda y: self.trainee.method.loss(OutputsView(self), y, ContextView(self)))
+        def of(y: Tensor) -> Tensor:
+            return self.trainee.method.loss(OutputsView(self), y, ContextView(self))
+
+        smoothing = self.trainee.recipe.label_smoothing
+        return self._of_targets((lambda y: self._smoothed(of, y, smoothing)) if smoothing else of)
+
+    def _smoothed(self, loss: Callable[[Tensor], Tensor], labels: Tensor, smoothing: float) -> Tensor:
+        """(1 - s) L(y) + s mean_k L(y + k mod C), of the outer loss L as a function of the labels, in one batch.
+
+        Of a loss that is linear in the one-hot labels (cross-entropy, whatever is added to the logits) it is label
+        smoothing itself (Szegedy et al., CVPR 2016, section 7); what does not depend on labels keeps its weight. Labels
+        move together, so that images of one class stay images of one class.
+        """
+        total = loss(labels)
+        classes = next(logits.shape[1] for name, logits, _ in self._given if name == "logits")  # clean or adversarial
+        shifted = sum((loss((labels + k) % classes) for k in range(1, classes)), start=torch.zeros_like(total))
+        return (1 - smoothing) * total + smoothing / classes * (total + shifted)
 
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached, computed once; [B, C]."""
@@ -218,10 +235,13 @@ class Step:
             return self._forward(images)
 
     def companion(self, images: Tensor) -> Output:
-        """Train-mode forward of any images through the companion."""
+        """Train-mode forward of any images through the companion, of the two batches once."""
         if self.trainee.beside is None:
             raise ContractError("this method has no companion: it is a part of Method, the head of a second network.")
-        return self._forward(images, self.trainee.beside)
+        found = self._by_companion.get(id(images)) or self._forward(images, self.trainee.beside)
+        if images is self.x or images is self.x_adv:
+            self._by_companion[id(images)] = found
+        return found
 
     @cached_property
     def clean(self) -> Output:

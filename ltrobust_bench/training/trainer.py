@@ -24,6 +24,7 @@ from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.plan.task import DATA_PLACE
 from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
 from ltrobust_bench.randomness import derive_seed
 from ltrobust_bench.terms import first_problem
@@ -100,6 +101,8 @@ def train_plan(
             session = Session(plan, folder, device, heard, base)
             if ranks.first():
                 write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+                if plan.task.place is not None:
+                    write_text(folder / DATA_PLACE, f"{plan.task.place.absolute()}\n")
             return session.run()
 
 
@@ -117,11 +120,11 @@ class Session:
         teacher = self._teacher()
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         torch.manual_seed(derive_seed(run.seed, "companion"))
-        companion = build_companion(run.model, task.spec.shape, task.classes, method)
+        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
         companion = companion and companion.to(device)
         recipe = run.recipe
         moved = trained_parameters(network, method, companion, recipe.weight_decay)
@@ -144,6 +147,7 @@ class Session:
         self.held_out = None
         if run.holdout is not None:
             self.held_out = DeviceData.of(task.source.test_images, task.source.test_labels, device)
+        extra = plan.extra
         self.loader = TrainLoader(
             self.data,
             sampler_of(method, self.trainee.plugins),
@@ -153,6 +157,8 @@ class Session:
             padding=run.augmentation.crop_padding,
             flip=run.augmentation.flip,
             augment=recipe.augment,
+            extra=DeviceData.of(extra.images, extra.labels, device) if extra else None,
+            share=extra.terms.share if extra else 0.0,
         )
         self.cost = TrainingCost()
         self.code = [session.model_copy(update={"work": "base"}) for session in base.code] if base else []
@@ -267,7 +273,8 @@ class Session:
     def _diverged(self, hand: EpochInHand, step: int, loss: float) -> LTBenchError:
         """What is to be said of a step (from 0) whose loss is not finite."""
         size, newest = self.loader.batch_size, ckpt.newest(self.folder)
-        images = self.plan.task.split.train[hand.order[..., step * size : (step + 1) * size]].ravel()
+        batch, chosen = hand.order[..., step * size : (step + 1) * size].ravel(), self.plan.task.split.train
+        images = chosen[batch[batch < len(chosen)]]
         kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         undone = f" ({hand.undone} steps of the epoch were undone)" if hand.undone else ""
         return LTBenchError(

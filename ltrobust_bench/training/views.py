@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ltrobust_bench.api import Network, Output
-from ltrobust_bench.errors import ContractError, LTBenchError
+from ltrobust_bench.errors import ContractError, UsageError
 from ltrobust_bench.terms import BNMode
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class ContextView(View):
     def partners(self) -> tuple[Tensor, Tensor]:
         """Images and labels that were drawn beside the batch's."""
         if self._behind.partners is None:
-            # Not a ContractError: as an AttributeError it would come out as a name that the view does not have.
-            raise LTBenchError(f"{self.what} has no partners: they are there where a sampler draws pairs, [2, draws].")
+            # No AttributeError, after which Python would ask __getattr__.
+            raise UsageError(f"{self.what} has no partners: they are there where a sampler draws pairs, [2, draws].")
         return self._behind.partners
 
     def natural_logits(self) -> Tensor:

@@ -89,6 +89,16 @@ def test_a_proxys_step_leaves_the_companion_where_it_is(proxy, tmp_path):
     assert seen == [False, False], "asked for by the proxy, and for the update after it"
 
 
+def test_of_mixed_images_the_companion_is_asked_once(tmp_path):
+    """The loss is asked for both labels; what it asks of the two batches is computed once."""
+    one = session(tmp_path, "lbgat", ["mixup"])
+    n = len(next(one.loader.epoch(1)).x)
+    step_of(one).update()
+    assert one.trainee.counter.forwards == n * 3
+    norm = one.trainee.companion.backbone.norms[0]
+    assert norm.num_batches_tracked == 1
+
+
 def moved(one, kept):
     return any(not torch.equal(p, before) for p, before in zip(one.trainee.companion.parameters(), kept, strict=True))
 

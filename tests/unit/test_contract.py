@@ -13,7 +13,7 @@ from ltrobust_bench.api import Method, Plugin
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.compute import forwards
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.errors import ContractError, LTBenchError
+from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
@@ -198,7 +198,7 @@ def test_views_give_what_the_contract_names_and_nothing_else(tmp_path):
         assert isinstance(error.value, LTBenchError), "said in one line"
     with pytest.raises(ContractError, match="'x' of `step` cannot be set"):
         step.x = 1 - step.x
-    with pytest.raises(LTBenchError, match="`ctx` has no partners: they are there where a sampler draws pairs"):
+    with pytest.raises(UsageError, match="`ctx` has no partners: they are there where a sampler draws pairs"):
         _ = ctx.partners
     assert not hasattr(ctx, "__dict__")
 
