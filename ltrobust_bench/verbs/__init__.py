@@ -9,7 +9,8 @@ from ltrobust_bench.verbs.loading import LoadedModel, load_model, task_of
 from ltrobust_bench.verbs.runs import finish_run, run, run_plan, train
 from ltrobust_bench.verbs.shipping import ship
 from ltrobust_bench.verbs.sweeping import Sweep, sweep
-from ltrobust_bench.verbs.tuning import Trials, read_trials, tune, tuned_plan
+from ltrobust_bench.verbs.trials import Trials, read_trials, tuned_plan
+from ltrobust_bench.verbs.tuning import tune
 
 __all__ = [
     "Evaluation",
