@@ -15,7 +15,7 @@ from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Name, Profile, Settings, Sha256, Text, Track
 from ltrobust_bench.scores.intervals import Spread, over_seeds
-from ltrobust_bench.terms import Strict, canonical_json, first_problem
+from ltrobust_bench.terms import Strict, canonical_digest, canonical_json, first_problem
 
 OF_RUN = (
     "method",

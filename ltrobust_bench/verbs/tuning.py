@@ -20,7 +20,7 @@ from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.scores.intervals import images_behind
 from ltrobust_bench.sweeps.notes import why
 from ltrobust_bench.sweeps.scheduler import Rules
-from ltrobust_bench.terms import canonical_json
+from ltrobust_bench.terms import canonical_digest, canonical_json
 from ltrobust_bench.training.checkpoint import remove_run
 from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.result import MODEL
