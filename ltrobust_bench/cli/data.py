@@ -14,7 +14,11 @@ def command() -> None:
     """Look at data sets, download them, and carry them to machines that cannot."""
 
 
-@command.command(epilog="Example: ltbench data info cifar10-lt --imbalance-ratio 50")
+@command.command(
+    epilog="""\b
+    Example: ltbench data info cifar10-lt --imbalance-ratio 50
+             ltbench data info folder:photos/@64"""
+)
 @click.argument("dataset")
 @split_options
 @data_dir_option
@@ -37,8 +41,13 @@ def info(
     out.print(
         f"{task.spec.name}: {sum(counts)} training images in {len(counts)} classes, imbalance ratio "
         f"{task.imbalance_ratio:g} ({task.profile}), {sum(task.split.test_counts)} test images, "
-        f"{'x'.join(map(str, task.spec.shape))} pixels"
+        f"{'x'.join(map(str, task.spec.shape))} pixels",
+        soft_wrap=True,
     )
+    for note in task.source.notes:
+        out.print(note, soft_wrap=True)
+    for warning in task.source.warnings:
+        out.print(warning, style="yellow", soft_wrap=True)
     table = Table("label", "class", "group", "train", "test", "profile", box=None, pad_edge=False)
     for label, count in enumerate(counts):
         bar = "█" * max(1, round(40 * count / max(counts)))

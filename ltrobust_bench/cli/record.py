@@ -158,6 +158,8 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Attack all test images.")
 @click.option("--retrain", is_flag=True, help="Do the whole run again instead: train, and attack everything.")
+@click.option("--thorough", is_flag=True, help="Attack what the suite left standing with the adaptive suite.")
+@click.option("--base", type=PATH, metavar="FILE", help="With --thorough: the network that the record's is built on.")
 @by_option
 @data_dir_option
 @device_option
@@ -172,6 +174,8 @@ def verify(
     images: int,
     everything: bool,
     retrain: bool,
+    thorough: bool,
+    base: Path | None,
     by: str,
     data_dir: Path | None,
     device: str,
@@ -182,20 +186,30 @@ def verify(
     """Attack a record's weights again, or train it again, and write down what came out.
 
     The statement goes to the folder verifications of --results-dir and is committed like a record; it makes the record
-    `re-evaluated` or `retrained`, or disputes it. Exit codes: 0 confirmed, 1 not, 2 wrong usage.
+    `re-evaluated` or `retrained`, or disputes it. With --thorough it says what the adaptive suite broke: an entry whose
+    gradients may mislead is not ranked before. Exit codes: 0 confirmed, 1 not, 2 wrong usage.
     """
     from ltrobust_bench.errors import UsageError
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import re_evaluate
+    from ltrobust_bench.verbs.verification import attacked_thoroughly, re_evaluate
     from ltrobust_bench.verbs.verification import retrain as train_again
 
     if retrain == (weights is not None):
         raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
+    if thorough and (retrain or everything):
+        raise UsageError("--thorough attacks all that stands: leave --all and --retrain out.")
+    if base is not None and not thorough:
+        raise UsageError("--base belongs to --thorough.")
     set_threads(threads)
     found, out = read_record(record / "record.json" if record.is_dir() else record), console()
     with progress_on(out, follow) as progress:
         if weights is None:
             statement = train_again(found, by=by, data_dir=data_dir, device=device, progress=progress)
+        elif thorough:
+            folder = weights if weights.is_dir() else None
+            statement = attacked_thoroughly(
+                found, weights, by=by, base=base, folder=folder, data_dir=data_dir, device=device, progress=progress
+            )
         else:
             sample = None if everything else images
             statement = re_evaluate(

@@ -101,7 +101,8 @@ class Subject:
             trainee = Session(plan, folder, CPU, Silent(), base).trainee
         chosen = plan.task.split.train[:: max(1, plan.train_size // 32)]
         x, y = map(torch.from_numpy, (plan.task.source.train_pixels(chosen), plan.task.source.train_labels[chosen]))
-        return Step(trainee, to_unit(x), y, epoch=1, epochs=plan.run.recipe.epochs)
+        x = to_unit(x)
+        return Step(trainee, x, y, (x.flip(0), y.flip(0)), epoch=1, epochs=plan.run.recipe.epochs)
 
     def digest(self, result: TrainingResult) -> str:
         """Digest of the weights of a finished training."""
@@ -277,7 +278,7 @@ def check_surroundings(subject: Subject) -> list[str]:
 def _written(subject: Subject) -> list[str]:
     """Tensors into which a step of the method writes, whichever way."""
     first = subject.step
-    step = Step(first.trainee, first.x, first.y, epoch=1, epochs=first.epochs)
+    step = Step(first.trainee, first.x, first.y, first.partners, epoch=1, epochs=first.epochs)
     kept = {"x": step.x.clone(), "y": step.y.clone()}
     step.craft()
     kept["x_adv"] = step.x_adv.clone()

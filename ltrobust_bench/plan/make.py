@@ -53,7 +53,7 @@ class Plan:
 
 
 @takes_request
-def make_plan(request: Request, *, data_dir: Path | None = None) -> Plan:
+def make_plan(request: Request, *, data_dir: Path | str | None = None) -> Plan:
     """Everything a run fixes, with the protocol's and the card's values where nothing is given.
 
     Args:
@@ -67,7 +67,7 @@ def make_plan(request: Request, *, data_dir: Path | None = None) -> Plan:
     return _plan(request, data_dir)
 
 
-def _plan(request: Request, data_dir: Path | None, budget: float | None = None) -> Plan:
+def _plan(request: Request, data_dir: Path | str | None, budget: float | None = None) -> Plan:
     """:func:`make_plan`; with a share of the protocol's budget instead of the card's, for a run that another builds
     on."""
     if request.method in plugins:
@@ -86,7 +86,9 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
     extra = None
     if request.extra_data is not None:
-        extra = read_extra(request.extra_data, data_dir, task.source, task.spec.shape)
+        extra = read_extra(
+            request.extra_data, None if data_dir is None else Path(data_dir), task.source, task.spec.shape
+        )
     recipe, overrides = _recipe(request, card, task, overrides)
     model, base = request.model, None
     if card.base is not None:

@@ -103,6 +103,11 @@ class Recipe(Strict):
         "CIFAR-10 policy)",
     )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
+    recalibrate_bn: Literal["none", "clean", "adversarial"] = Field(
+        default="none",
+        description="after training, running statistics of batch norm are taken anew from an epoch of training images, "
+        "clean ones or crafted ones, by the weights that are deployed (which may be averages)",
+    )
     activation: Activation = Field(default="relu", description="of the network, in the place of its ReLU")
     label_smoothing: float = Field(
         default=0.0,

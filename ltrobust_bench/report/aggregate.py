@@ -28,7 +28,7 @@ from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, Protoco
 from ltrobust_bench.report.compare import resolved_pairs
 from ltrobust_bench.scores.intervals import Spread, images_behind, spreads
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_classes
-from ltrobust_bench.scores.reliability import MEANINGS
+from ltrobust_bench.scores.reliability import MASKING, MEANINGS
 from ltrobust_bench.terms import canonical_digest
 
 DECIMALS = 2
@@ -49,8 +49,12 @@ OTHER_PRECISION = "other precision"
 """Flag of an entry that was trained in another precision than its protocol states."""
 EXPLODED = "loss exploded"
 """Flag of an entry whose training went astray and came to an end all the same."""
+MASKED = "not attacked thoroughly"
+"""Flag of an entry whose gradients may mislead, and that nobody has attacked thoroughly."""
 FLAGS = {
     CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
+    MASKED: f"it has a flag of masked gradients ({', '.join(MASKING)}): shown, but not ranked before a thorough "
+    "evaluation of every run that has one is among the statements about it",
     "disputed": "somebody looked at it again and found something else; its record's page says what",
     "lowered": "somebody broke images that its suite left standing; they count as broken",
     OFF_RECIPE: "recipe settings were given by hand, so it is not on the track's terms: shown, but not ranked",
@@ -283,6 +287,7 @@ def _entry(
     level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
     flags = {
         CLAIMED: level == "claimed",
+        MASKED: any(_misleading(record) for record in seeds),
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
         OFF_RECIPE: any(record.status.off_recipe for record in seeds),
@@ -315,11 +320,17 @@ def on_terms(entry: Entry) -> bool:
     return not {UNRANKED, OFF_RECIPE, EXTRA} & set(entry.flags)
 
 
+def _misleading(record: Record) -> bool:
+    """Whether a record's suite may have been misled, and nobody has tried more."""
+    thorough = record.standing is not None and record.standing.thorough
+    return not thorough and any(flag.name in MASKING for flag in flags_of(record))
+
+
 def _competing(board: Board) -> list[Entry]:
     """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
     if board.status == "smoke":
         return []
-    return [entry for entry in board.entries if CLAIMED not in entry.flags and on_terms(entry)]
+    return [entry for entry in board.entries if not {CLAIMED, MASKED} & set(entry.flags) and on_terms(entry)]
 
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:

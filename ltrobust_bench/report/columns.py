@@ -16,6 +16,7 @@ from ltrobust_bench.report.values import (
     as_it_is,
     cost,
     deviation,
+    external,
     extra_data,
     hours,
     interval,
@@ -163,6 +164,14 @@ COLUMNS = {
             "Interval",
             interval,
             filed=False,
+        ),
+        Column(
+            "external",
+            "worst case where somebody tried more than the suite: the lowest that thorough evaluations and anybody's "
+            "adversarial images leave, %; empty: nobody did",
+            external,
+            "External",
+            wide=True,
         ),
         Column("autoattack_kind", _AUTOATTACK, lambda b, e: b.autoattack),
         Column(

@@ -95,4 +95,4 @@ def _protocol_digest(run: RunSection) -> str | None:
 
 def _dataset(name: str) -> str:
     """A data set as users type it: of a folder of images, a record knows the folder's own name and the size."""
-    return re.sub(rf"^{IMAGE_FOLDER}-(.+)-([0-9]+)px$", rf"{IMAGE_FOLDER}:\1@\2", name)
+    return re.sub(rf"^{IMAGE_FOLDER}-(.+)-([0-9]+)px(-[a-z0-9]+)?$", rf"{IMAGE_FOLDER}:\1@\2\3", name)

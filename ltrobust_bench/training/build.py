@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import Method, Network, Plugin, TrainInfo
+from ltrobust_bench.api import Method, Network, Plugin, Sampler, TrainInfo
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.errors import LTBenchError, UsageError
+from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.models.registry import Shape, models
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol.spec import Activation
@@ -33,6 +34,24 @@ def build_plugins(slugs: list[str], options: Mapping[str, Any], data: TrainInfo)
         )
         for slug in slugs
     )
+
+
+def sampler_of(method: Method, plugins: Sequence[Plugin]) -> Sampler:
+    """The method's sampler, and after it what plug-ins make of an epoch's order.
+
+    Raises:
+        ContractError: when it draws neither images [n] nor images and partners [2, n].
+    """
+
+    def draw(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        order = method.sampler(labels, draws, epoch, generator)
+        for plugin in plugins:
+            order = plugin.order(order, labels, epoch, generator)
+        if order.ndim != 1 and order.shape != (2, order.shape[-1]):
+            raise ContractError(f"a sampler gave indices of shape {order.shape}; it gives [n], or [2, n] for pairs.")
+        return order
+
+    return draw
 
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}

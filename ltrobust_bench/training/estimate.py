@@ -129,7 +129,9 @@ def scaled(plan: Plan, speed: Speed) -> Estimate:
     """What a plan costs at a speed that was measured."""
     run, task = plan.run, plan.task
     passes = run.recipe.attack.steps * speed.crafting + 1
-    training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
+    again = {"none": 0.0, "clean": 1.0, "adversarial": passes}[run.recipe.recalibrate_bn] * bool(plan.budget)
+    images = min(run.recipe.batch_size, plan.train_size)
+    training_images = int((plan.budget * passes + plan.steps_per_epoch * again) * images)
     spent = sum(a.passes(task.classes) for a in task.protocol.evaluation.attacks)
     evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
     return Estimate(
@@ -171,7 +173,7 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         x = to_unit(torch.from_numpy(task.source.train_pixels(chosen)).to(device))
         y = torch.from_numpy(task.source.train_labels[chosen]).to(device)
         began = time.monotonic()
-        current = Step(trainee, x, y, epoch=epoch, epochs=run.recipe.epochs)
+        current = Step(trainee, x, y, (x, y), epoch=epoch, epochs=run.recipe.epochs)
         current.craft()
         current.update().item()
         return time.monotonic() - began

@@ -108,7 +108,7 @@ def read_trials(path: Path | str) -> Trials:
         raise UsageError(f"{path} holds no trials: {first_problem(error)}.") from None
 
 
-def tuned_plan(request: Request, tuned: Path | str | None, data_dir: Path | None = None) -> tuple[Plan, int]:
+def tuned_plan(request: Request, tuned: Path | str | None, data_dir: Path | str | None = None) -> tuple[Plan, int]:
     """The plan of a request with the settings chosen in a file of trials, and how many were tried; without a file the
     request's own plan, and 0.
 

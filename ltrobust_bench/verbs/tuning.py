@@ -12,11 +12,12 @@ from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.files import is_there, write_text
 from ltrobust_bench.interrupt import Stopped
+from ltrobust_bench.notebook import usual_progress
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.make import Plan, literal
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import RunSection, Settings
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Progress
 from ltrobust_bench.scores.intervals import images_behind
 from ltrobust_bench.sweeps.notes import why
 from ltrobust_bench.sweeps.scheduler import Rules
@@ -48,7 +49,7 @@ def tune(
     fresh: bool = False,
     executor: str | None = None,
     workers: Mapping[str, Any] | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = Path("runs"),
     device: str = "auto",
     progress: Progress | None = None,
@@ -97,7 +98,7 @@ def tune(
             f"another file with --output."
         )
     at_most = _limit(output, at_most, [*(t.settings for t in done), *(_typed(*pair) for pair in plans.values())])
-    told = progress or Silent()
+    told = progress = usual_progress(progress)
     left = {key: pair for key, pair in plans.items() if all(trial.key != key for trial in done)}
     failed = ""
     if left and (executor or workers):

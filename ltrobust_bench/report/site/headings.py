@@ -31,7 +31,7 @@ PAGE = [
             "Gap": "union_head_tail_gap",
         },
     ),
-    Heading("", "", {"AutoAttack (%)": "autoattack_balanced"}),
+    Heading("", "", {"AutoAttack (%)": "autoattack_balanced", "External (%)": "external"}),
     Heading(
         "Clean",
         " (%)",
