@@ -35,7 +35,7 @@ from ltrobust_bench.training.result import TrainingCost, TrainingResult
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs.evaluations import attack_model, possible_search
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
-from ltrobust_bench.verbs.tuning import tuned_plan
+from ltrobust_bench.verbs.trials import tuned_plan
 
 RUNS, RESULTS = Path("runs"), Path("results")
 
