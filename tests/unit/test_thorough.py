@@ -1,4 +1,4 @@
-"""The adaptive suite: what is chosen, that it goes on where it stopped, what it breaks, and what follows for a board."""
+"""The adaptive suite: what is chosen, that it goes on where it stopped, what it breaks, and what boards make of it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ TWO = [
 def attacked(state=None, attacks=TWO, **more):
     model, data = digits()
     suite = Suite(seed=0, batch_size=16, attacks=attacks)
-    terms = {"classes": 4, "epsilon": 0.03, "suite": suite, "identity": "this"}
+    terms = {"classes": 4, "epsilon": 0.2, "suite": suite, "identity": "this"}
     return evaluate_images(model, data, state_path=state, **terms, **more)
 
 
