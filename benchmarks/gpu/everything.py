@@ -198,7 +198,7 @@ def every_method(notes: Notes) -> None:
 
 
 def work(notes: Notes) -> None:
-    subject.EXAMINED = verbs.evaluations.EXAMINED = 20
+    subject.EXAMINED = subject.EXAMINED_IN_SMOKE = 20
     with notes.finding("first training"):
         # Long enough that some images are right, and some of those stand an attack.
         network, loss = train("at", "first", limit_train=400 if TINY else None, epochs=3 if TINY else 20)

@@ -344,13 +344,13 @@ def _file(
     # A network outside its run folder has nowhere to keep state and record: its record is only filed.
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     own = folder if folder.name == loaded.run.folder_name() else None
-    task = verbs.task_of(loaded.run, data_dir)
+    task = loaded.task(data_dir)
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
         out.print(note, style="yellow", soft_wrap=True)
     with progress_on(out, follow) as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
-    print_record(out, record, own)
+    print_record(out, record, loaded.class_names, own)
     return record
 
 

@@ -86,7 +86,7 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
     RUN is a run's folder or its record. Nothing is written unless every record passes the rules of `record validate`;
     a record that is there already stays as it is, unless it is another that no commit holds.
     """
-    from ltrobust_bench.records.filing import filing, git_commands, refusals
+    from ltrobust_bench.records.filing import filing, proposal, refusals
     from ltrobust_bench.records.io import read_record
 
     filings = []
@@ -102,9 +102,12 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
         context.exit(1)
     for each in filings:
         click.echo(each.write())
-    click.echo("To propose it:")
-    for line in git_commands(filings):
+    lines, obstacle = proposal(filings, results_dir)
+    click.echo("To propose it, on a branch of its own:")
+    for line in lines:
         click.echo(f"  {line}")
+    if obstacle:
+        click.echo(f"note: {obstacle}")
 
 
 @command.command(epilog="Example: ltbench record ship runs/at-bsl-cifar10-lt-ir50-resnet8-s0-1a2b3c4d")

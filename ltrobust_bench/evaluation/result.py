@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltrobust_bench.evaluation.about import About, cells_of, columns_of
+from ltrobust_bench.notebook import accuracies, in_short
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import Flag, Reliability, flags
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What a model withstood, image by image.
 
@@ -79,6 +80,16 @@ class Evaluation:
             cells = ("" if v != v else f"{100 * float(v):.2f}" for v in values)
             writer.writerow([name, *cells, *cells_of(self.about, name)])
         return text.getvalue()
+
+    def __repr__(self) -> str:
+        said = in_short({name: self.metrics(name) for name in ("clean", "union")})
+        return f"<Evaluation of {len(self.labels)} images, {len(self.attacks)} attacks: {said}>"
+
+    def _repr_html_(self) -> str:
+        rows = {name: self.metrics(name) for name in ("clean", *self.attacks, "union")}
+        flags = "".join(f"; flag: {flag.name} ({flag.seen})" for flag in self.flags)
+        note = f"accuracy in % on {len(self.labels)} images; union: withstands every attack{flags}"
+        return accuracies("Evaluation", rows, note)
 
     def metrics(self, attack: str = "union") -> Metrics:
         """Accuracies under ``attack``: ``clean``, an attack's name, or ``union`` (per-image worst case of all).

@@ -83,6 +83,12 @@ def hours(on_cpu: bool) -> Callable[[Board, Entry], str | None]:
     return value
 
 
+def extra_data(board: Board, entry: Entry) -> str | None:
+    """What it was trained on beyond the split."""
+    extra = entry.runs[0].run.extra
+    return extra.text if extra else None
+
+
 def training_epsilon(board: Board, entry: Entry) -> str:
     """The radius of the attack in training."""
     run = entry.runs[0].run

@@ -15,6 +15,7 @@ from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.registry import Dataset, named
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.evaluation import identity
 from ltrobust_bench.evaluation.about import About, in_words
@@ -30,8 +31,9 @@ Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
 """What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
 PROBED = 4
 """Test images whose logits are part of a model's identity."""
-EXAMINED = 200
-"""Test images on which a model's reliability is measured."""
+EXAMINED, EXAMINED_IN_SMOKE = 200, 20
+"""Test images on which a model's reliability is measured; the few of a smoke protocol, whose numbers mean nothing, show
+that it runs."""
 
 
 class AsModule(nn.Module):
@@ -96,7 +98,7 @@ class Subject:
 
 def subject_of(
     model: Model,
-    dataset: str | None,
+    dataset: Dataset | None,
     device: str,
     *,
     protocol: str | None = None,
@@ -106,6 +108,7 @@ def subject_of(
 ) -> Subject:
     """A model ready to be attacked; of a network of ours what is not given is its own."""
     weights = ""
+    dataset = None if dataset is None else named(dataset)
     if isinstance(model, (str, Path)):
         loaded = load_model(Path(model), device=device)
         own = loaded.run
@@ -118,6 +121,7 @@ def subject_of(
                     f"profile out."
                 )
             terms["holdout"] = own.holdout
+        terms["data_dir"] = loaded.place(terms.get("data_dir"))
         dataset, protocol = own.dataset, protocol or own.protocol
         imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
         module: nn.Module = loaded.model
@@ -139,6 +143,11 @@ def subject_of(
     if not isinstance(model, (str, Path)):
         _check_foreign(module, task, where)
     return Subject(module, task, where, weights or ckpt.weights_sha256(module.state_dict()))
+
+
+def examined(task: Task) -> int:
+    """On how many test images a model's reliability is measured."""
+    return EXAMINED_IN_SMOKE if task.protocol.status == "smoke" else EXAMINED
 
 
 def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:

@@ -57,8 +57,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(subject, "EXAMINED", 10)
-    monkeypatch.setattr(verbs.evaluations, "EXAMINED", 10)
+    monkeypatch.setattr(subject, "EXAMINED_IN_SMOKE", 10)
     monkeypatch.setattr(examine, "STEPS_AT_HALF", 3)
 
 

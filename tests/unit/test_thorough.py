@@ -1,4 +1,4 @@
-"""The adaptive suite: what is chosen, that it goes on where it stopped, what it breaks, and what boards make of it."""
+"""The adaptive suite: what is chosen, that it goes on where it stopped, what it breaks, what follows for a board."""
 
 from __future__ import annotations
 
