@@ -28,6 +28,7 @@ from ltrobust_bench.files import is_there, make_folder, write_bytes
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.verify import STUDENT
 from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import canonical_digest
@@ -36,8 +37,8 @@ from ltrobust_bench.verbs.evaluations import evaluate
 from ltrobust_bench.verbs.loading import load_model
 from ltrobust_bench.verbs.subject import Model, Subject, subject_of
 
-BASE, STUDENT = "base", "student"
-"""What the second models are called that are no entries: the honest model inside, and one that learned the answers."""
+BASE = "base"
+"""What the second model is called that is honest and inside of the model."""
 MOST = 8
 """Other entries on which attacks are crafted."""
 STATE, SUITE_STATE, TAUGHT = "thorough.npz", "evaluation.npz", "student.safetensors"
