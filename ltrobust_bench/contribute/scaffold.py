@@ -70,6 +70,7 @@ def start_method(slug: str, output: Path | None = None) -> Started:
             files[root / "pyproject.toml"] = PROJECT + ENTRY_POINT
     for path, text in files.items():
         write_text(path, Template(text).substitute(terms))
+    methods.read_again()  # for whoever goes on in the same process
     return Started(folder / "method.py", list(files), entry_point)
 
 
