@@ -184,6 +184,52 @@ def pack(
     )
 
 
+@command.command(
+    epilog="""\b
+    Example: ltbench data declare cifar10-lt generated.npz --kind generated --saw split --share 0.3
+             --maker "DDPM trained on the split, 50k steps" """
+)
+@click.argument("dataset")
+@click.argument("file", type=PATH)
+@click.option(
+    "--kind", type=click.Choice(["real", "generated", "pseudo-labelled"]), required=True, help="What they are."
+)
+@click.option(
+    "--saw",
+    type=click.Choice(["nothing", "split", "balanced", "unknown"]),
+    required=True,
+    help="What of DATASET the images, their generator or their labeller come from: the long-tailed split alone, or the "
+    "full balanced training set, which brings back what the cut took from the tail.",
+)
+@click.option("--maker", required=True, help="Generator, labeller, or where real images are from, in a line.")
+@click.option("--share", type=float, required=True, help="Of each training batch, above 0 and below 1.")
+@click.option("--force", is_flag=True, help="Replace a declaration that is there.")
+@data_dir_option
+def declare(
+    dataset: str, file: Path, kind: str, saw: str, maker: str, share: float, force: bool, data_dir: Path | None
+) -> None:
+    """Declare the images in FILE as extra training data for DATASET: writes FILE's name with .toml, for --extra-data.
+
+    FILE is an .npz with `images` (uint8, [M, C, H, W] or [M, H, W, C]) and `labels` ([M]), or an archive of `data
+    pack`. Images that are test images of DATASET are refused. What is stated is part of every run with them.
+    """
+    from ltrobust_bench.data import extra
+    from ltrobust_bench.data.registry import locate
+    from ltrobust_bench.data.sources import load_source
+    from ltrobust_bench.errors import UsageError
+
+    output = file.with_suffix(".toml")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists already; rename {file.name}, or add --force.")
+    spec, place = locate(dataset, data_dir)
+    source = load_source(spec, place)
+    declared = extra.declare(file, output, source, spec.shape, kind=kind, saw=saw, maker=maker, share=share)  # type: ignore[arg-type]
+    click.echo(
+        f"{output}: {kind}, {100 * share:g} % of each batch, saw {saw}; images and labels {declared.sha256[:12]}"
+    )
+    click.echo(f"ltbench run --method at --dataset {dataset} --extra-data {output}")
+
+
 @command.command(epilog="Example: ltbench data verify cifar10-lt-ir50.zip")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_context

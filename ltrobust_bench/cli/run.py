@@ -156,9 +156,17 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         f"{min(run.train_counts)} a class), {sum(run.test_counts)} {tested} images, {run.model}, seed {run.seed}, "
         f"{run.threat_model} radius {run.epsilon:.4g}"
     )
+    if run.extra is not None:
+        leak = "; it may hold what the cut took from the tail" if run.extra.leaks else ""
+        out.print(
+            f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"
+        )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+    if run.off_recipe:
+        by_hand = ", ".join(name for name in run.overrides if name != "precision")
+        out.print(f"  off-recipe ({by_hand}): boards show it without a rank")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         usual = "as the protocol says; --plain: the reference path"

@@ -120,6 +120,9 @@ request_options = options(
     click.option("--limit-train", type=int, metavar="N", 
                  help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
+    click.option("--extra-data", metavar="NAME|FILE.toml",
+                 help="Training images beyond the split's, as `ltbench data declare` declared them; such an entry is "
+                 "shown without a rank."),
     click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
                  help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
                  "made in float32."),

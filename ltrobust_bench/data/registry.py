@@ -111,9 +111,19 @@ _BUILT_IN = [
     ),
 ]
 
+_HERE = "ltrobust_bench/data/registry.py"
+
+
+def _built_in() -> list[Registration]:
+    return [
+        *(Registration(spec.name, spec, spec.help, _HERE) for spec in _BUILT_IN),
+        # One in a file of its own: Registration("my-data", "ltrobust_bench.data.my_data:MY_DATA", "one line", _HERE),
+    ]
+
+
 datasets: Registry[DatasetSpec] = Registry(
     "dataset",
-    discover=lambda: [Registration(s.name, s, s.help, "ltrobust_bench/data/registry.py") for s in _BUILT_IN],
+    discover=_built_in,
     entry_point_group="ltrobust_bench.datasets",
     base=DatasetSpec,
 )

@@ -27,6 +27,8 @@ class Evaluation:
         seconds: wall time.
         reliability: what was measured of the model; None if only a part of the suite was run.
         about: which model, images, protocol and attacks it is a result of.
+        adaptive: attacks of ``bits`` beside the frozen suite. Each was run on what all before it left standing, and its
+            bits are those of them all.
     """
 
     bits: dict[str, np.ndarray]
@@ -38,6 +40,21 @@ class Evaluation:
     seconds: float
     reliability: Reliability | None = None
     about: About | None = None
+    adaptive: tuple[str, ...] = ()
+
+    @property
+    def frozen(self) -> np.ndarray:
+        """Which images the frozen suite alone leaves standing, bool, shape [T]."""
+        return np.logical_and.reduce([bits for name, bits in self.bits.items() if name not in self.adaptive])
+
+    @property
+    def broken_after(self) -> dict[str, int]:
+        """Images that each adaptive attack broke of those that everything before it had left standing."""
+        found, before = {}, self.frozen
+        for name in self.adaptive:
+            after = before & self.bits[name]
+            found[name], before = int((before & ~after).sum()), after
+        return found
 
     @property
     def flags(self) -> list[Flag]:

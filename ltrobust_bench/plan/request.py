@@ -45,6 +45,8 @@ class Request:
         limit_test: first limit // C test images of each class.
         holdout: ``val``: a tenth of each class's training images is left out of training and tested on instead of the
             test set.
+        extra_data: training images beyond the split's, by the name or path of their declaration (see
+            :mod:`ltrobust_bench.data.extra`).
         precision: ``tf32``, ``fp32`` or ``bf16`` (see :data:`ltrobust_bench.protocol.spec.Precision`), where it is to
             differ from the protocol's.
         policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what the protocol says.
@@ -69,6 +71,7 @@ class Request:
     limit_train: int | None = None
     limit_test: int | None = None
     holdout: Holdout | None = None
+    extra_data: str | None = None
     precision: Precision | None = None
     policy: Policy | None = None
 
@@ -108,6 +111,7 @@ class Request:
             model=run.model,
             seed=run.seed,
             **{name: getattr(run, name) for name in CUTS},
+            extra_data=run.extra.name if run.extra else None,
             precision=run.recipe.precision if "precision" in run.overrides else None,
             policy=run.policy,
         )

@@ -122,7 +122,7 @@ class Said:
     """What somebody said about a record, in words.
 
     Attributes:
-        kind: of the statement: re-evaluated, retrained, counterexamples or retraction.
+        kind: of the statement: re-evaluated, retrained, counterexamples, thorough or retraction.
         by: who, by their own account.
         date: ISO 8601.
         counts: whether it changes anything.
@@ -147,12 +147,16 @@ class Standing:
         broken: images that count as robust in the record and that somebody broke, bool, shape [T]; None: nobody did.
         disputed: why statements do not confirm it, one line each.
         said: all statements, also those that are claims and change nothing.
+        thorough: whether everything that its suite left standing was attacked thoroughly.
+        external: whether anybody tried more than the suite: thorough evaluations, or images that somebody found.
     """
 
     level: Level = "claimed"
     broken: np.ndarray | None = None
     disputed: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
+    thorough: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True, eq=False)

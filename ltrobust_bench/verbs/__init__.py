@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.protocol.spec import Search
+from ltrobust_bench.verbs.adapting import thorough
 from ltrobust_bench.verbs.evaluations import analyse, attack_model, curve, evaluate, suite_attacks
 from ltrobust_bench.verbs.exporting import export
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, task_of
@@ -34,6 +35,7 @@ __all__ = [
     "suite_attacks",
     "sweep",
     "task_of",
+    "thorough",
     "train",
     "tune",
     "tuned_plan",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record
-from ltrobust_bench.verbs.subject import EXAMINED, Model, Subject, subject_of
+from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
 
 
 def evaluate(
@@ -98,21 +98,22 @@ def evaluate(
     )
     module, task, where = subject.module, subject.task, subject.device
     chosen = suite_attacks(task.protocol, attacks)
-    surrogate = None
+    surrogates: dict[str, nn.Module] = {}
     if transfer_from is not None:
         other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
-        surrogate = other.to(where).eval()
-        chosen = [*(chosen or []), Transfer.standard()]
+        crafted = Transfer.standard()
+        surrogates[crafted.name] = other.to(where).eval()
+        chosen = [*(chosen or []), crafted]
     identity = ""
     if state is not None:
         make_folder(state.parent)
-        parts = subject.parts(chosen, surrogate, code) | {"search": search}
+        parts = subject.parts(chosen, surrogates, code) | {"search": search}
         identity, changed = settled(parts, kept_identity(state))
         if changed:
             state.unlink()
             _say(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted", progress)
     told = usual_progress(progress)
-    verdict = attack_model(module, task, where, identity, state, told, chosen, surrogate, search)
+    verdict = attack_model(module, task, where, identity, state, told, chosen, surrogates, search)
     if state is not None:
         state.unlink(missing_ok=True)
     labels = task.source.test_labels[task.split.test]
@@ -128,7 +129,7 @@ def evaluate(
         verdict.backwards,
         verdict.seconds,
         verdict.reliability,
-        subject.about(dict(zip(named, used, strict=True)), surrogate),
+        subject.about(dict(zip(named, used, strict=True)), surrogates),
     )
 
 
@@ -264,7 +265,7 @@ def attack_model(
     state_path: Path | None,
     progress: Progress | None,
     attacks: list[Attack] | None = None,
-    surrogate: nn.Module | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
     search: Search = "network",
     code: Code | None = None,
 ) -> Verdict:
@@ -288,8 +289,8 @@ def attack_model(
         identity=identity,
         state_path=state_path,
         progress=progress,
-        examined=EXAMINED if attacks is None else 0,
-        surrogate=surrogate,
+        examined=examined(task) if attacks is None else 0,
+        surrogates=surrogates,
         searched=searched,
         products="tf32" if search == "tf32" else "ieee",
         code=code,

@@ -239,7 +239,16 @@ def test_what_makes_an_entry():
         "synthetic+awp",
         "synthetic (lr=0.05)",
     }
-    assert next(e for e in board.entries if "lr" in e.label).flags == ["off-recipe", "1 seed", NEEDS_SEEDS]
+    off = next(e for e in board.entries if "lr" in e.label)
+    assert off.flags == ["off-recipe", "1 seed"] and off.rank is None
+    assert {e.rank for e in board.entries if e is not off} == {1}
+
+
+def test_a_recipe_given_by_hand_takes_no_rank_from_any_entry():
+    seeds, by_hand = range(3), {"activation": "silu"}
+    better = [synthetic_record(robustness=0.9, overrides=by_hand, seed=seed) for seed in seeds]
+    (board,) = boards([*better, *(synthetic_record(robustness=0.3, seed=seed) for seed in seeds)])
+    assert [(e.label, e.rank) for e in board.entries] == [("synthetic (activation=silu)", None), ("synthetic", 1)]
 
 
 def test_an_entry_one_of_whose_trainings_exploded_is_flagged():
