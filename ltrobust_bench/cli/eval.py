@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
@@ -62,12 +63,18 @@ foreign_options = options(
     Only a whole evaluation of a network of ours makes a record."""
 )
 @click.argument("checkpoint", type=PATH, required=False)
-@click.option("--dataset", "-d", help="Data set of a model that is not ours; refuses a network of ours of another.")
+@click.option(
+    "--dataset",
+    "-d",
+    shell_complete=names_of("datasets"),
+    help="Data set of a model that is not ours; refuses a network of ours of another.",
+)
 @click.option(
     "--attack",
     "-a",
     "attacks",
     multiple=True,
+    shell_complete=names_of("attacks"),
     help="Only this attack: of the suite, or one that `ltbench list attacks` shows; repeatable.",
 )
 @click.option(

@@ -42,9 +42,15 @@ command.add_command(table.command)
     show_default=True,
     help="Entries printed of each board; files hold all.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print every entry for programs, and write nothing.")
 @click.pass_context
 def leaderboard(
-    context: click.Context, results_dir: Path, records_dirs: tuple[Path, ...], no_figures: bool, top: int
+    context: click.Context,
+    results_dir: Path,
+    records_dirs: tuple[Path, ...],
+    no_figures: bool,
+    top: int,
+    as_json: bool,
 ) -> None:
     """Rank all runs by worst-case robust accuracy, and write leaderboard.csv, groups.csv, per_class.csv,
     leaderboard.md and figures.
@@ -56,6 +62,10 @@ def leaderboard(
     from ltrobust_bench.report import leaderboard as build
     from ltrobust_bench.report.tables import LEGEND, terminal_table
 
+    if as_json:
+        result = build(records_dirs or (results_dir / "records",))
+        click.echo(result.to_frame().to_json(orient="records", indent=1))
+        context.exit(1 if result.damaged else 0)
     console = Console(highlight=False, markup=False, emoji=False)
     result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     for board in result.boards:

@@ -201,7 +201,9 @@ def terminal_table(board: Board, width: int = 130, most: int | None = None) -> T
     for column in shown:
         header = _header(board, column)
         if column.name in WORDS:
-            table.add_column(header, min_width=8, overflow="fold")
+            words = (word for cells in lines for word in column.shown(cells, decimals=0).split())
+            longest = max(map(len, words), default=0)
+            table.add_column(header, min_width=max(8, min(longest, LONGEST)), overflow="fold")
         else:
             header = header.replace(" ", "\n").replace("AutoAttack", "Auto\nAttack")
             table.add_column(Text(header), justify="right", no_wrap=True)
@@ -228,6 +230,8 @@ def _flag_lines(board: Board) -> list[str]:
     ]
 
 
+LONGEST = 30
+"""Letters of a word that is not broken."""
 NAMED = 8
 """Entries that a line about a flag names."""
 

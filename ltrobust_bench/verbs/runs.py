@@ -115,8 +115,11 @@ def run(
 
 
 def _warn(plan: Plan, progress: Progress) -> None:
-    """Say what must not be missed of a plan: of its images, and if no board will accept its record."""
+    """Say what a plan makes of a folder of images, what looks wrong with them, and if no board will accept its
+    record."""
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
+    for line in plan.task.source.notes:
+        progress.note(line)
     for line in (*plan.task.source.warnings, *([note] if note else [])):
         progress.tell(Warned(line))
 
