@@ -26,6 +26,7 @@ class Evaluation:
         seconds: wall time.
         reliability: what was measured of the model; None if only a part of the suite was run.
         about: which model, images, protocol and attacks it is a result of.
+        noticed: what a look at a model that is not ours found, whatever it was attacked with.
     """
 
     bits: dict[str, np.ndarray]
@@ -37,11 +38,14 @@ class Evaluation:
     seconds: float
     reliability: Reliability | None = None
     about: About | None = None
+    noticed: tuple[Flag, ...] = ()
 
     @property
     def flags(self) -> list[Flag]:
         """Signs that the verdict can not be trusted, see :mod:`ltrobust_bench.scores.reliability`."""
-        return flags(self.bits, self.broken_by, self.reliability, len(self.train_counts))
+        measured = flags(self.bits, self.broken_by, self.reliability, len(self.train_counts))
+        known = {flag.name for flag in measured}
+        return measured + [flag for flag in self.noticed if flag.name not in known]
 
     @property
     def attacks(self) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError, RecordError
 from ltrobust_bench.plan.code import Code
@@ -50,6 +51,7 @@ class LoadedModel:
     exploded: bool
 
 
+@undisturbed()
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     """A finished network of ours as a model from pixels to logits.
 

@@ -10,6 +10,7 @@ import torch
 
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device, started
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.evaluator import Verdict, frozen
@@ -40,6 +41,7 @@ RUNS, RESULTS = Path("runs"), Path("results")
 
 
 @takes_request
+@undisturbed()
 def train(
     request: Request,
     *,
@@ -74,6 +76,7 @@ def train(
 
 
 @takes_request
+@undisturbed()
 def run(
     request: Request,
     *,
@@ -138,6 +141,7 @@ def run_plan(
     return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
 
 
+@undisturbed()
 def finish_run(
     loaded: LoadedModel,
     task: Task,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.files import write_text
 from ltrobust_bench.plan.code import code_of
@@ -90,6 +91,7 @@ class Trials(Strict):
 
 
 @takes_request
+@undisturbed()
 def tune(
     request: Request,
     *,
