@@ -177,10 +177,7 @@ def test_boards_together():
     assert "2 entries that are ranked on all of 2 boards" in found.pool and "seeds 0, 1, 2" in found.pool
     text = as_markdown(found)
     assert found.pool in text and "| first | 1.50 | 1.50 | 1.50 | 1 | 1 | – |" in text
-    assert as_csv(found).splitlines()[:2] == [
-        "method,mean_rank,low,high,wins,losses,share_of_reference",
-        "first,1.5,1.5,1.5,1,1,",
-    ]
+    assert as_csv(found).splitlines()[1] == "first,1.5,1.5,1.5,1,1,"
     with pytest.raises(UsageError, match="at least 2 are needed"):
         across(built[:1])
 
