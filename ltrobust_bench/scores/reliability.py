@@ -44,9 +44,7 @@ class Reliability(Strict):
         description="share of images whose logits change in smaller, mixed batches by more than 1e-4 of their range; "
         "in older records, whose label does",
     )
-    state_changed: bool = Field(
-        description="buffers, weights or the logits of the same images changed while the model was evaluated"
-    )
+    state_changed: bool = Field(description="buffers or weights changed while the model was evaluated")
 
 
 SQUARE = BROKEN_BY.index("square")
@@ -152,7 +150,7 @@ def moving(randomness: float, batch_dependence: float, state_changed: bool) -> d
     if batch_dependence > FEW:
         found["batch"] = f"logits of {batch_dependence:.1%} of the images change with the batch"
     if state_changed:
-        found["state"] = "buffers, weights or answers changed"
+        found["state"] = "buffers or weights changed"
     return found
 
 
