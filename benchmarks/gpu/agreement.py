@@ -73,7 +73,7 @@ def compare(slug: str, around: tuple[str, ...] = (), model: str = "small", image
                 gradients = [p.grad for p in weights if p.grad is not None]
                 for name, tensors in (("gradient", gradients), ("weights", weights), ("statistics", numbers)):
                     made[device, epoch, name] = [tensor.detach().cpu().clone() for tensor in tensors]
-                for memory in trained.method.memory.values():
+                for memory in trained.memories.values():
                     memory.on_epoch_end(epoch, trained.network)
     found, outside = {}, []
     for epoch in (1, epochs):

@@ -74,6 +74,8 @@ def executor_options(function: F) -> F:
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Start nothing that will not be finished.")
 @click.option("--retry", type=click.IntRange(0), default=0, show_default=True, help="Begin a failed job again N times.")
 @click.option("--keep-going", is_flag=True, help="After a failure do what does not need the failed job.")
+@click.option("--race", type=click.IntRange(1), metavar="RANK", help="Leave the full suite out for a run that PMA "
+              "shows to be below the entry at this rank of its board; it gets a bound, and no rank.")  # fmt: skip
 @click.option("--executor", default="local", show_default=True, help="Where jobs are done: local, ray or slurm.")
 @executor_options
 @data_dir_option
@@ -88,6 +90,7 @@ def command(
     max_hours: float | None,
     retry: int,
     keep_going: bool,
+    race: int | None,
     executor: str,
     data_dir: Path | None,
     device: str,
@@ -103,7 +106,7 @@ def command(
 
     out = console(follow.quiet)
     kind, chosen = executor_with(executor, {k: v for k, v in given.items() if v is not None}, device)
-    place = place_of(chosen, runs_dir, results_dir, data_dir, device)
+    place = place_of(chosen, runs_dir, results_dir, data_dir, device, race)
     sweep = Sweep.of(read_plan(plan).requests(), place, only)
     out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")
     if dry_run:
@@ -113,7 +116,17 @@ def command(
     running = kind(chosen)
     with progress_on(out, follow) as progress:
         report = sweep.run(running, rules, progress, Lines(progress, len(sweep.left)))
+    print_bounds(console(), sweep)
     return print_report(console(), report)
+
+
+def print_bounds(out: Console, sweep: Sweep) -> None:
+    """The runs that are out of a race, with the bound that they have in place of a record."""
+    from ltrobust_bench.sweeps.states import OnDisk, states_of
+
+    for seen in states_of(sweep.pieces, OnDisk()):
+        if seen.bound is not None and sweep.place.race is not None:
+            out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}", soft_wrap=True)
 
 
 class Lines:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import Method, Network, Plugin, TrainInfo
+from ltrobust_bench.api import Method, Network, Plugin, Sampler, TrainInfo
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.errors import LTBenchError, UsageError
+from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.models.registry import Shape, models
 from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.protocol.spec import Activation
 from ltrobust_bench.terms import printable
 
 
@@ -34,14 +36,37 @@ def build_plugins(slugs: list[str], options: Mapping[str, Any], data: TrainInfo)
     )
 
 
-def build_network(model: str, shape: Shape, classes: int, method: Method) -> Network:
+def sampler_of(method: Method, plugins: Sequence[Plugin]) -> Sampler:
+    """The method's sampler, and after it what plug-ins make of an epoch's order.
+
+    Raises:
+        ContractError: when it draws neither images [n] nor images and partners [2, n].
+    """
+
+    def draw(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        order = method.sampler(labels, draws, epoch, generator)
+        for plugin in plugins:
+            order = plugin.order(order, labels, epoch, generator)
+        if order.ndim != 1 and order.shape != (2, order.shape[-1]):
+            raise ContractError(f"a sampler gave indices of shape {order.shape}; it gives [n], or [2, n] for pairs.")
+        return order
+
+    return draw
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def build_network(model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu") -> Network:
     """A freshly initialised network (torch's global generator) with the method's head.
 
     Args:
         shape: of one image: channels, height, width.
+        activation: of the backbone, in the place of its ReLU.
 
     Raises:
-        UsageError: if the network cannot take images of this shape, or does not say how many features it gives.
+        UsageError: if the network cannot take images of this shape, does not say how many features it gives, or has no
+            ReLU in whose place another activation could be.
     """
     factory = models.get(model)
     try:
@@ -56,7 +81,21 @@ def build_network(model: str, shape: Shape, classes: int, method: Method) -> Net
         ) from error
     if not isinstance(getattr(backbone, "features", None), int):
         raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
+    if activation != "relu" and not _activated(backbone, ACTIVATIONS[activation]):
+        raise UsageError(f"model {model} has no module nn.ReLU, in whose place activation={activation} would be.")
     return Network(backbone, method.head(backbone.features, classes))
+
+
+def _activated(module: nn.Module, activation: type[nn.Module]) -> int:
+    """Put an activation in the place of every ReLU of a network; how many there were."""
+    found = 0
+    for name, child in module._modules.items():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, activation())
+            found += 1
+        elif child is not None:
+            found += _activated(child, activation)
+    return found
 
 
 def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
@@ -98,7 +137,7 @@ def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], 
         RuntimeError: if the weights are not those of its network.
     """
     method, data = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, shape, len(run.train_counts), method).to(device)
+    network = build_network(run.model, shape, len(run.train_counts), method, run.recipe.activation).to(device)
     network.load_state_dict(weights)
     return deployed(method, network, data)
 

@@ -55,7 +55,7 @@ class Undo:
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         trainee = self.trainee
-        memories = {name: memory.state_dict() for name, memory in trainee.method.memory.items()}
+        memories = {name: memory.state_dict() for name, memory in trainee.memories.items()}
         return trainee.network.state_dict(), trainee.optimizer.state_dict(), memories
 
     def spoiled(self, loss: Tensor) -> bool:
@@ -68,7 +68,7 @@ class Undo:
         weights, optimizer, memories = self.before
         self.trainee.network.load_state_dict(weights)
         self.trainee.optimizer.load_state_dict(optimizer)
-        for name, memory in self.trainee.method.memory.items():
+        for name, memory in self.trainee.memories.items():
             memory.load_state_dict(memories[name])
 
 

@@ -81,7 +81,7 @@ def rescore(
     digest = hashlib.sha256(examples.read_bytes()).hexdigest()[:12]
     about = replace(subject.about({}), attacks={NAME: f"{examples.name} sha256={digest}"})
     bits = {"clean": clean, NAME: clean & right}
-    return Evaluation(bits, labels, task.split.train_counts, None, 2 * len(x), 0, 0.0, None, about, noticed)
+    return Evaluation(bits, labels, task.split.train_counts, None, 2 * len(x), 0, 0.0, None, about, noticed=noticed)
 
 
 def _right(network: Splitting, images: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:

@@ -15,11 +15,12 @@ from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.files import write_text
+from ltrobust_bench.notebook import usual_progress
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.make import Plan, literal
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Name, Profile, RunSection, Settings, Sha256, Text, Track
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Progress
 from ltrobust_bench.scores.intervals import Spread, images_behind, over_seeds
 from ltrobust_bench.terms import Strict, canonical_digest, canonical_json, first_problem
 from ltrobust_bench.training.trainer import train_plan
@@ -101,7 +102,7 @@ def tune(
     trials: int | None = None,
     output: Path | str = Path("trials.json"),
     fresh: bool = False,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = Path("runs"),
     device: str = "auto",
     progress: Progress | None = None,
@@ -143,7 +144,7 @@ def tune(
             f"{output} holds trials by other code than this: try all their settings again with --fresh, or name "
             f"another file with --output."
         )
-    told = progress or Silent()
+    told = progress = usual_progress(progress)
     for key, (one, plan) in plans.items():
         label = ", ".join([*(f"{name}={value}" for name, value in dict(one.settings).items()), f"seed {one.seed}"])
         if any(trial.key == key for trial in done):
@@ -172,7 +173,7 @@ def read_trials(path: Path | str) -> Trials:
         raise UsageError(f"{path} holds no trials: {first_problem(error)}.") from None
 
 
-def tuned_plan(request: Request, tuned: Path | str | None, data_dir: Path | None = None) -> tuple[Plan, int]:
+def tuned_plan(request: Request, tuned: Path | str | None, data_dir: Path | str | None = None) -> tuple[Plan, int]:
     """The plan of a request with the settings chosen in a file of trials, and how many were tried; without a file the
     request's own plan, and 0.
 

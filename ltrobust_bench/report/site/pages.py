@@ -18,6 +18,7 @@ from ltrobust_bench.report import columns, tables
 from ltrobust_bench.report.across import LEGEND
 from ltrobust_bench.report.aggregate import FLAGS, Board
 from ltrobust_bench.report.site import chart, folder, together, view
+from ltrobust_bench.report.site.headings import PAGE
 from ltrobust_bench.scores.priors import PRIORS
 
 POLICY = "; ".join(
@@ -95,7 +96,7 @@ class _Pages:
             "version": __version__,
             "total": len(records),
             "newest": max(record.record.environment.created for record in records)[:10],
-            "headings": columns.PAGE,
+            "headings": PAGE,
             "columns": columns.COLUMNS,
             "files": {
                 "leaderboard.csv": ("one line per entry", columns.LEADERBOARD),
