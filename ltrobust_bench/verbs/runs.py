@@ -10,6 +10,7 @@ import torch
 
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device, started
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.evaluator import Verdict, frozen
@@ -41,6 +42,7 @@ RUNS, RESULTS = Path("runs"), Path("results")
 
 
 @takes_request
+@undisturbed()
 def train(
     request: Request,
     *,
@@ -75,6 +77,7 @@ def train(
 
 
 @takes_request
+@undisturbed()
 def run(
     request: Request,
     *,
@@ -143,6 +146,7 @@ def run_plan(
     return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
 
 
+@undisturbed()
 def finish_run(
     loaded: LoadedModel,
     task: Task,
