@@ -52,6 +52,7 @@ def test_patches_leave_eight_on_a_side():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_timm
 def test_a_run_with_a_transformer_of_timm(tmp_path):
     small = {"protocol": "smoke", "epochs": 1, "limit_train": 20, "limit_test": 10, "device": "cpu"}
