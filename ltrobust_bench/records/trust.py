@@ -118,7 +118,8 @@ class Heard:
         signer, why = self._signature
         if signer:
             return True, why
-        again = self.results.again(record) if record and isinstance(self.statement, Verification) else ""
+        mine = isinstance(self.statement, Verification) and not self.statement.others  # nothing that is not here
+        again = self.results.again(record) if record and mine else ""
         return (True, again) if again else (False, UNSIGNED if why == "nobody signed it" else f"a claim: {why}")
 
 

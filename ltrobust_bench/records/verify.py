@@ -35,6 +35,8 @@ DIFFERING, CHANCE = 0.005, 0.001
 """Share of images that come out otherwise by themselves, since attacks have random starts and a sample is put into
 other batches (tests/unit/test_committed_results.py counts what the committed verifications found); and how seldom an
 honest record may be disputed for it."""
+TRANSFER, STUDENT = "transfer-", "student"
+"""How attacks are called that were crafted on another network, and the one that everybody can train from the model."""
 FEWEST = 50
 """Images of the smallest sample that confirms a record; of a single one, chance explains anything."""
 RETRAINED_POINTS = 5.0
@@ -98,6 +100,12 @@ class Verification(Strict):
         """Which of the images looked at are correct as they are, and which withstood everything; bool."""
         clean, robust = (unpack(text, self.images, 1).astype(bool) for text in (self.clean, self.robust))
         return clean, robust
+
+    @property
+    def others(self) -> list[str]:
+        """Of a thorough evaluation: the networks on which attacks were crafted and that are not the model's student."""
+        named = (name.removeprefix(TRANSFER) for name in self.attacks or {} if name.startswith(TRANSFER))
+        return [name for name in named if name != STUDENT]
 
     @property
     def file_name(self) -> str:

@@ -23,6 +23,7 @@ from ltrobust_bench.report.columns import (
     Column,
     cells_of,
 )
+from ltrobust_bench.report.compare import resolution_in_words
 from ltrobust_bench.report.values import Cells
 from ltrobust_bench.scores.groups import rank_groups, ranks
 from ltrobust_bench.scores.intervals import Spread, spreads
@@ -141,7 +142,8 @@ def _section(board: Board, cells: Sequence[Cells]) -> str:
         rows.append([markdown_text(text) if name in WORDS else text for name, text in texts.items()])
     lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 3) + ["---"], *rows]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return f"\n## {markdown_text(board.title)}\n\n{table}"
+    floor = resolution_in_words(board) if board.status != "smoke" else ""
+    return f"\n## {markdown_text(board.title)}\n\n{table}" + (f"\n{floor}\n" if floor else "")
 
 
 WORDS = ("method", "flags")

@@ -33,7 +33,7 @@ from ltrobust_bench.report.aggregate import MASKED, boards
 from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.scores.reliability import MASKING, Reliability
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs import adapting, racing, subject
+from ltrobust_bench.verbs import adapting, racing
 from ltrobust_bench.verbs.verification import attacked_thoroughly
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ TWO = [
 def attacked(state=None, attacks=TWO, **more):
     model, data = digits()
     suite = Suite(seed=0, batch_size=16, attacks=attacks)
-    terms = {"classes": 4, "epsilon": 0.03, "suite": suite, "identity": "this"}
+    terms = {"classes": 4, "epsilon": 0.2, "suite": suite, "identity": "this"}
     return evaluate_images(model, data, state_path=state, **terms, **more)
 
 
@@ -126,8 +126,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def _short(monkeypatch):
     """Few steps, so that each test takes a second."""
-    monkeypatch.setattr(subject, "EXAMINED", 20)
-    monkeypatch.setattr("ltrobust_bench.verbs.evaluations.EXAMINED", 20)
     monkeypatch.setattr(student, "EPOCHS", 1)
     usual = adapting.adaptive_suite
     short = {"steps": 10, "draws": 3, "queries": 60}
@@ -342,3 +340,21 @@ def test_the_command_line(run, capsys, tmp_path):
     for wrong in (["--quick", "--thorough"], ["--base", "x"], ["--thorough", "--attack", "pgd-5"]):
         assert main(["eval", str(folder), *wrong]) == 2
         assert "leave" in (said := capsys.readouterr().err) or "belong to --thorough" in said
+
+
+def test_what_rests_on_other_networks_must_be_signed_on_a_public_board(tmp_path):
+    """The student comes out again wherever the model is; somebody's other network does not."""
+    record = synthetic_record()
+    write_record(record, tmp_path / "records" / record.run.record_path())
+    (tmp_path / "signers").write_text("# none yet\n")
+    for attacks, counts in ((("pma", "transfer-student"), True), (("pma", "transfer-base"), False)):
+        left = np.flatnonzero(record.bits("union"))
+        robust = np.ones(len(left), dtype=bool)
+        made = verification(
+            record, "thorough", left, robust, robust, record.result.weights_sha256, "Jane", record.environment,
+            attacks=dict.fromkeys(attacks, 0),
+        )  # fmt: skip
+        path = write_verification(made, tmp_path)
+        ((found,), _) = find_records([tmp_path / "records"])
+        assert found.standing.thorough == counts
+        path.unlink()
