@@ -51,8 +51,8 @@ def bpda(
     draws: int = 1,
     **settings: Unpack[Settings],
 ) -> Tensor:
-    """PMA's two passes, then one on the margin of logits, where the gradient of each of ``modules`` is taken for that of
-    the identity.
+    """PMA's two passes, then one on the margin of logits, where the gradient of each of ``modules`` is taken for the
+    identity's.
 
     Args:
         model, x, y, settings: see :class:`ltrobust_bench.attacks.pursuit.Settings`.
