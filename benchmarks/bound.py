@@ -24,14 +24,15 @@ def main(runs: tuple[Path, ...], results_dir: Path, device: str) -> None:
     from ltrobust_bench import verbs
     from ltrobust_bench.records.io import find_records
 
-    records = {r.result.weights_sha256: r for r in find_records([results_dir / "records", *runs])[0]}
+    known = find_records([results_dir / "records", *runs])[0]
+    records = {(r.run.key(), r.result.weights_sha256): r for r in known}  # post-hoc methods share their base's weights
     click.echo(
         "| entry, seed | PMA (bound) | AutoAttack | worst case | gap | broken by PMA alone / by AutoAttack alone |"
     )
     click.echo("| --- | ---: | ---: | ---: | ---: | ---: |")
     for run in runs:
         loaded = verbs.load_model(run, device=device)
-        record = records.get(loaded.weights_sha256)
+        record = records.get((loaded.run.key(), loaded.weights_sha256))
         if record is None:
             raise click.UsageError(f"there is no record of the weights in {run}.")
         result = verbs.evaluate(run, attacks=["pma"], device=device)
