@@ -30,7 +30,7 @@ Shapes: B images, C classes, D features. x is [B, channels, height, width] in [0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -100,6 +100,10 @@ class Outputs(Protocol):
         """Of any images, computed anew each time, with gradient: a further view of the batch. Batch norm in mode
         ``train`` takes the batch's statistics and the running ones move, in ``batch`` they do not move, and ``eval``
         takes the running ones."""
+        ...
+
+    def companion(self, images: Tensor) -> Output:
+        """Of any images by the method's ``companion``, in train mode, with gradient; of ``x`` and ``x_adv`` once."""
         ...
 
     def after_update(self) -> Output:
@@ -188,8 +192,16 @@ class Network(nn.Module):
         return self.head(self.backbone(x))
 
 
-Trains = Callable[[Network], Iterable[nn.Parameter]]
-"""network -> the parameters that the optimiser moves; the others keep their values."""
+class Group(NamedTuple):
+    """Parameters with a learning rate and a weight decay of their own, as shares of the recipe's."""
+
+    parameters: Sequence[nn.Parameter]
+    lr: float = 1.0
+    weight_decay: float = 1.0
+
+
+Trains = Callable[[Network], Iterable[nn.Parameter | Group]]
+"""network -> the parameters that the optimiser moves, some of them in groups; the others keep their values."""
 Deploy = Callable[[Network, TrainInfo], nn.Module]
 """(trained network, data) -> module from pixels in [0, 1] to logits, nothing else."""
 
@@ -366,7 +378,9 @@ class Method:
     """A defense as the composition of its parts.
 
     ``inherits`` says which parts of the network take the weights of the run that the card's ``base`` starts from;
-    a head's tensors are taken where name and shape agree.
+    a head's tensors are taken where name and shape agree. ``companion`` is the head of a second network, like the first
+    but for that head and its start, which the same optimiser trains beside it and which is not deployed; a second
+    network that is finished and stays as it is is the ``base`` of a card, in the role of a teacher.
     """
 
     batch: BatchRule = as_drawn
@@ -377,6 +391,7 @@ class Method:
     sampler: Sampler = shuffle
     crafts: Crafts = always
     trains: Trains = everything
+    companion: Head | None = None
     inherits: tuple[str, ...] = ("backbone", "head")
     deploy: Deploy = identity
     memory: Mapping[str, Memory] = field(default_factory=dict)

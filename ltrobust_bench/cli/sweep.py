@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic.fields import FieldInfo
 
+from ltrobust_bench.cli.executing import executor_options
 from ltrobust_bench.cli.following import Follow, followed_in_logs
 from ltrobust_bench.cli.shared import (
     PATH,
-    F,
     console,
     data_dir_option,
     device_option,
-    options,
     progress_on,
     results_dir_option,
     runs_dir_option,
 )
-from ltrobust_bench.executors.base import AGAIN, Options
-from ltrobust_bench.executors.registry import executors
+from ltrobust_bench.executors.base import AGAIN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,28 +31,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Jobs that are named one by one when something is left."""
-
-
-def _click_option(name: str, field: FieldInfo, owners: list[str]) -> Any:
-    """An option of the command line for a field of the executors' options; what it does not say is not passed on."""
-    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
-    only = f" ({', '.join(owners)})" if name not in Options.model_fields else ""
-    return click.option(
-        f"--{name.replace('_', '-')}",
-        name,
-        type=kinds[0] if kinds[0] in (int, float, str, bool) else str,
-        default=None,
-        help=f"{field.description or ''}{only}",
-    )
-
-
-def executor_options(function: F) -> F:
-    """What may be typed for some executor, from the fields of their options."""
-    fields: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for name in executors.names():
-        for option, field in executors.get(name).takes.model_fields.items():
-            fields.setdefault(option, (field, []))[1].append(name)
-    return options(*(_click_option(name, field, owners) for name, (field, owners) in fields.items()))(function)
 
 
 @click.command(

@@ -74,12 +74,14 @@ def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
     # (balanced_softmax, class_means, CosineHead, ...), and nothing else is imported from ltrobust_bench.
     return Method(
         loss=loss,
+        # batch=...          (x, y, ctx) -> (images, targets) before the attack, as for mixing. Default: as drawn
         # objective=...      what the attack climbs: (logits, y, ctx) -> [B]. Default: cross-entropy
         # attack_budget=...  radius and step of the attack per image: (budget, y, ctx) -> budget. Default: the recipe's
         # head=...           (D, C) -> module from features to logits. Default: linear
         # sampler=...        (labels, draws, epoch, generator) -> indices. Default: every image once, shuffled
         # crafts=...         (epoch, epochs) -> whether that epoch has an attack. Default: always
         # trains=...         network -> the parameters to train. Default: all
+        # companion=...      head of a second network trained beside, for outputs.companion(images). Default: none
         # deploy=...         (network, data) -> module from pixels to logits at test time. Default: as trained
         # memory=...         {name: what is remembered between steps}, saved in checkpoints. Default: nothing
         # inherits=...       parts that take the weights of the run that the card's base names. Default: all

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import Method, Network, Plugin, Sampler, TrainInfo
+from ltrobust_bench.api import Group, Method, Network, Plugin, Sampler, TrainInfo
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.models.registry import Shape, models
@@ -117,14 +118,38 @@ def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, .
     network.load_state_dict(own)
 
 
-def trained_parameters(network: Network, method: Method) -> list[nn.Parameter]:
-    """What the optimiser moves; the rest is told that it needs no gradient."""
+def build_companion(
+    model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu"
+) -> Network | None:
+    """The second network that a method trains beside the first, freshly initialised; None: it has none."""
+    if method.companion is None:
+        return None
+    return build_network(model, shape, classes, replace(method, head=method.companion), activation)
+
+
+def trained_parameters(
+    network: Network, method: Method, companion: Network | None = None, weight_decay: float = 0.0
+) -> list[Any]:
+    """What torch's optimiser moves: what the method trains of the network, and all of a companion. The rest of the
+    network is told that it needs no gradient.
+
+    Where the method has groups, they are torch's, and a group's share of the recipe's rate is its ``lr_share``.
+
+    Args:
+        weight_decay: the recipe's, for groups with a share of it.
+    """
     chosen = list(method.trains(network))
-    kept = {id(p) for p in chosen}
+    groups = [one for one in chosen if isinstance(one, Group)]
+    plain = [one for one in chosen if isinstance(one, nn.Parameter)]
+    kept = {id(p) for p in [*plain, *(p for group in groups for p in group.parameters)]}
     for parameter in network.parameters():
         if id(parameter) not in kept:
             parameter.requires_grad_(False)
-    return chosen
+    plain += [] if companion is None else companion.parameters()
+    if not groups:
+        return plain
+    apart = [{"params": list(own), "lr_share": lr, "weight_decay": decay * weight_decay} for own, lr, decay in groups]
+    return [*([{"params": plain}] if plain else []), *apart]
 
 
 def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:

@@ -17,7 +17,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import duration
-from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
+from ltrobust_bench.training.build import build_companion, build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
 
 ASSUMED_ROBUST = 0.4
@@ -150,6 +150,8 @@ def measure(plan: Plan, device: torch.device) -> Speed:
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
+        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
+        companion = companion and companion.to(device)
     # A method need not craft in every epoch; what is timed is a step of one in which it does.
     epochs = range(1, run.recipe.epochs + 1)
     crafting = [epoch for epoch in epochs if method.crafts(epoch, len(epochs))]
@@ -165,6 +167,7 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         _stand_in(plan.base, device) if plan.base and plan.card.base and plan.card.base.role == "teacher" else None,
         run.policy.model_copy(update={"compile": False}),  # compiling would take longer than the estimate
         task.ball,
+        companion=companion,
     )
     batch = min(run.recipe.batch_size, plan.train_size)
 

@@ -41,10 +41,20 @@ class Trainee:
     policy: Policy = Policy()
     ball: Ball = LINF
     say: Callable[[str], None] = lambda line: None
+    companion: Network | None = None
     forwards: Forwards = field(init=False)
+    beside: Forwards | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.forwards = Forwards(self.network, self.policy, self.recipe.precision, self.counter, self.say)
+        how = (self.policy, self.recipe.precision, self.counter, self.say)
+        self.forwards = Forwards(self.network, *how)
+        if self.companion is not None:
+            self.beside = Forwards(self.companion, *how)
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """What is trained, by name: the network, and its companion if there is one."""
+        return {"network": self.network} | ({"companion": self.companion} if self.companion is not None else {})
 
     @property
     def memories(self) -> dict[str, Memory]:
@@ -83,6 +93,7 @@ class Step:
         self.partners = partners
         self._natural: Tensor | None = None
         self._given: list[tuple[str, Tensor, int]] = []
+        self._by_companion: dict[int, Output] = {}
         for name, given in (("x", x), ("y", y), *zip(("partners", "partners"), partners or (), strict=False)):
             self._give(name, given)
         self.x, self.targets = self._made()
@@ -107,7 +118,7 @@ class Step:
         again = copy.copy(self)
         for name in ("clean", "adversarial", "_after"):
             vars(again).pop(name, None)
-        again._given = []
+        again._given, again._by_companion = [], {}
         return again._loss()
 
     def _of_targets(self, value: Callable[[Tensor], Tensor]) -> Tensor:
@@ -204,10 +215,10 @@ class Step:
         counter.backwards += spec.steps * len(self.x)
         return self._give("x_adv", self.x_adv)
 
-    def _forward(self, x: Tensor) -> Output:
+    def _forward(self, x: Tensor, by: Forwards | None = None) -> Output:
         counter = self.trainee.counter
         counter.forwards += len(x)
-        output = self.trainee.forwards.outputs(x)
+        output = (by or self.trainee.forwards).outputs(x)
         counter.follow(output)
         self._give("logits", output.logits)
         self._give("features", output.features)
@@ -222,6 +233,15 @@ class Step:
         """Forward of any images in a mode of :func:`ltrobust_bench.attacks.engine.crafting_mode`."""
         with crafting_mode(self.trainee.network, mode):
             return self._forward(images)
+
+    def companion(self, images: Tensor) -> Output:
+        """Train-mode forward of any images through the companion, of the two batches once."""
+        if self.trainee.beside is None:
+            raise ContractError("this method has no companion: it is a part of Method, the head of a second network.")
+        found = self._by_companion.get(id(images)) or self._forward(images, self.trainee.beside)
+        if images is self.x or images is self.x_adv:
+            self._by_companion[id(images)] = found
+        return found
 
     @cached_property
     def clean(self) -> Output:
@@ -275,7 +295,8 @@ class Step:
 
     def _update(self) -> Tensor:
         network, optimizer = self.trainee.network, self.trainee.optimizer
-        network.train()
+        for trained in self.trainee.networks.values():
+            trained.train()
         for plugin in self.trainee.plugins:
             plugin.before_loss(PluginView(self))
         self._run_forwards()

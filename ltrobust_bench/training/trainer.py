@@ -31,6 +31,7 @@ from ltrobust_bench.terms import first_problem
 from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
+    build_companion,
     build_method,
     build_network,
     build_plugins,
@@ -122,8 +123,12 @@ class Session:
         network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
+        torch.manual_seed(derive_seed(run.seed, "companion"))
+        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
+        companion = companion and companion.to(device)
         recipe = run.recipe
-        optimizer = recipe.optimizer.build(trained_parameters(network, method), recipe.lr, recipe.weight_decay)
+        moved = trained_parameters(network, method, companion, recipe.weight_decay)
+        optimizer = recipe.optimizer.build(moved, recipe.lr, recipe.weight_decay)
         self.trainee = Trainee(
             network,
             method,
@@ -135,6 +140,7 @@ class Session:
             run.policy,
             task.ball,
             progress.note,
+            companion,
         )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
@@ -284,7 +290,7 @@ class Session:
         lasting = 1 / self.plan.steps_per_epoch if recipe.schedule.each == "step" else 1
         rate = self.lowered * recipe.schedule.rate(recipe.lr, progress, epochs, lasting)
         for group in self.trainee.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_share", 1.0)
         return rate
 
     def _state(self, hand: EpochInHand | None) -> dict[str, Any]:
@@ -297,6 +303,7 @@ class Session:
             "cost": asdict(self.cost),
             "history": self.history,
             "lowered": self.lowered,
+            "beside": None if self.trainee.companion is None else self.trainee.companion.state_dict(),
             "hand": hand and hand.state(),
         }
 
@@ -306,7 +313,8 @@ class Session:
         if (
             hand is None and ranks.count() > 1
         ):  # in the middle of an epoch the first stops alone, and the others with it
-            ranks.see_agreement(ckpt.weights_sha256(weights))
+            held = [network.state_dict() for network in self.trainee.networks.values()]
+            ranks.see_agreement(" ".join(map(ckpt.weights_sha256, held)))
         if ranks.first():
             began = time.monotonic()
             saved = ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
@@ -325,6 +333,8 @@ class Session:
             refuse_other_code(self.plan, self.folder, earlier)
             self.code = joined(earlier, self.code)
             self.trainee.network.load_state_dict(weights)
+            if self.trainee.companion is not None:
+                self.trainee.companion.load_state_dict(state["beside"])
             self.trainee.optimizer.load_state_dict(state["optimizer"])
             for name, memory in self.trainee.memories.items():
                 memory.load_state_dict(state["memory"][name])

@@ -76,6 +76,10 @@ class OutputsView(View):
         """A forward of any images."""
         return self._behind.of(images, mode)
 
+    def companion(self, images: Tensor) -> Output:
+        """A forward of any images through the companion."""
+        return self._behind.companion(images)
+
     def after_update(self) -> Output:
         """Train-mode forward of the adversarial batch after the update."""
         return self._behind.after_update()

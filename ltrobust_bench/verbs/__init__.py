@@ -12,7 +12,8 @@ from ltrobust_bench.verbs.prediction import Prediction
 from ltrobust_bench.verbs.runs import finish_run, run, run_plan, train
 from ltrobust_bench.verbs.shipping import ship
 from ltrobust_bench.verbs.sweeping import Sweep, sweep
-from ltrobust_bench.verbs.tuning import Trials, read_trials, tune, tuned_plan
+from ltrobust_bench.verbs.trials import Trials, read_trials, tuned_plan
+from ltrobust_bench.verbs.tuning import tune
 
 __all__ = [
     "Evaluation",

@@ -16,11 +16,12 @@ from torch import nn
 from ltrobust_bench.attacks.bpda import DECLARED, declared
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.adaptive import adaptive_suite, transfer_name
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
-from ltrobust_bench.evaluation.identity import settled
+from ltrobust_bench.evaluation.identity import settled, tensors_of
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.evaluation.student import distilled, untrained
@@ -44,6 +45,7 @@ MOST = 8
 STATE, SUITE_STATE, TAUGHT = "thorough.npz", "evaluation.npz", "student.safetensors"
 
 
+@undisturbed()
 def thorough(
     model: Model,
     dataset: str | None = None,
@@ -216,7 +218,7 @@ def _student(subject: Subject, folder: Path | None, told: Progress) -> nn.Module
     """The student of a model, kept in a folder until the evaluation is finished."""
     task, network = subject.task, subject.task.terms.model
     path = None if folder is None else folder / TAUGHT
-    of = canonical_digest([weights_sha256(subject.module.state_dict()), task.split.train_sha256, task.epsilon, network])
+    of = canonical_digest([weights_sha256(tensors_of(subject.module)), task.split.train_sha256, task.epsilon, network])
     empty = untrained(task.spec.shape, task.classes, network, 0).to(subject.device).eval().requires_grad_(False)
     if path is not None and path.exists():
         try:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.sources import DATA_VARIABLE
 from ltrobust_bench.errors import CheckpointError, RecordError
@@ -122,6 +123,7 @@ class LoadedModel:
         return predict(self, images)
 
 
+@undisturbed()
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     """A finished network of ours as a model from pixels to logits.
 

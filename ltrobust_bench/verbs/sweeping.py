@@ -51,9 +51,9 @@ class Sweep:
     place: Place
 
     @classmethod
-    def of(cls, requests: Sequence[Request], place: Place, only: Sequence[str] = ()) -> Sweep:
+    def of(cls, requests: Sequence[Request], place: Place, only: Sequence[str] = (), evaluated: bool = True) -> Sweep:
         """The jobs of some runs, see :func:`.jobs.pieces_of` and :func:`.jobs.left_of`."""
-        pieces = pieces_of(requests, place)
+        pieces = pieces_of(requests, place, evaluated)
         return cls(pieces, left_of(pieces, OnDisk().done, only), place)
 
     def costs(self) -> dict[str, float]:

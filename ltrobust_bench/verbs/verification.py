@@ -14,6 +14,7 @@ import torch
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
@@ -33,6 +34,7 @@ FILED = 25_000_000
 """Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
 
+@undisturbed()
 def re_evaluate(
     record: Record,
     weights: Path,
@@ -68,6 +70,7 @@ def re_evaluate(
     return attacked_again(record, weights, places, by=by, data_dir=data_dir, device=device, progress=progress)
 
 
+@undisturbed()
 def attacked_again(
     record: Record,
     weights: Path,
@@ -110,6 +113,7 @@ def attacked_again(
     )
 
 
+@undisturbed()
 def attacked_thoroughly(
     record: Record,
     weights: Path,
@@ -156,6 +160,7 @@ def attacked_thoroughly(
     )
 
 
+@undisturbed()
 def retrain(
     record: Record,
     *,
@@ -194,6 +199,7 @@ def retrain(
     )
 
 
+@undisturbed()
 def try_examples(
     record: Record, weights: Path, examples: Path, *, by: str, data_dir: Path | None = None, device: str = "auto"
 ) -> Verification:

@@ -142,9 +142,14 @@ def shares_swapped(plugin):
 
 CHECKS = [
     ("mixup", {}, mixup_is_a_mixture, {"labels are not mixed": labels_alone, "shares are swapped": shares_swapped}),
-    ("cutmix", {}, cut_from(X, Y), {"never": {"probability": 0.0}}),
+    ("cutmix", {}, cut_from(X, Y), {"labels are not mixed": labels_alone, "shares are swapped": shares_swapped}),
     ("cutmix", {}, half_of_all, {"always": {"probability": 1.0}}),
-    ("cmo", {}, cut_from(FOREGROUND, THEIRS), {"never": {"probability": 0.0}}),
+    (
+        "cmo",
+        {},
+        cut_from(FOREGROUND, THEIRS),
+        {"labels are not mixed": labels_alone, "shares are swapped": shares_swapped},
+    ),
     ("cmo", {}, half_of_all, {"always": {"probability": 1.0}}),
     ("cmo", {}, draws_equally, {"images as they are": {"exponent": 0.0}, "classes by 1/n": {"drawn": "classes"}}),
     ("cmo", {"drawn": "classes"}, draws_inversely, {"classes equally": {"drawn": "images"}}),

@@ -32,14 +32,15 @@ class Seen:
 
     def __init__(self, monkeypatch):
         self.forwards, self.backwards = 0, 0
-        for name in ("build_network", "load_deployed"):
+        for name in ("build_network", "build_companion", "load_deployed"):
             monkeypatch.setattr(trainer, name, self.watching(getattr(trainer, name)))
         monkeypatch.setattr(trainer, "monitor", lambda *_: {"train_clean": 0.0, "train_robust": 0.0})
 
     def watching(self, build):
         def built(*arguments):
             network = build(*arguments)
-            network.backbone.register_forward_hook(self.passed)
+            if network is not None:
+                network.backbone.register_forward_hook(self.passed)
             return network
 
         return built
@@ -188,7 +189,7 @@ def test_views_give_what_the_contract_names_and_nothing_else(tmp_path):
     step, outputs, ctx = caught
     public = [sorted(n for n in dir(view) if not n.startswith("_") and n != "what") for view in (outputs, ctx, step)]
     asked = ["epoch", "epochs", "natural_logits", "partners", "teacher_logits"]
-    assert public[:2] == [["adversarial", "after_update", "clean", "of", "x", "x_adv"], asked]
+    assert public[:2] == [["adversarial", "after_update", "clean", "companion", "of", "x", "x_adv"], asked]
     assert public[2] == sorted([*asked, "x", "y", "network", "optimizer", "fresh_loss"])
     for view, name in ((outputs, "y"), (ctx, "trainee"), (ctx, "network"), (step, "trainee"), (step, "craft")):
         assert not hasattr(view, name)

@@ -196,7 +196,7 @@ def test_an_epoch_is_the_same_whichever_way_it_was_reached():
     first, again, another = ([loader.order(epoch) for epoch in (1, 2)] for loader in made)
     assert np.array_equal(first[1], again[1]) and not np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0], another[0])
-    images = torch.cat([x for x, _ in made[0].epoch(1)]).mul(255).round()[:, 0, 0, 0]
+    images = torch.cat([x for x, *_ in made[0].epoch(1)]).mul(255).round()[:, 0, 0, 0]
     assert sorted(images.unique().tolist()) == [9, 50] and (images == 9).sum() == 7 * 2
     plain = TrainLoader(own, shuffle, seed=1, **settings)
     assert len(plain.order(1)) == 50, "without extra data an epoch is what it was"

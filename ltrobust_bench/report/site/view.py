@@ -22,6 +22,7 @@ from ltrobust_bench.records.schema import Record, Said
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.board import METRICS
 from ltrobust_bench.report.columns import cells_of
+from ltrobust_bench.report.compare import resolution_in_words
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
 from ltrobust_bench.report.site.headings import Heading, headings
@@ -128,6 +129,11 @@ class BoardView:
         """Flags that some entry has, in the order in which they are explained."""
         seen = {flag for line in self.lines for flag in line.entry.flags}
         return [flag for flag in FLAGS if flag in seen]
+
+    @cached_property
+    def resolution(self) -> str:
+        """How small a difference the board can resolve, in a line."""
+        return "" if self.board.status == "smoke" else resolution_in_words(self.board)
 
 
 SWITCHES = {
