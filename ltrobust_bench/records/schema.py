@@ -149,6 +149,7 @@ class Standing:
         said: all statements, also those that are claims and change nothing.
         thorough: whether everything that its suite left standing was attacked thoroughly.
         external: whether anybody tried more than the suite: thorough evaluations, or images that somebody found.
+        public: whether its board is a public one, where what nobody verified has no rank.
     """
 
     level: Level = "claimed"
@@ -157,6 +158,7 @@ class Standing:
     said: tuple[Said, ...] = ()
     thorough: bool = False
     external: bool = False
+    public: bool = True
 
 
 @dataclass(frozen=True, eq=False)

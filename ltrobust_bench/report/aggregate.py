@@ -250,7 +250,8 @@ ASIDE = " (claimed)"
 
 
 def _is_claim(record: Record) -> bool:
-    return record.standing is not None and record.standing.level == "claimed" and not record.standing.disputed
+    known = record.standing
+    return known is not None and known.public and known.level == "claimed" and not known.disputed
 
 
 def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
@@ -286,7 +287,7 @@ def _entry(
     standings = [record.standing for record in seeds if record.standing is not None]
     level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
     flags = {
-        CLAIMED: level == "claimed",
+        CLAIMED: level == "claimed" and all(standing.public for standing in standings),
         MASKED: any(_misleading(record) for record in seeds),
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
