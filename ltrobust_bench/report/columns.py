@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ltrobust_bench.report import openness
 from ltrobust_bench.report.board import METRICS, Board, Entry
 from ltrobust_bench.report.values import (
     Cells,
@@ -296,6 +297,24 @@ COLUMNS = {
             lambda b, e: e.level,
         ),
         Column(
+            "weights",
+            "networks of its runs that come with the package, by the name that every command takes",
+            openness.weights,
+            filed=False,
+        ),
+        Column(
+            "code",
+            "the authors' code, where they published any; ours is in this repository",
+            openness.code,
+            filed=False,
+        ),
+        Column(
+            "licence",
+            "what the repository of the authors' code states, as far as somebody looked",
+            openness.licence,
+            filed=False,
+        ),
+        Column(
             "flags",
             "what a reader must know before comparing; each flag is explained",
             lambda b, e: "; ".join(e.flags),
@@ -356,41 +375,6 @@ PER_CLASS = {
     "natural_error": "share of the class misclassified without an attack, %",
     **_spread(dict.fromkeys(SHARES, True)),
 }
-
-
-class Heading(NamedTuple):
-    """Columns of the web page that stand together: the common heading, if any, and names by what stands above each."""
-
-    name: str
-    note: str
-    columns: dict[str, str]
-
-
-PAGE = [
-    Heading("", "", {"Rank": "rank", "Method": "method"}),
-    Heading(
-        "Robust",
-        ": worst case of all attacks (%)",
-        {
-            "All": "union_balanced",
-            "95\u00a0% interval": "interval",
-            "Head": "union_head",
-            "Medium": "union_medium",
-            "Tail": "union_tail",
-            "Worst 10\u00a0%": "union_worst_tenth",
-            "Gap": "union_head_tail_gap",
-        },
-    ),
-    Heading("", "", {"AutoAttack (%)": "autoattack_balanced"}),
-    Heading(
-        "Clean",
-        " (%)",
-        {"All": "clean_balanced", "Head": "clean_head", "Medium": "clean_medium", "Tail": "clean_tail"},
-    ),
-    Heading("Training", "", {"Seeds": "seeds", "Passes (M)": "passes", "Seconds": "training_seconds"}),
-    Heading("", "", {"Flags": "flags"}),
-]
-"""The columns of the web page's boards."""
 
 
 def cells_of(board: Board, most: int | None = None) -> list[dict[str, Any]]:
