@@ -15,7 +15,7 @@ ROWS = 40
 ROW = 0.145
 """Inches of a row."""
 LETTERS = {"single": 24, "double": 34}
-DARK = 60
+DARK = 52
 """Per cent above which a cell is so dark that its number is white."""
 
 
