@@ -19,7 +19,7 @@ from ltrobust_bench.cli.main import ltbench, main
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
-PAGES = [DOCS / f"{name}.md" for name in ("how-to", "protocol", "mistakes", "api")]
+PAGES = [DOCS / f"{name}.md" for name in ("how-to", "protocol", "mistakes", "api", "figures")]
 EVERY = sorted(DOCS.glob("*.md"))
 LIGHT = ("report", "data", "doctor")
 """Commands that read what is committed, in seconds; the others train."""

@@ -98,10 +98,10 @@ def cast(board: Board, most: int) -> list[Entry]:
     with (``ALWAYS``) in any case."""
     if board.chosen_from is not None or len(board.entries) <= most:
         return board.entries
-    late = [entry for entry in board.entries[most:] if entry.label in ALWAYS]
-    while fresh := [e for e in board.entries[most - len(late) : most] if e.label in ALWAYS and e not in late]:
-        late = [*fresh, *late]
-    return [*board.entries[: most - len(late)], *late]
+    always = [entry for entry in board.entries if entry.label in ALWAYS][:most]
+    others = [entry for entry in board.entries if entry.label not in ALWAYS][: most - len(always)]
+    kept = {entry.label for entry in (*always, *others)}
+    return [entry for entry in board.entries if entry.label in kept]
 
 
 def cut(label: str, most: int = LONG) -> str:
