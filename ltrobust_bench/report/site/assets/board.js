@@ -145,6 +145,8 @@ addEventListener("DOMContentLoaded", () => {
 
   function read() {
     const { name, choices: said } = ltbench.readAddress();
+    const named = sections.find((section) => section.id === name);
+    if (shown && name && !named) return; // a link to another part of the page
     const set = (field, value) => {
       field.value = value;
       if (field.value !== value) field.selectedIndex = 0;
@@ -161,7 +163,7 @@ addEventListener("DOMContentLoaded", () => {
       set(select, said.get(select.name) || common);
     }
     picked = new Set(said.getAll("pick"));
-    const found = show(sections.find((section) => section.id === name) || shown || sections[0]);
+    const found = show(named || sections[0]);
     found.sort = said.get("sort");
     found.draw();
     reading = false;
