@@ -39,6 +39,12 @@ def listed(context: click.Context, parameter: click.Parameter, values: tuple[str
     default="markdown",
     show_default=True,
 )
+@click.option(
+    "--prior",
+    metavar="PRIOR",
+    help="Weigh all classes as train (as the training images), uniform, reversed or a FILE of one number per class "
+    "says, with intervals; ranks stay balanced.",
+)
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
 @click.option(
     "--names", type=click.Choice(["board", "paper"]), default="board", show_default=True, help="robal, or RoBal."
@@ -58,6 +64,7 @@ def command(
     columns: list[str],
     groups: list[str],
     form: Any,
+    prior: str | None,
     decimals: int,
     names: Any,
     width: Any,
@@ -85,7 +92,7 @@ def command(
         raise UsageError("--width, --label and --caption are of --format latex.")
 
     board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
-    table = paper_table(board, methods, columns, groups, decimals, names)
+    table = paper_table(board, methods, columns, groups, decimals, prior, names)
     text = render(table, form, Options(width, label, caption))
     if output is None:
         click.echo(text, nl=False)

@@ -17,6 +17,8 @@ from ltrobust_bench.report.values import (
     as_it_is,
     cost,
     deviation,
+    external,
+    extra_data,
     hours,
     interval,
     mean,
@@ -164,6 +166,14 @@ COLUMNS = {
             interval,
             filed=False,
         ),
+        Column(
+            "external",
+            "worst case where somebody tried more than the suite: the lowest that thorough evaluations and anybody's "
+            "adversarial images leave, %; empty: nobody did",
+            external,
+            "External",
+            wide=True,
+        ),
         Column("autoattack_kind", _AUTOATTACK, lambda b, e: b.autoattack),
         Column(
             "autoattack_balanced",
@@ -284,6 +294,12 @@ COLUMNS = {
             "optimizer_steps",
             "optimiser steps, those of a run it builds on included",
             whole(lambda record: record.cost.optimizer_steps),
+        ),
+        Column(
+            "extra_data",
+            "training images beyond the split's: name and kind, share of each batch, and what of the data set they or "
+            "their maker saw (nothing, split, balanced, unknown); empty: none",
+            extra_data,
         ),
         Column("training_epsilon", "radius of the attack in training, pixel scale 0 to 1", training_epsilon),
         Column(

@@ -106,8 +106,9 @@ def _cell(text: str) -> float:
     """The width of a cell at one point."""
     main, _, small = text.partition(r"{\scriptsize")
     bold = r"\textbf" in main
+    small, _, behind = small.partition("}")
     deviation = _letters(re.sub(r"[^0-9.]", "", small), "cmr10") * 0.78 + 1.0 if small else 0.0
-    return _letters(_printed(main), "cmb10" if bold else "cmr10") + deviation
+    return _letters(_printed(main), "cmb10" if bold else "cmr10") + deviation + _letters(_printed(behind), "cmr10")
 
 
 def _printed(text: str) -> str:
@@ -135,7 +136,8 @@ def _font(name: str) -> Any:
 
 
 def _row(table: PaperTable, i: int, cites: str) -> str:
-    cells = [_number(*pair, mark) for pair, mark in zip(table.pairs(i), table.marks[i].ravel(), strict=True)]
+    parts = zip(table.pairs(i), table.marks[i].ravel(), table.intervals(i), strict=True)
+    cells = [_number(*pair, mark) + interval for pair, mark, interval in parts]
     cite = rf"~\cite{{{cites}}}" if cites else ""
     return " & ".join([escaped(table.label(i)) + cite, *cells]) + r" \\"
 

@@ -25,6 +25,8 @@ from ltrobust_bench.report.paper_rows import DAGGER, GROUPS, attack_title, group
 from ltrobust_bench.report.tables import markdown_text
 from ltrobust_bench.report.values import THIRDS
 from ltrobust_bench.scores.groups import rank_groups
+from ltrobust_bench.scores.intervals import Spread
+from ltrobust_bench.scores.priors import prior_named, under
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -42,6 +44,7 @@ class PaperTable:
         groups: names of ``GROUPS``, shown for each column.
         decimals: of every percentage.
         names: how entries are called, as the board does (``robal``) or as papers do (``RoBal``).
+        prior: over the classes, [C], and its name: instead of a mean over all classes; None: it is balanced.
     """
 
     board: Board
@@ -50,16 +53,35 @@ class PaperTable:
     groups: tuple[str, ...]
     decimals: int = 1
     names: Names = "board"
+    prior: tuple[str, np.ndarray] | None = None
+
+    @cached_property
+    def spreads(self) -> dict[tuple[int, str], Spread]:
+        """Accuracy under the prior, of each entry's place and column; empty without a prior."""
+        places = [(i, c) for i in range(len(self.entries)) for c in self.columns if self.prior is not None]
+        weights, tests = self.prior[1] if self.prior else np.empty(0), self.board.key.test_counts
+        return {(i, c): under(weights, self.entries[i].per_seed(c, "per_class") / 100, tests) for i, c in places}
+
+    def interval(self, i: int, column: str, group: str, form: str = "{}") -> str:
+        """The 95 % interval of an entry's accuracy under the prior, in a form; empty for other numbers."""
+        if group != "all" or not self.spreads:
+            return ""
+        spread = self.spreads[i, column]
+        return form.format("-".join(f"{100 * float(end):.{self.decimals}f}" for end in (spread.low, spread.high)))
+
+    def intervals(self, i: int) -> list[str]:
+        """What stands behind each cell of an entry's row."""
+        return [self.interval(i, column, group, " ({})") for column in self.columns for group in self.groups]
 
     @cached_property
     def means(self) -> np.ndarray:
         """Mean over seeds, per cent, shape [entries, columns, groups]."""
-        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)))
+        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)), "mean")
 
     @cached_property
     def stds(self) -> np.ndarray:
         """Standard deviation over seeds, points, shape [entries, columns, groups]; NaN with one seed."""
-        return self._filled(lambda entry, column, metric: entry.std(column, metric))
+        return self._filled(lambda entry, column, metric: entry.std(column, metric), "std")
 
     @cached_property
     def marks(self) -> np.ndarray:
@@ -90,8 +112,12 @@ class PaperTable:
         values = zip(self.means[row].ravel(), self.stds[row].ravel(), strict=True)
         return [(text(mean), text(std)) for mean, std in values]
 
-    def _filled(self, cell: Callable[[Entry, str, str], float]) -> np.ndarray:
-        return np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+    def _filled(self, cell: Callable[[Entry, str, str], float], name: str) -> np.ndarray:
+        found = np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+        if "all" in self.groups:
+            for (i, column), spread in self.spreads.items():
+                found[i, self.columns.index(column), self.groups.index("all")] = 100 * getattr(spread, name)
+        return found
 
 
 def paper_table(
@@ -100,6 +126,7 @@ def paper_table(
     columns: Sequence[str] = (),
     groups: Sequence[str] = (),
     decimals: int = 1,
+    prior: str | None = None,
     called: Names = "board",
 ) -> PaperTable:
     """A table of a board.
@@ -109,6 +136,8 @@ def paper_table(
         columns: clean, attacks of the suite, union; none: clean, PGD-20, AutoAttack and union, where there are such.
         groups: of ``GROUPS``; none: all and tail.
         decimals: of every percentage.
+        prior: over the classes instead of a balanced mean in the group ``all``, see
+            :func:`~ltrobust_bench.scores.priors.prior_named`; ranks stay balanced.
         called: how the table calls entries, as the board or as papers do.
 
     Raises:
@@ -129,7 +158,8 @@ def paper_table(
     if not have_thirds and set(groups) & set(THIRDS):
         raise UsageError(f"{board.key.dataset} has {len(board.key.train_counts)} classes; thirds need at least 3.")
     entries = entries_called(board, names, "clean") if names else board.entries
-    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, called)
+    weights = None if prior is None else (prior, prior_named(prior, board.key.train_counts))
+    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, called, weights)
 
 
 def render(table: PaperTable, form: Format, options: Options | None = None) -> str:
@@ -157,8 +187,8 @@ def markdown(table: PaperTable) -> str:
     lines = [["#", "Method", *heads], ["---:", "---", *["---:"] * len(heads)]]
     for i, entry in enumerate(table.entries):
         cells = [
-            f"**{_joined(pair)}**" if mark == BEST else _joined(pair)
-            for pair, mark in zip(table.pairs(i), table.marks[i].ravel(), strict=True)
+            (f"**{_joined(pair)}**" if mark == BEST else _joined(pair)) + end
+            for pair, mark, end in zip(table.pairs(i), table.marks[i].ravel(), table.intervals(i), strict=True)
         ]
         label = markdown_text(plain(table.label(i)))
         lines.append([str(entry.rank or "-"), label, *cells])
@@ -170,10 +200,12 @@ def as_csv(table: PaperTable) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{column}_{group}" for column in table.columns for group in table.groups]
-    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std"))])
+    bounds = [f"{column}_all_interval" for column in table.columns if "all" in table.groups and table.prior]
+    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std")), *bounds])
     for i, entry in enumerate(table.entries):
         cells = [cell for pair in table.pairs(i) for cell in pair]
-        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells])
+        ends = [table.interval(i, column, "all") for column in table.columns][: len(bounds)]
+        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells, *ends])
     return text.getvalue()
 
 
@@ -188,6 +220,7 @@ def as_json(table: PaperTable) -> str:
         return {
             column: {
                 group: {"mean": plain(table.means[i, c, g]), "std": plain(table.stds[i, c, g])}
+                | ({"interval": end} if (end := table.interval(i, column, group)) else {})
                 for g, group in enumerate(table.groups)
             }
             for c, column in enumerate(table.columns)
@@ -206,6 +239,7 @@ def as_json(table: PaperTable) -> str:
         }
         for i, entry in enumerate(table.entries)
     ]
+    terms |= {} if table.prior is None else {"prior": {"name": table.prior[0], "weights": table.prior[1].tolist()}}
     return json.dumps({"board": table.board.slug, **terms, "entries": entries}, indent=1) + "\n"
 
 
@@ -226,6 +260,11 @@ def caption(table: PaperTable, marks: str) -> str:
     ]
     if "union" in table.columns:
         parts.append(f"Worst case: an image counts if it withstands every attack ({', '.join(key.suite)})")
+    if table.prior is not None:
+        parts.append(
+            f"All classes: weighed by the prior {table.prior[0]!r}, with the 95 % interval of that mean in brackets; "
+            "ranks are by the balanced accuracy"
+        )
     if set(table.groups) & set(THIRDS):
         parts.append("Head, medium, tail: thirds of the classes by training images")
     if table.marks.any():

@@ -21,7 +21,7 @@ from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import Verification, examples_of, objections, tolerated
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.verification import attacked_again, retrain, try_examples
+from ltrobust_bench.verbs.verification import attacked_again, attacked_thoroughly, retrain, try_examples
 
 
 def statements_in(results_dir: Path, files: Iterable[Path] = ()) -> list[tuple[Heard, Record]]:
@@ -80,6 +80,11 @@ def recheck(
             if again.places != statement.places:
                 return ["the images are those of other places"]
             return _otherwise(statement, again, 0)
+        if statement.kind == "thorough":
+            if statement.others:
+                return [f"it cannot be computed again: attacks were crafted on {', '.join(statement.others)}"]
+            again = attacked_thoroughly(record, network, **asdict(where), progress=progress)
+            return _otherwise(statement, again, tolerated(again.images))
         places = None if statement.places is None else np.asarray(statement.places)
         again = attacked_again(record, network, places, **asdict(where), progress=progress)
         return objections(record, again) + _otherwise(statement, again, tolerated(again.images))

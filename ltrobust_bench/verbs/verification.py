@@ -14,6 +14,7 @@ import torch
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
@@ -23,7 +24,7 @@ from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import environment
-from ltrobust_bench.records.schema import Environment, Record
+from ltrobust_bench.records.schema import Environment, Record, Standing
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
 
 BATCH = 500
@@ -33,6 +34,7 @@ FILED = 25_000_000
 """Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
 
+@undisturbed()
 def re_evaluate(
     record: Record,
     weights: Path,
@@ -68,6 +70,7 @@ def re_evaluate(
     return attacked_again(record, weights, places, by=by, data_dir=data_dir, device=device, progress=progress)
 
 
+@undisturbed()
 def attacked_again(
     record: Record,
     weights: Path,
@@ -110,6 +113,54 @@ def attacked_again(
     )
 
 
+@undisturbed()
+def attacked_thoroughly(
+    record: Record,
+    weights: Path,
+    *,
+    by: str,
+    base: Path | None = None,
+    folder: Path | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Verification:
+    """Attack what a record's suite left standing with the adaptive suite, see :func:`~ltrobust_bench.verbs.thorough`.
+
+    Args:
+        base: the network that the record's is built on, on which attacks are crafted, too.
+        folder: where the state is kept, so that an interrupted call goes on.
+        others: see :func:`re_evaluate`.
+
+    Raises:
+        CheckpointError: if these are not the record's weights, or not those of its base.
+        RecordError: if nothing stands that could be attacked.
+    """
+    loaded, where = _weights_of(record, weights, device), choose_device(device)
+    known = record.judged(Standing())  # what others broke is attacked again: the statement speaks for itself
+    places = np.flatnonzero(known.bits("union"))
+    if not len(places):
+        raise RecordError(f"record {record.id} has no image that withstands its suite: there is nothing to attack.")
+    if base is not None and verbs.load_model(base, device=device).run.key() != record.run.base_key:
+        raise CheckpointError(f"{base} is not the run that record {record.id} is built on.")
+    result = verbs.thorough(
+        weights, base=base, before=known, folder=folder, data_dir=data_dir, device=device, progress=progress
+    )
+    robust = np.logical_and.reduce([result.bits[name][places] for name in result.adaptive])
+    return verification(
+        record,
+        "thorough",
+        places,
+        np.ones(len(places), dtype=bool),
+        robust,
+        loaded.weights_sha256,
+        by,
+        _here(where, record, loaded),
+        attacks=result.broken_after,
+    )
+
+
+@undisturbed()
 def retrain(
     record: Record,
     *,
@@ -148,6 +199,7 @@ def retrain(
     )
 
 
+@undisturbed()
 def try_examples(
     record: Record, weights: Path, examples: Path, *, by: str, data_dir: Path | None = None, device: str = "auto"
 ) -> Verification:
@@ -262,4 +314,4 @@ def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return index, images.astype(np.float32)
 
 
-__all__ = ["attacked_again", "examples_to_file", "re_evaluate", "retrain", "try_examples"]
+__all__ = ["attacked_again", "attacked_thoroughly", "examples_to_file", "re_evaluate", "retrain", "try_examples"]

@@ -28,7 +28,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 BOARD = "section.board.shown"
-NAMED = ("index.html", "compare.html", "methods.html", "published.html", "data.html", "about.html")
+NAMED = ("index.html", "compare.html", "methods.html", "across.html", "published.html", "data.html", "about.html")
 SLUG = "digits-v0-digits-lt-ir20-small-fixed"
 
 
@@ -343,7 +343,7 @@ DETAILS = ["methods/robal.html", "records"]
     [
         ("light", [SHOWN[0], COMPARED, "published.html", "about.html", *DETAILS]),
         ("dark", SHOWN[1:]),
-        pytest.param("light", [*SHOWN[1:], "methods.html", "data.html"], marks=pytest.mark.slow),
+        pytest.param("light", [*SHOWN[1:], "methods.html", "across.html", "data.html"], marks=pytest.mark.slow),
         pytest.param("dark", [SHOWN[0], COMPARED, *NAMED[2:], *DETAILS], marks=pytest.mark.slow),
     ],
     ids=["light", "dark", "other-light", "other-dark"],

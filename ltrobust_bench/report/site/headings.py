@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from ltrobust_bench.report.values import Cells
 
 
 class Heading(NamedTuple):
@@ -29,12 +32,14 @@ PAGE = [
         },
     ),
     Heading("", "", {"AutoAttack (%)": "autoattack_balanced"}),
+    Heading("", "", {"External (%)": "external"}),
     Heading(
         "Clean",
         " (%)",
         {"All": "clean_balanced", "Head": "clean_head", "Medium": "clean_medium", "Tail": "clean_tail"},
     ),
     Heading("Training", "", {"Seeds": "seeds", "Passes (M)": "passes", "Seconds": "training_seconds"}),
+    Heading("", "", {"Extra data": "extra_data"}),
     Heading("", "", {"Verified": "verification"}),
     Heading("Open", "", {"Weights": "weights", "Code": "code", "Licence": "licence"}),
     Heading("", "", {"Flags": "flags"}),
@@ -42,5 +47,11 @@ PAGE = [
 """The columns of the web page's boards."""
 FOLDED = frozenset({"union_head_tail_gap", "training_seconds", "weights", "code", "licence"})
 """Columns that scripts hide until a reader asks for them; without scripts all are shown."""
-TEXTS = frozenset({"method", "flags", "verification", "weights", "code", "licence"})
+TEXTS = frozenset({"method", "flags", "extra_data", "verification", "weights", "code", "licence"})
 """Columns of words; all others are numbers."""
+
+
+def headings(cells: Iterable[Cells]) -> list[Heading]:
+    """Those that a board's lines have something to say under."""
+    said = {name for line in cells for name, value in line.items() if value is not None}
+    return [heading for heading in PAGE if said & set(heading.columns.values())]

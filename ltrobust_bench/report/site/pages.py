@@ -14,11 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ltrobust_bench._version import __version__
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.records.io import dumps
-from ltrobust_bench.report import columns, tables
+from ltrobust_bench.report import columns, published_tables, tables
+from ltrobust_bench.report.across import LEGEND
 from ltrobust_bench.report.aggregate import FLAGS, Board
 from ltrobust_bench.report.published import PublishedNumber, counterparts
-from ltrobust_bench.report.published_tables import LEGEND, Block, about_ours, blocks
-from ltrobust_bench.report.site import about, chart, folder, headings, line, pairs, record, view, words
+from ltrobust_bench.report.published_tables import Block, about_ours, blocks
+from ltrobust_bench.report.site import about, chart, folder, headings, line, pairs, record, together, view, words
+from ltrobust_bench.scores.priors import PRIORS
 
 POLICY = "; ".join(
     [
@@ -36,6 +38,7 @@ NAVIGATION = {
     "index": "Leaderboard",
     "compare": "Compare",
     "methods": "Methods",
+    "across": "Across data sets",
     "published": "Published",
     "data": "Data",
     "about": "About",
@@ -65,6 +68,7 @@ def render(
         "methods.html": page("methods", methods=methods),
         "data.html": page("data", boards=views),
         "about.html": page("about", protocols=about.protocol_views(boards), repository=repository),
+        "across.html": page("across", **_together(boards)),
         "assets/datatables.js": _table_library(),
         "data/leaderboard.csv": tables.leaderboard_csv(boards),
         "data/groups.csv": tables.groups_csv(boards),
@@ -98,7 +102,15 @@ def _published(page: _Pages, numbers: Sequence[PublishedNumber], boards: Sequenc
     for block in found:
         settings.setdefault(block.setting, []).append(block)
     parts = [(name, sum(len(block.lines) for block in own), own) for name, own in settings.items()]
-    return page("published", published=parts, pages=known, ours=about_ours(found), legend=LEGEND)
+    return page("published", published=parts, pages=known, ours=about_ours(found), legend=published_tables.LEGEND)
+
+
+def _together(boards: Sequence[Board]) -> dict[str, Any]:
+    """What the page across boards is given."""
+    found, rows, reason = together.pooled(boards)
+    mixes = [together.mixes(board) for board in boards if board.status != "smoke" and not board.key.reduced]
+    terms = {"across": found, "rows": rows, "reason": reason, "mixes": mixes}
+    return terms | {"headings": together.COLUMNS, "legend": LEGEND, "priors": PRIORS}
 
 
 class _Pages:

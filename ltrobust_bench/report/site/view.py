@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 from ltrobust_bench.attacks.ball import BALLS
@@ -13,6 +14,8 @@ from ltrobust_bench.cards import Card, card_of, methods, plugins
 from ltrobust_bench.protocol import Track, load_protocol
 from ltrobust_bench.protocol.load import MAIN
 from ltrobust_bench.report.aggregate import FLAGS, Board
+from ltrobust_bench.report.compare import resolution_in_words
+from ltrobust_bench.report.site.headings import Heading, headings
 from ltrobust_bench.report.site.heat import Heat, heat_map
 from ltrobust_bench.report.site.line import NO_CARD, Line, is_web, lines
 from ltrobust_bench.report.site.words import text
@@ -38,6 +41,11 @@ class BoardView:
         return "{dataset}, imbalance ratio {imbalance}, network {model}".format(**self.switches)
 
     @property
+    def headings(self) -> list[Heading]:
+        """Its columns."""
+        return headings(line.cells for line in self.lines)
+
+    @property
     def end(self) -> int:
         """Per cent at which the scale of the intervals ends: the next ten above all of them."""
         return max(10, 10 * math.ceil(max(line.cells["interval_high"] for line in self.lines) / 10))
@@ -51,6 +59,11 @@ class BoardView:
         """Flags that some entry has, in the order in which they are explained."""
         seen = {flag for line in self.lines for flag in line.entry.flags}
         return [flag for flag in FLAGS if flag in seen]
+
+    @cached_property
+    def resolution(self) -> str:
+        """How small a difference the board can resolve, in a line."""
+        return "" if self.board.status == "smoke" else resolution_in_words(self.board)
 
 
 SWITCHES = {
