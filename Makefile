@@ -10,7 +10,9 @@ ARGS ?=
 LITE := ltr-linf-lite-v1
 DATA := $(or $(LTBENCH_DATA),data)
 
-.PHONY: board cluster gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
+DOCS := .venv-docs
+
+.PHONY: board cluster docs gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -61,6 +63,14 @@ board: $(STAMP)  ## everything that is written from the committed records: table
 	$(BIN)/ltbench report campaign campaigns/cifar10-lite.toml
 	$(BIN)/python docs/readme.py
 
+docs: $(DOCS)/.installed  ## the documentation site, docs/_build/index.html; a warning is an error
+	$(DOCS)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+$(DOCS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
 screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records
 	$(BIN)/python docs/screenshots.py
 
@@ -72,4 +82,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo lite build dist
+	rm -rf $(VENV) $(DOCS) docs/_build demo lite build dist
