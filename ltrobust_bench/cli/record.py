@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 by_option = click.option("--by", required=True, metavar="NAME", help="Who looked; one line that stays with the record.")
 
+graph_option = click.option(
+    "--graph", type=PATH, metavar="FILE", help="The network's graph, written elsewhere by `record graph`."
+)
+
 
 @click.group(name="record")
 def command() -> None:
-    """Validate, submit, show, verify, sign, recheck, lower, retract and export records.
+    """Validate, submit, show, verify, sign, recheck, lower, retract and export records; write networks as graphs.
 
     Records are append-only: a file below results/records is never edited or deleted, a wrong one is retracted.
     """
@@ -145,6 +149,32 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
     click.echo(f"wrote {path}; sign it (ltbench record sign) and commit it: unsigned, it is a claim on a public board")
 
 
+@command.command(epilog="Example: ltbench record graph runs/R --output graph.safetensors")
+@click.argument("network", metavar="NETWORK")
+@click.option("--output", type=PATH, metavar="FILE", required=True, help="Where to write it.")
+def graph(network: str, output: Path) -> None:
+    """Write a network as a graph of tensor operations, by which `record verify` judges it.
+
+    NETWORK is model.safetensors, its run folder, or the name of a network that comes with the package. This runs the
+    code of its method; `verify` and `lower` do it in a process apart. To keep a stranger's code off your machine, do
+    it in a container and give them the file with --graph.
+    """
+    from ltrobust_bench.data.registry import dataset_spec
+    from ltrobust_bench.errors import CheckFailed
+    from ltrobust_bench.judge.export import export
+    from ltrobust_bench.judge.graph import write_graph
+    from ltrobust_bench.verbs.loading import load_model, read_stored
+
+    _, weights = read_stored(network)
+    loaded = load_model(network, device="cpu")
+    try:
+        written = export(loaded.model, dataset_spec(loaded.run.dataset).shape, weights)
+    except CheckFailed as error:
+        raise CheckFailed(f"{network} cannot be written as a graph: {error}") from None
+    write_graph(output, written)
+    click.echo(f"wrote {output}: {len(written.graph.nodes)} operations, SHA-256 {written.sha256[:12]}")
+
+
 @command.command(epilog="Example: ltbench record verify results/records/P/D/M/x.json --weights runs/R --by 'Jane Doe'")
 @click.argument("record", type=PATH)
 @click.option(
@@ -155,6 +185,7 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Attack all test images.")
 @click.option("--retrain", is_flag=True, help="Do the whole run again instead: train, and attack everything.")
+@graph_option
 @by_option
 @data_dir_option
 @device_option
@@ -169,6 +200,7 @@ def verify(
     images: int,
     everything: bool,
     retrain: bool,
+    graph: Path | None,
     by: str,
     data_dir: Path | None,
     device: str,
@@ -176,7 +208,10 @@ def verify(
     results_dir: Path,
     follow: Follow,
 ) -> None:
-    """Attack a record's weights again, or train it again, and write down what came out.
+    """Attack a record's network again, or train it again, and write down what came out.
+
+    No code of the method runs in this process: the network is written as a graph of tensor operations, or trained, in
+    a process apart, and the graph is attacked here. A network that cannot be written as one stays claimed.
 
     The statement goes to the folder verifications of --results-dir and is committed like a record; it makes the record
     `re-evaluated` or `retrained`, or disputes it. Exit codes: 0 confirmed, 1 not, 2 wrong usage.
@@ -188,6 +223,8 @@ def verify(
 
     if retrain == (weights is not None):
         raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
+    if retrain and graph is not None:
+        raise UsageError("--graph FILE belongs to --weights FILE: what is trained again has a graph of its own.")
     set_threads(threads)
     found, out = read_record(record / "record.json" if record.is_dir() else record), console()
     with progress_on(out, follow) as progress:
@@ -196,7 +233,7 @@ def verify(
         else:
             sample = None if everything else images
             statement = re_evaluate(
-                found, weights, by=by, images=sample, data_dir=data_dir, device=device, progress=progress
+                found, weights, by=by, images=sample, graph=graph, data_dir=data_dir, device=device, progress=progress
             )
     context.exit(_state(found, statement, results_dir))
 
@@ -214,12 +251,20 @@ def verify(
     required=True,
     help="Arrays `index` (places in the data set's test set) and `images` (float in [0, 1], or uint8).",
 )
+@graph_option
 @by_option
 @data_dir_option
 @device_option
 @results_dir_option
 def lower(
-    record: Path, weights: Path, examples: Path, by: str, data_dir: Path | None, device: str, results_dir: Path
+    record: Path,
+    weights: Path,
+    examples: Path,
+    graph: Path | None,
+    by: str,
+    data_dir: Path | None,
+    device: str,
+    results_dir: Path,
 ) -> None:
     """Lower an entry by adversarial examples that you found, whatever the attack was.
 
@@ -227,10 +272,10 @@ def lower(
     broken from then on.
     """
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import examples_to_file, try_examples
+    from ltrobust_bench.verbs.verification import Where, examples_to_file, try_examples
 
     found = read_record(record / "record.json" if record.is_dir() else record)
-    statement = try_examples(found, weights, examples, by=by, data_dir=data_dir, device=device)
+    statement = try_examples(found, weights, examples, Where(by, data_dir, device, graph))
     _state(found, statement, results_dir, examples_to_file(examples))
 
 

@@ -58,6 +58,11 @@ class Verification(Strict):
     examples_sha256: Sha256 | None = Field(
         default=None, description="of the file of adversarial images, which lies beside a statement of counterexamples"
     )
+    graph_sha256: Sha256 | None = Field(
+        default=None,
+        description="of the graph of tensor operations that was attacked, in a process that ran none of the method's "
+        "code; none: the method's own module was",
+    )
 
     @field_validator("by")
     @classmethod
@@ -105,6 +110,7 @@ def verification(
     by: str,
     environment: Environment,
     examples_sha256: str | None = None,
+    graph_sha256: str | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
 
@@ -125,6 +131,7 @@ def verification(
             by=by,
             environment=environment,
             examples_sha256=examples_sha256,
+            graph_sha256=graph_sha256,
         )
     except ValidationError as error:
         raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
@@ -139,7 +146,7 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    absent = {"examples_sha256"} if statement.examples_sha256 is None else None
+    absent = {name for name in ("examples_sha256", "graph_sha256") if getattr(statement, name) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 

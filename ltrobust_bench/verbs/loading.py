@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
@@ -26,11 +27,10 @@ from ltrobust_bench.training.result import TrainingCost
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A finished network of ours, ready to be used.
+class Stored:
+    """What the file of a finished network of ours says that it is.
 
     Attributes:
-        model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
         run: what it is a result of.
         class_names: one per label.
         cost: of its training, and of the run it builds on.
@@ -40,7 +40,6 @@ class LoadedModel:
         exploded: whether the loss of an epoch of its training was far beyond that of guessing.
     """
 
-    model: nn.Module
     run: RunSection
     class_names: tuple[str, ...]
     cost: TrainingCost
@@ -50,8 +49,19 @@ class LoadedModel:
     exploded: bool
 
 
+@dataclass(frozen=True)
+class LoadedModel(Stored):
+    """A finished network of ours, ready to be used.
+
+    Attributes:
+        model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
+    """
+
+    model: nn.Module
+
+
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
-    """A finished network of ours as a model from pixels to logits.
+    """A finished network of ours as a model from pixels to logits. It runs the code of its method.
 
     Args:
         path: ``model.safetensors``, its run folder, or the name of a network that comes with the package.
@@ -64,8 +74,23 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     Example: ``load_model("lite:at-bsl").model(images)``
     """
     where = choose_device(device)
-    path = shipped_file(str(path)) if is_name(path) else Path(path)
-    weights, description = ckpt.read_model(path, where)
+    stored, weights = read_stored(path, where)
+    section = stored.run
+    try:
+        model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    return LoadedModel(**vars(stored), model=model)
+
+
+def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[Stored, dict[str, Tensor]]:
+    """What a network's file says that it is, and its tensors; arguments and errors as :func:`load_model`. Nobody's code
+    is run."""
+    file = shipped_file(str(path)) if is_name(path) else Path(path)
+    weights, description = ckpt.read_model(file, device)
     try:
         section = RunSection.model_validate(description["run"])
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
@@ -73,15 +98,9 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         base_cost = TrainingCost(**spent) if spent else None
         code = tuple(Code.model_validate(session) for session in description.get("code", []))
         astray = exploded([row["loss"] for row in description["history"]], len(names))
-        model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from None
-    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"], code, bool(astray))
+        raise CheckpointError(f"{file} was written by another version: {first_problem(error)}") from None
+    return Stored(section, names, cost, base_cost, description["weights_sha256"], code, bool(astray)), weights
 
 
 def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
