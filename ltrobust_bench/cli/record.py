@@ -159,18 +159,10 @@ def graph(network: str, output: Path) -> None:
     code of its method; `verify` and `lower` do it in a process apart. To keep a stranger's code off your machine, do
     it in a container and give them the file with --graph.
     """
-    from ltrobust_bench.data.registry import dataset_spec
-    from ltrobust_bench.errors import CheckFailed
-    from ltrobust_bench.judge.export import export
     from ltrobust_bench.judge.graph import write_graph
-    from ltrobust_bench.verbs.loading import load_model, read_stored
+    from ltrobust_bench.verbs.loading import graph_of_network
 
-    _, weights = read_stored(network)
-    loaded = load_model(network, device="cpu")
-    try:
-        written = export(loaded.model, dataset_spec(loaded.run.dataset).shape, weights)
-    except CheckFailed as error:
-        raise CheckFailed(f"{network} cannot be written as a graph: {error}") from None
+    written = graph_of_network(network)
     write_graph(output, written)
     click.echo(f"wrote {output}: {len(written.graph.nodes)} operations, SHA-256 {written.sha256[:12]}")
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
-from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.errors import CheckFailed, CheckpointError, RecordError
+from ltrobust_bench.judge.export import export
+from ltrobust_bench.judge.graph import GraphFile
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
@@ -101,6 +103,20 @@ def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[S
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{file} was written by another version: {first_problem(error)}") from None
     return Stored(section, names, cost, base_cost, description["weights_sha256"], code, bool(astray)), weights
+
+
+def graph_of_network(path: Path | str) -> GraphFile:
+    """A finished network of ours as a graph of tensor operations, by which it is judged; runs the code of its method.
+
+    Raises:
+        CheckFailed: in one line, if it cannot be written as one.
+        CheckpointError, UnknownNameError: as :func:`load_model`.
+    """
+    stored, weights = read_stored(path)
+    try:
+        return export(load_model(path, "cpu").model, dataset_spec(stored.run.dataset).shape, weights)
+    except CheckFailed as error:
+        raise CheckFailed(f"{path} cannot be written as a graph: {error}") from None
 
 
 def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
