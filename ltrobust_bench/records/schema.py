@@ -145,12 +145,14 @@ class Standing:
         broken: images that count as robust in the record and that somebody broke, bool, shape [T]; None: nobody did.
         disputed: why statements do not confirm it, one line each.
         said: all statements, also those that are claims and change nothing.
+        confirmed: whether some statement confirms it, though others may dispute it.
     """
 
     level: Level = "claimed"
     broken: np.ndarray | None = None
     disputed: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -259,4 +259,5 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
             broken |= theirs
     broken &= record.bits("union")
     known = tuple(said)
-    return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed), known)
+    found = broken if broken.any() else None
+    return Standing("claimed" if disputed else LEVELS[level], found, tuple(disputed), known, confirmed=level > 0)

@@ -243,7 +243,8 @@ ASIDE = " (claimed)"
 
 
 def _is_claim(record: Record) -> bool:
-    return record.standing is not None and record.standing.level == "claimed" and not record.standing.disputed
+    """Whether a run was never verified; one that was, and that somebody disputes since, speaks against its entry."""
+    return record.standing is not None and record.standing.level == "claimed" and not record.standing.confirmed
 
 
 def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:

@@ -282,6 +282,16 @@ def test_a_claimed_run_stands_beside_the_verified_ones_and_takes_no_rank(tmp_pat
     assert found == {"at": (1, [made[0].id]), "at (claimed)": (None, [made[1].id])}
 
 
+def test_a_disputed_run_takes_the_rank_of_its_entry_if_somebody_had_verified_it(tmp_path):
+    """Or anybody could take a rival's rank by adding a bad run of his method and having it looked at."""
+    nothing = np.zeros(synthetic_record(method="at").images, dtype=bool)
+    made = [(0, "re-evaluated", None, None), (1, "re-evaluated", None, nothing)]
+    _, aside = board_with(tmp_path / "a", *made, entries=2)
+    assert aside.rank == 1 and "disputed" not in aside.flags
+    _, entry = board_with(tmp_path / "b", *made, (1, "retrained", None, None))
+    assert entry.rank is None and "disputed" in entry.flags
+
+
 def test_an_entry_is_verified_as_far_as_its_least_verified_run(tmp_path):
     _, entry = board_with(tmp_path, (0, "retrained", None, None), (1, "re-evaluated", range(60), None))
     assert (entry.level, entry.rank) == ("re-evaluated", 1)
