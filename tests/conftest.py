@@ -70,7 +70,7 @@ def judge_here(monkeypatch: pytest.MonkeyPatch) -> None:
         ).model_path
 
     for module in (judging, verification, rechecking):
-        monkeypatch.setattr(module, "refuse_imported", lambda record: None)
+        monkeypatch.setattr(module, "refuse_imported", lambda: None)
     monkeypatch.setattr(judging, "write_graph_apart", lambda network, output, progress: write_graph(
         output, loading.graph_of_network(network)))  # fmt: skip
     monkeypatch.setattr(verification, "trained_apart", trained)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import click
 
+from ltrobust_bench.cli.shared import in_words
+
 
 @click.command(epilog="Example: ltbench list methods")
 @click.argument("kind", type=click.Choice(["methods", "datasets", "models", "attacks", "protocols", "weights"]))
-def command(kind: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs: name, group and help of each.")
+def command(kind: str, as_json: bool) -> None:
     """What there is, one line each; methods by group, and what other packages registered under their names."""
     from itertools import groupby
 
     lines = sorted(_lines(kind))
+    if as_json:
+        import json
+
+        click.echo(json.dumps([{"name": n, "group": g, "help": h} for g, n, h in lines], indent=1))
+        return
     for group, members in groupby(lines, key=lambda line: line[0]):
         if group:
             click.echo(f"{group}:")
         for _, name, text in members:
-            click.echo(f"{'  ' if group else ''}{name:<18} {text}".rstrip())
+            click.echo(in_words(f"{'  ' if group else ''}{name:<18} {text}".rstrip(), indent=21))
 
 
 def _lines(kind: str) -> list[tuple[str, str, str]]:
@@ -26,9 +34,12 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
 
         return [(e.group, e.name, f"{e.help} ({_venue(e.name)})") for e in (*methods, *plugins)]
     if kind == "datasets":
-        from ltrobust_bench.data.registry import datasets
+        from ltrobust_bench.data.registry import FOLDER_HELP, datasets
 
-        return [(e.group, e.name, datasets.get(e.name).help) for e in datasets]
+        return [
+            ("", "folder:PATH[@SIZE]", FOLDER_HELP),
+            *((e.group, e.name, datasets.get(e.name).help) for e in datasets),
+        ]
     if kind == "models":
         from ltrobust_bench.models.registry import models
 

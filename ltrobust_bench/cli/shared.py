@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.devices import listens
 from ltrobust_bench.cli.following import PATH, Follow, followers
 
@@ -77,16 +78,21 @@ records_option = click.option(
 )
 
 board_options = options(
-    click.option("--dataset", "-d", help="Data set of the board, if there are several boards."),
-    click.option("--protocol", help="Protocol of the board."),
+    click.option(
+        "--dataset",
+        "-d",
+        shell_complete=names_of("datasets"),
+        help="Data set of the board, if there are several boards.",
+    ),
+    click.option("--protocol", shell_complete=names_of("protocols"), help="Protocol of the board."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True),
     click.option("--imbalance-ratio", type=float, help="Imbalance ratio of the board."),
     click.option("--profile", help="Profile of the board."),
-    click.option("--model", help="Network of the board."),
+    click.option("--model", shell_complete=names_of("models"), help="Network of the board."),
 )
 
 split_options = options(
-    click.option("--protocol", help="Protocol (default: the data set's)."),
+    click.option("--protocol", shell_complete=names_of("protocols"), help="Protocol (default: the data set's)."),
     click.option("--imbalance-ratio", type=float, help="Largest over smallest class (default: the protocol's)."),
     click.option(
         "--profile",
@@ -96,12 +102,16 @@ split_options = options(
 )
 
 request_options = options(
-    click.option("--plugin", "plugins", multiple=True, help="Plug-in, e.g. awp or robustlt; repeatable."),
-    click.option("--dataset", "-d", required=True, help="Data set, e.g. digits-lt or cifar10-lt."),
+    click.option("--plugin", "plugins", multiple=True, shell_complete=names_of("plugins"),
+                 help="Plug-in, e.g. awp or robustlt; repeatable."),
+    click.option("--dataset", "-d", required=True, shell_complete=names_of("datasets"),
+                 help="Data set, e.g. digits-lt or cifar10-lt; folder:PATH[@SIZE]: your own images, one subfolder per "
+                 "class, scaled to SIZE x SIZE pixels (32)."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
                  help="fixed: one budget for all; paper: the authors' recipe."),
     split_options,
-    click.option("--model", help="Network (default: the protocol's, or the recipe's in track paper)."),
+    click.option("--model", shell_complete=names_of("models"),
+                 help="Network (default: the protocol's, or the recipe's in track paper)."),
     click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True,
                  help="Training seed; repeatable."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
@@ -110,6 +120,9 @@ request_options = options(
     click.option("--limit-train", type=int, metavar="N", 
                  help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
+    click.option("--extra-data", metavar="NAME|FILE.toml",
+                 help="Training images beyond the split's, as `ltbench data declare` declared them; such an entry is "
+                 "shown without a rank."),
     click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
                  help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
                  "made in float32."),
@@ -134,9 +147,15 @@ request_options = options(
 )  # fmt: skip
 
 plan_options = options(
-    click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
+    click.option("--method", "-m", "method_names", multiple=True, required=True, shell_complete=names_of("methods"),
+                 help="Defense; repeatable."),
     click.option("--holdout", type=click.Choice(["val"]),
                  help="val: train without a tenth of each class and test on it instead of the test set (reduced)."),
+    click.option("--test-share", type=click.FloatRange(0.01, 0.9), metavar="SHARE",
+                 help="Of folder:PATH: so much of the smallest class, and as many images of each other one, are tested "
+                 "on (default: 0.2)."),
+    click.option("--folds", type=click.IntRange(2, 99), metavar="N",
+                 help="Of folder:PATH: N runs, each tested on another Nth (cross-validation)."),
     request_options,
 )  # fmt: skip
 
@@ -152,14 +171,17 @@ def requests(
     compiled: bool,
     plain: bool,
     on_nan: str,
+    test_share: float | None = None,
+    folds: int | None = None,
     **fields: Any,
 ) -> list[Request]:
-    """One request for each method and seed of ``plan_options``; says what is to be said about how it is computed.
+    """One request for each method, seed and fold of ``plan_options``; says what is to be said about how it is computed.
 
     Raises:
         UsageError: see :class:`Request`.
     """
     from ltrobust_bench.compute.forwards import usable_policy
+    from ltrobust_bench.data.registry import cuts_of
     from ltrobust_bench.plan.request import Request
 
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
@@ -167,24 +189,43 @@ def requests(
         out.print(note, style="yellow", soft_wrap=True)
     by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})
     fields |= {"policy": policy, "settings": by_hand}
-    return [Request(method, seed=seed, **fields) for method in method_names for seed in seeds]
+    datasets = cuts_of(fields.pop("dataset"), test_share, folds)
+    return [Request(m, dataset, seed=s, **fields) for m in method_names for s in seeds for dataset in datasets]
 
 
 def parse_settings(settings: tuple[str, ...], option: str = "--set", example: str = "attack.steps=5") -> dict[str, str]:
     """``("tail=off",)`` as a mapping.
 
     Raises:
-        UsageError: for one without ``=``.
+        UsageError: for one without ``=``, and a name that is given twice.
     """
     from ltrobust_bench.errors import UsageError
 
-    parsed = {}
+    parsed: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name or not value:
             raise UsageError(f"{option} {setting!r} is not NAME=VALUE; write for example {option} {example}.")
+        if name.strip() in parsed:
+            raise UsageError(f"{option} {name.strip()} is given twice, {parsed[name.strip()]} and {value.strip()}.")
         parsed[name.strip()] = value.strip()
     return parsed
+
+
+def in_words(line: str, indent: int = 0) -> str:
+    """A line as a terminal shows it, broken between words; elsewhere (a file, a pipe) as it is.
+
+    Args:
+        indent: of what follows the first line.
+    """
+    import shutil
+    import sys
+    import textwrap
+
+    if not sys.stdout.isatty():
+        return line
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def console(quiet: bool = False) -> Console:

@@ -39,6 +39,12 @@ def listed(context: click.Context, parameter: click.Parameter, values: tuple[str
     default="markdown",
     show_default=True,
 )
+@click.option(
+    "--prior",
+    metavar="PRIOR",
+    help="Weigh all classes as train (as the training images), uniform, reversed or a FILE of one number per class "
+    "says, with intervals; ranks stay balanced.",
+)
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
 @click.option("--output", "-o", type=PATH, metavar="FILE", help="Write it here instead of printing it.")
 @results_dir_option
@@ -50,6 +56,7 @@ def command(
     columns: list[str],
     groups: list[str],
     form: Any,
+    prior: str | None,
     decimals: int,
     output: Path | None,
     results_dir: Path,
@@ -67,7 +74,7 @@ def command(
     from ltrobust_bench.report.paper import paper_table, render
 
     board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
-    text = render(paper_table(board, methods, columns, groups, decimals), form)
+    text = render(paper_table(board, methods, columns, groups, decimals, prior), form)
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.terms import Attack, Stage, Target
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.compute.precision import Products, float32_products, full_float32
+from ltrobust_bench.compute.precision import Products, float32_products, full_float32, undisturbed
 from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
+from ltrobust_bench.evaluation.blame import blamed
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
+from ltrobust_bench.evaluation.identity import tensors_of
 from ltrobust_bench.evaluation.state import State
 from ltrobust_bench.interrupt import in_steps, stop_if_asked
 from ltrobust_bench.plan.code import Code, joined
@@ -62,14 +64,14 @@ class Verdict:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no parameter gradients, full float32; restored afterwards."""
+    """Eval mode, no parameter gradients, full float32, none of a caller's settings; restored afterwards."""
     training = [(m, m.training) for m in model.modules()]
     learned = [p for p in model.parameters() if p.requires_grad]
     model.eval()
     for parameter in learned:
         parameter.requires_grad_(False)
     try:
-        with full_float32():
+        with undisturbed(), full_float32():
             yield
     finally:
         for module, was in training:
@@ -86,8 +88,9 @@ def craft(name: str, function: Stage, x: Tensor, y: Tensor, position: int, epsil
         LTBenchError: if it leaves its ball.
     """
     try:
-        adversarial = function(x, y, position)
-    except RuntimeError as error:
+        with blamed(f"under attack {name}"):
+            adversarial = function(x, y, position)
+    except CheckFailed as error:
         if "does not require grad" in str(error):
             raise CheckFailed(
                 f"attack {name} got no gradient: the model's logits do not depend differentiably on the image."
@@ -121,10 +124,11 @@ def evaluate_images(
     state_path: Path | None = None,
     progress: Progress | None = None,
     examined: int = 0,
-    surrogate: nn.Module | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
     searched: nn.Module | None = None,
     products: Products = "ieee",
     code: Code | None = None,
+    cumulative: bool = False,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
 
@@ -143,11 +147,12 @@ def evaluate_images(
         state_path: where to keep the state between batches; None: nowhere.
         progress: what to report to.
         examined: on how many images the model's reliability is measured; 0: it is not.
-        surrogate: the second model, on which attacks of kind ``transfer`` are crafted.
+        surrogates: by the name of an attack that needs one, the second model on which it is crafted.
         searched: what the attacks climb instead of the model, which still confirms every success, in float32. What
             fools only this is attacked again, on the model.
         products: how ``searched`` multiplies float32 numbers.
         code: that of this process, which is kept with that of earlier sessions.
+        cumulative: each attack sees only what the attacks before it left standing, and its bits are those of them all.
 
     Raises:
         CheckFailed: if the model's output is no finite [B, C] tensor.
@@ -165,10 +170,11 @@ def evaluate_images(
         state_path,
         progress or Silent(),
         examined,
-        surrogate,
+        surrogates or {},
         searched,
         products,
         code,
+        cumulative,
     ).run()
 
 
@@ -186,24 +192,32 @@ class _Evaluation:
         state_path: Path | None,
         progress: Progress,
         examined: int,
-        surrogate: nn.Module | None,
+        surrogates: Mapping[str, nn.Module],
         searched: nn.Module | None,
         products: Products,
         code: Code | None,
+        cumulative: bool,
     ) -> None:
-        self.examined, self.products = examined, products
+        self.examined, self.products, self.cumulative = examined, products, cumulative
         self.counter = Counter()
         self.model = Splitting(CountingModel(shared(model), self.counter))
         self.searched = self.model if searched is None else Splitting(CountingModel(shared(searched), self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
         self.ball = ball
-        other = None if surrogate is None else Splitting(shared(surrogate))
-        self.on_searched, self.on_model = (
-            Target(climbed, classes, epsilon, ball, suite.seed, data.images.device, other)
+        others = {name: Splitting(shared(other)) for name, other in surrogates.items()}
+        on_searched, self.on_model = (
+            Target(climbed, classes, epsilon, ball, suite.seed, data.images.device)
             for climbed in (self.searched, self.model)
         )
-        self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
+
+        def stages(attack: Attack) -> tuple[dict[str, Stage], dict[str, Stage]]:
+            """On what is searched, and on the model itself."""
+            other = others.get(attack.name)
+            of_copy, of_model = (attack.stages(replace(on, surrogate=other)) for on in (on_searched, self.on_model))
+            return of_copy, of_model
+
+        self.attacks = {a.named(classes): stages(a) for a in attacks}
         self.state = State.load(state_path, identity)
         if state_path is not None and state_path.exists() and self.state.clean is None:
             self.progress.note(
@@ -214,7 +228,7 @@ class _Evaluation:
     def run(self) -> Verdict:
         state = self.state
         with in_steps(), frozen(self.model):
-            before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
+            before = {name: value.clone() for name, value in tensors_of(self.model).items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
             else:
@@ -227,7 +241,7 @@ class _Evaluation:
             reliability = self._examine(before) if self.examined else None
         assert state.clean is not None
         bits = {"clean": state.clean}
-        bits |= {name: state.clean & (state.broken[name] == 0) for name in self.attacks}
+        bits |= {name: self._left(name) for name in self.attacks}
         auto = [name for name in bits if name in NAMES]
         return Verdict(
             bits,
@@ -249,10 +263,10 @@ class _Evaluation:
         measured = self.state.measured
         for name, measure in MEASUREMENTS.items():
             if name not in measured:
-                with self._accounted():
+                with self._accounted(), blamed("when it was examined"):
                     measuring = partial(measure, self.on_model, x, y, self.batch_size)
                     measured[name] = self.model.fit(measuring, len(x))
-        after = self.model.state_dict()
+        after = tensors_of(self.model)
         changed = any(not torch.equal(value, after[name]) for name, value in before.items())
         return Reliability(images=len(index), state_changed=changed, **measured)
 
@@ -300,7 +314,7 @@ class _Evaluation:
             name, function = stages[state.stage]
             code = state.stage + 1
             # As it was when the stage began: what this stage already broke was standing then.
-            standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
+            standing = np.flatnonzero(self._before(attack) & ((broken == 0) | (broken == code)))
             batches = self._batches(standing)
             label = attack if len(stages) == 1 else f"{attack}/{name}"
             began = time.monotonic()
@@ -310,10 +324,21 @@ class _Evaluation:
                 with self._accounted():
                     broken[self._fooled(index, label, function, on_model[name])] = code
                     state.batch += 1
-                self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
-            self._tell(label, len(standing), state.clean & (broken == 0), began)
+                self.progress.advance(len(index), lambda: f"robust so far {self._left(attack).mean():.1%}")
+            self._tell(label, len(standing), self._left(attack), began)
             state.stage, state.batch = state.stage + 1, 0
-        self.progress.note(f"{attack} accuracy {self._robust(broken):.1%}")
+        self.progress.note(f"{attack} accuracy {self._left(attack).mean():.1%}")
+
+    def _before(self, attack: str) -> np.ndarray:
+        """The images that an attack starts from, bool, shape [T]."""
+        assert self.state.clean is not None
+        names = list(self.attacks)
+        earlier = names[: names.index(attack)] if self.cumulative else []
+        return np.logical_and.reduce([self.state.clean, *(self.state.broken[name] == 0 for name in earlier)])
+
+    def _left(self, attack: str) -> np.ndarray:
+        """What an attack has left standing so far, bool, shape [T]."""
+        return self._before(attack) & (self.state.broken[attack] == 0)
 
     def _tell(self, attack: str, images: int, left: np.ndarray, began: float) -> None:
         self.progress.tell(Attacked(attack, images, int(left.sum()), float(left.mean()), time.monotonic() - began))
@@ -340,7 +365,3 @@ class _Evaluation:
     def _craft(self, climbed: Splitting, label: str, function: Stage, x: Tensor, y: Tensor) -> Tensor:
         # Every attack seeds itself by the batch's position, so it may be begun again with smaller parts.
         return climbed.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon, self.ball), len(x))
-
-    def _robust(self, broken: np.ndarray) -> float:
-        assert self.state.clean is not None
-        return float((self.state.clean & (broken == 0)).mean())

@@ -28,6 +28,7 @@ from ltrobust_bench.records.verify import (
     VERIFICATIONS,
     Verification,
     examples_of,
+    is_thorough,
     lowered,
     objections,
     read_verification,
@@ -117,7 +118,8 @@ class Heard:
         signer, why = self._signature
         if signer:
             return True, why
-        again = self.results.again(record) if record and isinstance(self.statement, Verification) else ""
+        mine = isinstance(self.statement, Verification) and not self.statement.others  # nothing that is not here
+        again = self.results.again(record) if record and mine else ""
         return (True, again) if again else (False, UNSIGNED if why == "nobody signed it" else f"a claim: {why}")
 
 
@@ -203,6 +205,10 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
     lost = lowered(record, statement)
     if statement.kind == "counterexamples":
         says = "; ".join(against) or f"breaks {lost} images that counted as robust"
+    elif statement.kind == "thorough":
+        tried = f"{len(statement.attacks or {})} attacks beside the suite break {lost} images that counted as robust"
+        part = "" if is_thorough(record, statement) else ", but not all that counted as robust were attacked"
+        says = "; ".join(against) or tried + part
     elif against:
         says = "; ".join(against)
     elif too_few(record, statement):

@@ -24,12 +24,16 @@ from ltrobust_bench.report.columns import ATTACK_TITLES, METRIC
 from ltrobust_bench.report.tables import markdown_text
 from ltrobust_bench.report.values import THIRDS
 from ltrobust_bench.scores.groups import rank_groups
+from ltrobust_bench.scores.intervals import Spread
+from ltrobust_bench.scores.priors import prior_named, under
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 GROUPS = {metric.group: name for name, metric in METRIC.items() if metric.group}
 """Groups of classes a table can show, and the metric of each."""
 BEST, SECOND = 1, 2
+NARROW = 4
+"""Columns of numbers that one column of a two-column paper has room for."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class PaperTable:
         columns: 'clean', attacks of the suite, 'union'.
         groups: names of ``GROUPS``, shown for each column.
         decimals: of every percentage.
+        prior: over the classes, [C], and its name: instead of a mean over all classes; None: it is balanced.
     """
 
     board: Board
@@ -49,16 +54,35 @@ class PaperTable:
     columns: tuple[str, ...]
     groups: tuple[str, ...]
     decimals: int = 1
+    prior: tuple[str, np.ndarray] | None = None
+
+    @cached_property
+    def spreads(self) -> dict[tuple[int, str], Spread]:
+        """Accuracy under the prior, of each entry's place and column; empty without a prior."""
+        places = [(i, c) for i in range(len(self.entries)) for c in self.columns if self.prior is not None]
+        weights, tests = self.prior[1] if self.prior else np.empty(0), self.board.key.test_counts
+        return {(i, c): under(weights, self.entries[i].per_seed(c, "per_class") / 100, tests) for i, c in places}
+
+    def interval(self, i: int, column: str, group: str, form: str = "{}") -> str:
+        """The 95 % interval of an entry's accuracy under the prior, in a form; empty for other numbers."""
+        if group != "all" or not self.spreads:
+            return ""
+        spread = self.spreads[i, column]
+        return form.format("-".join(f"{100 * float(end):.{self.decimals}f}" for end in (spread.low, spread.high)))
+
+    def intervals(self, i: int) -> list[str]:
+        """What stands behind each cell of an entry's row."""
+        return [self.interval(i, column, group, " ({})") for column in self.columns for group in self.groups]
 
     @cached_property
     def means(self) -> np.ndarray:
         """Mean over seeds, per cent, shape [entries, columns, groups]."""
-        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)))
+        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)), "mean")
 
     @cached_property
     def stds(self) -> np.ndarray:
         """Standard deviation over seeds, points, shape [entries, columns, groups]; NaN with one seed."""
-        return self._filled(lambda entry, column, metric: entry.std(column, metric))
+        return self._filled(lambda entry, column, metric: entry.std(column, metric), "std")
 
     @cached_property
     def marks(self) -> np.ndarray:
@@ -74,8 +98,12 @@ class PaperTable:
         marks[ranked] = np.where(shown == best, BEST, np.where(shown == rest, SECOND, 0))
         return marks
 
-    def _filled(self, cell: Callable[[Entry, str, str], float]) -> np.ndarray:
-        return np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+    def _filled(self, cell: Callable[[Entry, str, str], float], name: str) -> np.ndarray:
+        found = np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+        if "all" in self.groups:
+            for (i, column), spread in self.spreads.items():
+                found[i, self.columns.index(column), self.groups.index("all")] = 100 * getattr(spread, name)
+        return found
 
 
 def paper_table(
@@ -84,6 +112,7 @@ def paper_table(
     columns: Sequence[str] = (),
     groups: Sequence[str] = (),
     decimals: int = 1,
+    prior: str | None = None,
 ) -> PaperTable:
     """A table of a board.
 
@@ -92,6 +121,8 @@ def paper_table(
         columns: clean, attacks of the suite, union; none: clean, PGD-20, AutoAttack and union, where there are such.
         groups: of ``GROUPS``; none: all and tail.
         decimals: of every percentage.
+        prior: over the classes instead of a balanced mean in the group ``all``, see
+            :func:`~ltrobust_bench.scores.priors.prior_named`; ranks stay balanced.
 
     Raises:
         UnknownNameError: for a name that the board does not have.
@@ -111,7 +142,8 @@ def paper_table(
     if not have_thirds and set(groups) & set(THIRDS):
         raise UsageError(f"{board.key.dataset} has {len(board.key.train_counts)} classes; thirds need at least 3.")
     entries = entries_called(board, names, "clean") if names else board.entries
-    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals)
+    weights = None if prior is None else (prior, prior_named(prior, board.key.train_counts))
+    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, weights)
 
 
 def render(table: PaperTable, form: Format) -> str:
@@ -132,8 +164,8 @@ def markdown(table: PaperTable) -> str:
     lines = [["#", "Method", *heads], ["---:", "---", *["---:"] * len(heads)]]
     for i, entry in enumerate(table.entries):
         cells = [
-            f"**{_joined(pair)}**" if mark == BEST else _joined(pair)
-            for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)
+            (f"**{_joined(pair)}**" if mark == BEST else _joined(pair)) + end
+            for pair, mark, end in zip(_pairs(table, i), table.marks[i].ravel(), table.intervals(i), strict=True)
         ]
         label = markdown_text(_plain(_label(table, entry)))
         lines.append([str(entry.rank or "-"), label, *cells])
@@ -149,15 +181,14 @@ def latex(table: PaperTable) -> str:
     lines += [rf"\label{{tab:{table.board.slug}}}", rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
     lines += [*_latex_head(table), r"\midrule"]
     for i, entry in enumerate(table.entries):
-        cells = [_latex_cell(*pair, mark) for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)]
+        cells = [
+            _latex_cell(*pair, mark) + end
+            for pair, mark, end in zip(_pairs(table, i), table.marks[i].ravel(), table.intervals(i), strict=True)
+        ]
         keys = ",".join(key for key, _ in _references([entry]))
         cite = rf"~\cite{{{keys}}}" if keys else ""
         lines.append(" & ".join([escaped(_label(table, entry)) + cite, *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}", ""])
-
-
-NARROW = 4
-"""Columns of numbers that one column of a two-column paper has room for."""
 
 
 def _latex_cell(mean: str, std: str, mark: int) -> str:
@@ -181,10 +212,12 @@ def as_csv(table: PaperTable) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{column}_{group}" for column in table.columns for group in table.groups]
-    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std"))])
+    bounds = [f"{column}_all_interval" for column in table.columns if "all" in table.groups and table.prior]
+    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std")), *bounds])
     for i, entry in enumerate(table.entries):
         cells = [cell for pair in _pairs(table, i) for cell in pair]
-        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells])
+        ends = [table.interval(i, column, "all") for column in table.columns][: len(bounds)]
+        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells, *ends])
     return text.getvalue()
 
 
@@ -199,6 +232,7 @@ def as_json(table: PaperTable) -> str:
         return {
             column: {
                 group: {"mean": plain(table.means[i, c, g]), "std": plain(table.stds[i, c, g])}
+                | ({"interval": end} if (end := table.interval(i, column, group)) else {})
                 for g, group in enumerate(table.groups)
             }
             for c, column in enumerate(table.columns)
@@ -217,6 +251,7 @@ def as_json(table: PaperTable) -> str:
         }
         for i, entry in enumerate(table.entries)
     ]
+    terms |= {} if table.prior is None else {"prior": {"name": table.prior[0], "weights": table.prior[1].tolist()}}
     return json.dumps({"board": table.board.slug, **terms, "entries": entries}, indent=1) + "\n"
 
 
@@ -237,6 +272,11 @@ def caption(table: PaperTable, marks: str) -> str:
     ]
     if "union" in table.columns:
         parts.append(f"Worst case: an image counts if it withstands every attack ({', '.join(key.suite)})")
+    if table.prior is not None:
+        parts.append(
+            f"All classes: weighed by the prior {table.prior[0]!r}, with the 95 % interval of that mean in brackets; "
+            "ranks are by the balanced accuracy"
+        )
     if set(table.groups) & set(THIRDS):
         parts.append("Head, medium, tail: thirds of the classes by training images")
     if table.marks.any():

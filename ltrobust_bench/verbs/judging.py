@@ -59,8 +59,7 @@ def judged_network(
         CheckFailed: in one line, if it cannot be judged as a graph: the record stays claimed.
         CheckpointError: if these are not the record's weights.
     """
-    refuse_imported(record)
-    stored, values = read_stored(weights)
+    stored, _ = read_stored(weights)
     if not again and stored.weights_sha256 != record.result.weights_sha256:
         raise CheckpointError(
             f"{weights} does not hold the weights of record {record.id}: SHA-256 {stored.weights_sha256[:12]}, "
@@ -68,24 +67,33 @@ def judged_network(
         )
     if stored.run.key() != record.run.key():
         raise CheckpointError(f"{weights} says that it belongs to another run than record {record.id}.")
-    progress, run = progress or Silent(), stored.run
     try:
-        _refuse_others(datasets, run.dataset)
-        with tempfile.TemporaryDirectory(prefix="ltbench-judge-") as folder:
-            if graph is None:
-                graph = Path(folder) / "graph.safetensors"
-                write_graph_apart(weights, graph, progress)
-            found = read_graph(graph)
-        shape = dataset_spec(run.dataset).shape
-        model = judged(found, values, run.model, shape, len(run.train_counts))
+        return judged_file(weights, graph, device=device, progress=progress)
     except CheckFailed as error:
         raise CheckFailed(f"record {record.id} stays claimed, it cannot be judged as a graph: {error}") from None
-    refuse_imported(record)
+
+
+def judged_file(
+    weights: Path, graph: Path | None = None, *, device: torch.device, progress: Progress | None = None
+) -> JudgedNetwork:
+    """A network of ours, whatever record it belongs to, judged by its graph; see :func:`judged_network`."""
+    refuse_imported()
+    stored, values = read_stored(weights)
+    progress, run = progress or Silent(), stored.run
+    _refuse_others(datasets, run.dataset)
+    with tempfile.TemporaryDirectory(prefix="ltbench-judge-") as folder:
+        if graph is None:
+            graph = Path(folder) / "graph.safetensors"
+            write_graph_apart(weights, graph, progress)
+        found = read_graph(graph)
+    shape = dataset_spec(run.dataset).shape
+    model = judged(found, values, run.model, shape, len(run.train_counts))
+    refuse_imported()
     progress.note(f"judged as a graph: {run.model}, then {'; '.join(tail_of(found.graph, run.model, shape))}")
     return JudgedNetwork(model.to(device), stored, found.sha256)
 
 
-def refuse_imported(record: Record) -> None:
+def refuse_imported() -> None:
     """See that this process has run no method's code, which could have changed what judges it.
 
     Raises:
@@ -94,8 +102,8 @@ def refuse_imported(record: Record) -> None:
     found = [module for module in methods_of_others() if module in sys.modules]
     if found:
         raise CheckFailed(
-            f"record {record.id} is not judged in this process, which has run the code of {found[0]}; "
-            "`ltbench record verify` begins a fresh one."
+            f"networks are not judged in this process, which has run the code of {found[0]}; `ltbench record verify` "
+            "begins a fresh one."
         )
 
 

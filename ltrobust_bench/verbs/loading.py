@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.registry import dataset_spec
+from ltrobust_bench.data.sources import DATA_VARIABLE
 from ltrobust_bench.errors import CheckFailed, CheckpointError, RecordError
 from ltrobust_bench.judge.export import export
 from ltrobust_bench.judge.graph import GraphFile
+from ltrobust_bench.notebook import table
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.plan.task import Task
+from ltrobust_bench.plan.task import DATA_PLACE, Task
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.weights import is_name, shipped_file
+from ltrobust_bench.records.weights import INDEX, is_name, read_index, shipped_file
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import load_deployed
 from ltrobust_bench.training.losses import exploded
 from ltrobust_bench.training.result import TrainingCost
+
+if TYPE_CHECKING:
+    from ltrobust_bench.verbs.prediction import Prediction
+
+SHOWN = 20
+"""Classes that a notebook shows."""
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".onnx", ".pt2", ".torchscript")
+"""Endings of files that hold networks, but none of ours."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Stored:
         weights_sha256: digest of its tensors.
         code: of all sessions of its training; empty if it was trained before code was recorded.
         exploded: whether the loss of an epoch of its training was far beyond that of guessing.
+        folder: where it lies, its run folder if it was not moved.
     """
 
     run: RunSection
@@ -49,9 +63,10 @@ class Stored:
     weights_sha256: str
     code: tuple[Code, ...]
     exploded: bool
+    folder: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedModel(Stored):
     """A finished network of ours, ready to be used.
 
@@ -61,7 +76,66 @@ class LoadedModel(Stored):
 
     model: nn.Module
 
+    def __repr__(self) -> str:
+        return f"<LoadedModel {self._what()}>"
 
+    def _repr_html_(self) -> str:
+        shape = "x".join(map(str, dataset_spec(self.run.dataset).shape))
+        rows = [[name, str(count)] for name, count in zip(self.class_names, self.run.train_counts, strict=True)]
+        more = "" if len(rows) <= SHOWN else f", of which {SHOWN} are shown"
+        note = f"takes images of {shape} in [0, 1]; {len(rows)} classes{more}"
+        return table(self._what(), ["class", "training images"], rows[:SHOWN], note)
+
+    def _what(self) -> str:
+        run, weights = self.run, sum(p.numel() for p in self.model.parameters())
+        label = "+".join([run.method, *run.plugins])
+        of = f"{len(self.class_names)} classes, {weights:,} weights"
+        return f"{label} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
+
+    def place(self, data_dir: Path | str | None = None) -> Path | str | None:
+        """Where its data set is looked for: the place that is named, else where its run found it, if that is still
+        there, else what the environment says."""
+        if data_dir is not None and str(data_dir) != os.environ.get(DATA_VARIABLE):
+            return data_dir
+        try:
+            noted = Path((self.folder / DATA_PLACE).read_text().strip()) if self.folder else None
+        except OSError:
+            return data_dir
+        return noted if noted is not None and noted.exists() else data_dir
+
+    def task(self, data_dir: Path | str | None = None) -> Task:
+        """Its data set and split, see :meth:`place` and :func:`task_of`."""
+        return task_of(self.run, self.place(data_dir))
+
+    def record(self) -> Record | None:
+        """The record of its attacks: beside it, or where records of networks that come with the package lie; None:
+        there is none.
+
+        Raises:
+            RecordError: if the one beside it is damaged, or another run's.
+        """
+        if self.folder is None:
+            return None
+        beside = self.folder / "record.json"
+        if beside.is_file():
+            return own_record(beside, self)
+        if not (self.folder / INDEX).is_file():
+            return None
+        filed = [one.record for one in read_index(self.folder).values() if one.weights_sha256 == self.weights_sha256]
+        paths = [self.folder.parent / "records" / place for place in filed]
+        return next((own_record(path, self) for path in paths if path.is_file()), None)
+
+    def predict(self, images: Any) -> Prediction | list[Prediction]:
+        """What it says of a picture (path, PIL image, array), or of each of several: see :func:`.prediction.predict`.
+
+        Example: ``load_model("runs/...").predict("photo.jpg").name``
+        """
+        from ltrobust_bench.verbs.prediction import predict
+
+        return predict(self, images)
+
+
+@undisturbed()
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     """A finished network of ours as a model from pixels to logits. It runs the code of its method.
 
@@ -92,6 +166,12 @@ def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[S
     """What a network's file says that it is, and its tensors; arguments and errors as :func:`load_model`. Nobody's code
     is run."""
     file = shipped_file(str(path)) if is_name(path) else Path(path)
+    if file.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{file} is no network of this package, which are called model.safetensors: build your network, load its "
+            f"weights and give the module to evaluate(module, dataset), or type `ltbench eval --torch MODULE:FACTORY "
+            f"--weights {file} --dataset NAME`."
+        )
     weights, description = ckpt.read_model(file, device)
     try:
         section = RunSection.model_validate(description["run"])
@@ -102,7 +182,8 @@ def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[S
         astray = exploded([row["loss"] for row in description["history"]], len(names))
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{file} was written by another version: {first_problem(error)}") from None
-    return Stored(section, names, cost, base_cost, description["weights_sha256"], code, bool(astray)), weights
+    folder, sha256 = (file if file.is_dir() else file.parent), description["weights_sha256"]
+    return Stored(section, names, cost, base_cost, sha256, code, bool(astray), folder), weights
 
 
 def graph_of_network(path: Path | str) -> GraphFile:
@@ -119,7 +200,7 @@ def graph_of_network(path: Path | str) -> GraphFile:
         raise CheckFailed(f"{path} cannot be written as a graph: {error}") from None
 
 
-def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
+def task_of(section: RunSection, data_dir: Path | str | None = None) -> Task:
     """The data set and split of a run, checked against what the run was made with.
 
     Raises:

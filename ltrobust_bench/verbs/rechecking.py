@@ -18,7 +18,14 @@ from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import Verification, examples_of, objections, tolerated
 from ltrobust_bench.verbs.judging import refuse_imported
 from ltrobust_bench.verbs.loading import read_stored
-from ltrobust_bench.verbs.verification import Where, attacked_again, retrain, trained_again, try_examples
+from ltrobust_bench.verbs.verification import (
+    Where,
+    attacked_again,
+    attacked_thoroughly,
+    retrain,
+    trained_again,
+    try_examples,
+)
 
 
 def statements_in(results_dir: Path, files: Iterable[Path] = ()) -> list[tuple[Heard, Record]]:
@@ -63,7 +70,7 @@ def recheck(
     statement = one.statement
     assert isinstance(statement, Verification)
     where = Where("a recheck", data_dir, device)
-    refuse_imported(record)
+    refuse_imported()
     if statement.places is not None and statement.places[-1] >= record.images:
         return ["it is about images of another test set"]
     if statement.kind == "retrained":
@@ -78,6 +85,11 @@ def recheck(
             if again.places != statement.places:
                 return ["the images are those of other places"]
             return _otherwise(statement, again, 0)
+        if statement.kind == "thorough":
+            if statement.others:
+                return [f"it cannot be computed again: attacks were crafted on {', '.join(statement.others)}"]
+            again = attacked_thoroughly(record, network, where, progress=progress)
+            return _otherwise(statement, again, tolerated(again.images))
         places = None if statement.places is None else np.asarray(statement.places)
         again = attacked_again(record, network, places, where, progress=progress)
         return objections(record, again) + _otherwise(statement, again, tolerated(again.images))

@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ import torch
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
-from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.machine import device_name
@@ -28,10 +30,10 @@ from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.provenance import environment
-from ltrobust_bench.records.schema import Environment, Record
+from ltrobust_bench.records.schema import Environment, Record, Standing
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
 from ltrobust_bench.verbs.apart import trained_apart
-from ltrobust_bench.verbs.judging import JudgedNetwork, judged_network, refuse_imported
+from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported
 
 BATCH = 500
 LARGEST = 4_000_000_000
@@ -40,6 +42,7 @@ FILED = 25_000_000
 """Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
 
+@undisturbed()
 def re_evaluate(
     record: Record,
     weights: Path,
@@ -92,6 +95,7 @@ class Where:
     graph: Path | None = None
 
 
+@undisturbed()
 def attacked_again(
     record: Record,
     weights: Path,
@@ -135,6 +139,69 @@ def attacked_again(
     )
 
 
+@undisturbed()
+def attacked_thoroughly(
+    record: Record,
+    weights: Path,
+    where: Where,
+    *,
+    base: Path | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Attack what a record's suite left standing with the adaptive suite, see :func:`~ltrobust_bench.verbs.thorough`.
+
+    Args:
+        base: the network that the record's is built on, on which attacks are crafted, too; judged by its graph.
+        folder: where the state is kept, so that an interrupted call goes on.
+        others: see :func:`re_evaluate`.
+
+    Raises:
+        CheckFailed: if one of them cannot be judged as a graph.
+        CheckpointError: if these are not the record's weights, or not those of its base.
+        RecordError: if nothing stands that could be attacked.
+    """
+    device = choose_device(where.device)
+    known = record.judged(Standing())  # what others broke is attacked again: the statement speaks for itself
+    places = np.flatnonzero(known.bits("union"))
+    if not len(places):
+        raise RecordError(f"record {record.id} has no image that withstands its suite: there is nothing to attack.")
+    network = judged_network(record, weights, where.graph, device=device, progress=progress)
+    under = None if base is None else judged_file(base, device=device, progress=progress)
+    if under is not None and under.stored.run.key() != record.run.base_key:
+        raise CheckpointError(f"{base} is not the run that record {record.id} is built on.")
+    run = record.run
+    cuts: dict[str, Any] = {name: value for name, value in run.cuts.items() if name != "epochs"}
+    result = verbs.thorough(
+        network.model,
+        run.dataset,
+        protocol=run.protocol,
+        imbalance_ratio=run.asked_ratio,
+        profile=run.profile,
+        **cuts,
+        base=None if under is None else under.model,
+        before=known,
+        folder=folder,
+        data_dir=where.data_dir,
+        device=str(device),
+        progress=progress,
+    )
+    robust = np.logical_and.reduce([result.bits[name][places] for name in result.adaptive])
+    return verification(
+        record,
+        "thorough",
+        places,
+        np.ones(len(places), dtype=bool),
+        robust,
+        network.stored.weights_sha256,
+        where.by,
+        _here(device, record, network),
+        graph_sha256=network.graph_sha256,
+        attacks=result.broken_after,
+    )
+
+
+@undisturbed()
 def retrain(
     record: Record,
     *,
@@ -150,7 +217,7 @@ def retrain(
         CheckFailed: if it cannot be trained, or judged as a graph.
         RecordError: if the installed package would do another run (another protocol, card, split).
     """
-    refuse_imported(record)
+    refuse_imported()
     with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
         network = trained_again(record, Path(folder), data_dir, device, progress)
         return attacked_again(record, network, None, Where(by, data_dir, device), again=True, progress=progress)
@@ -173,6 +240,7 @@ def trained_again(
     return trained_apart(plan.run, folder, data_dir, device, progress or Silent())
 
 
+@undisturbed()
 def try_examples(record: Record, weights: Path, examples: Path, where: Where) -> Verification:
     """Whether adversarial examples that somebody found break a record's network, judged by its graph.
 
@@ -236,7 +304,7 @@ def try_examples(record: Record, weights: Path, examples: Path, where: Where) ->
         where.by,
         _here(device, record, network),
         digest,
-        network.graph_sha256,
+        graph_sha256=network.graph_sha256,
     )
 
 
@@ -284,4 +352,13 @@ def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return index, images.astype(np.float32)
 
 
-__all__ = ["Where", "attacked_again", "examples_to_file", "re_evaluate", "retrain", "trained_again", "try_examples"]
+__all__ = [
+    "Where",
+    "attacked_again",
+    "attacked_thoroughly",
+    "examples_to_file",
+    "re_evaluate",
+    "retrain",
+    "trained_again",
+    "try_examples",
+]

@@ -7,6 +7,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
@@ -341,3 +342,13 @@ def test_drawing_needs_no_torch():
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "results" / "figures").rglob("*.png")), ids=str)
 def test_committed_figures_come_in_every_format(path):
     assert path.with_suffix(".svg").exists() and path.with_suffix(".pdf").exists()
+
+
+def test_figures_do_not_depend_on_the_readers_matplotlibrc(tmp_path):
+    (board,) = boards(entry("at", seeds=(0, 1)) + entry("reat", seeds=(0, 1)))
+    theirs = {"text.usetex": True, "axes.facecolor": "red", "font.size": 30, "savefig.bbox": "tight", "axes.grid": True}
+    plain = save(tradeoff_figure(board), tmp_path / "plain")
+    with matplotlib.rc_context(theirs):
+        other = save(tradeoff_figure(board), tmp_path / "theirs")
+    for one, two in zip(plain, other, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name

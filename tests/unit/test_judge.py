@@ -282,13 +282,10 @@ def test_results_are_let_go_when_nothing_needs_them_any_more():
 
 
 def test_a_process_that_ran_a_methods_code_judges_nothing(monkeypatch):
-    class Stub:
-        id = "1a2b3c4d5e6f"
-
     name = "ltrobust_bench.baselines.at.method"
     monkeypatch.setitem(sys.modules, name, sys)
     with pytest.raises(CheckFailed, match=f"has run the code of {name}; `ltbench record verify` begins a fresh one"):
-        judging.refuse_imported(Stub())
+        judging.refuse_imported()
 
 
 PATCH = """
@@ -354,7 +351,7 @@ from pathlib import Path
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.verbs import judging, load_model, verification
 load_model(sys.argv[1], "cpu")
-verification.refuse_imported = judging.refuse_imported = lambda record: None
+verification.refuse_imported = judging.refuse_imported = lambda: None
 record = read_record(Path("false.json"))
 print(verification.re_evaluate(record, Path(sys.argv[1]), by="Jane", device="cpu").bits[1].all())
 """

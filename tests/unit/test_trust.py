@@ -77,7 +77,7 @@ def stated(record, kind="re-evaluated", robust=None, examples=None):
     digest = None if examples is None else hashlib.sha256(examples).hexdigest()
     weights = record.result.weights_sha256
     bits = record.bits("clean"), robust
-    statement = verification(record, kind, None, *bits, weights, "Jane", environment, digest, "d" * 64)
+    statement = verification(record, kind, None, *bits, weights, "Jane", environment, digest, graph_sha256="d" * 64)
     return write_verification(statement, results(), examples)
 
 

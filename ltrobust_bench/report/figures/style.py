@@ -39,7 +39,20 @@ CLEAN, ROBUST = "#56B4E9", "#0072B2"
 GROUP_COLOURS = {"head": "#0072B2", "medium": "#E69F00", "tail": "#D55E00"}
 OTHERS = "0.72"
 """Grey of entries that have no colour of their own."""
+_OWN = (
+    "backend",
+    "figure.max_open_warning",
+    "interactive",
+    "savefig.directory",
+    "timezone",
+    "toolbar",
+    "webagg",
+    "tk.",
+)
+"""What of a reader's matplotlibrc is about windows, and stays."""
 STYLE = {
+    # Nothing else of it counts: LaTeX for every text, other sizes, colours of a lecture.
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(_OWN)},
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7.5,

@@ -15,8 +15,11 @@ from ltrobust_bench._version import __version__
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.records.io import dumps
 from ltrobust_bench.report import columns, tables
+from ltrobust_bench.report.across import LEGEND
 from ltrobust_bench.report.aggregate import FLAGS, Board
-from ltrobust_bench.report.site import chart, folder, view
+from ltrobust_bench.report.site import chart, folder, together, view
+from ltrobust_bench.report.site.headings import PAGE
+from ltrobust_bench.scores.priors import PRIORS
 
 POLICY = "; ".join(
     [
@@ -43,6 +46,7 @@ def render(boards: Sequence[Board]) -> dict[str, str]:
         "index.html": page("index", boards=views, kinds=sorted({line.group for v in views for line in v.lines})),
         "methods.html": page("methods", methods=methods),
         "data.html": page("data", boards=views),
+        "across.html": page("across", **_together(boards)),
         "assets/datatables.js": _table_library(),
         "data/leaderboard.csv": tables.leaderboard_csv(boards),
         "data/groups.csv": tables.groups_csv(boards),
@@ -65,6 +69,14 @@ def render(boards: Sequence[Board]) -> dict[str, str]:
     return files
 
 
+def _together(boards: Sequence[Board]) -> dict[str, Any]:
+    """What the page across boards is given."""
+    found, rows, reason = together.pooled(boards)
+    mixes = [together.mixes(board) for board in boards if board.status != "smoke" and not board.key.reduced]
+    terms = {"across": found, "rows": rows, "reason": reason, "mixes": mixes}
+    return terms | {"headings": together.COLUMNS, "legend": LEGEND, "priors": PRIORS}
+
+
 class _Pages:
     """Renders templates; everything but the templates' own text is escaped."""
 
@@ -84,7 +96,7 @@ class _Pages:
             "version": __version__,
             "total": len(records),
             "newest": max(record.record.environment.created for record in records)[:10],
-            "headings": columns.PAGE,
+            "headings": PAGE,
             "columns": columns.COLUMNS,
             "files": {
                 "leaderboard.csv": ("one line per entry", columns.LEADERBOARD),

@@ -22,8 +22,10 @@ from ltrobust_bench.records.schema import Record, Said
 from ltrobust_bench.report.aggregate import FLAGS, Board, Entry
 from ltrobust_bench.report.board import METRICS
 from ltrobust_bench.report.columns import cells_of
+from ltrobust_bench.report.compare import resolution_in_words
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
+from ltrobust_bench.report.site.headings import Heading, headings
 from ltrobust_bench.scores.metrics import metrics_from_classes
 from ltrobust_bench.scores.reliability import Flag
 
@@ -113,6 +115,11 @@ class BoardView:
         return "{dataset}, imbalance ratio {imbalance}, network {model}".format(**self.switches)
 
     @property
+    def headings(self) -> list[Heading]:
+        """Its columns."""
+        return headings(line.cells for line in self.lines)
+
+    @property
     def end(self) -> int:
         """Per cent at which the scale of the intervals ends: the next ten above all of them."""
         return max(10, 10 * math.ceil(max(line.cells["interval_high"] for line in self.lines) / 10))
@@ -122,6 +129,11 @@ class BoardView:
         """Flags that some entry has, in the order in which they are explained."""
         seen = {flag for line in self.lines for flag in line.entry.flags}
         return [flag for flag in FLAGS if flag in seen]
+
+    @cached_property
+    def resolution(self) -> str:
+        """How small a difference the board can resolve, in a line."""
+        return "" if self.board.status == "smoke" else resolution_in_words(self.board)
 
 
 SWITCHES = {
