@@ -218,6 +218,7 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
         says = f"confirms it on {statement.images} images" + (
             f", and breaks {lost} that counted as robust" * (lost > 0)
         )
+    says += " (its graph was attacked)" if statement.graph_sha256 else " (its method's own module was attacked)"
     return Said(statement.kind, statement.by, statement.environment.created[:10], counts, why, says)
 
 

@@ -205,7 +205,7 @@ def test_memory_that_does_not_suffice():
 
 
 @pytest.mark.slow
-def test_a_record_is_made_and_verified_on_the_device(tmp_path):
+def test_a_record_is_made_and_verified_on_the_device(tmp_path, judge_here):
     """The command line, from training to the record, which names the card; the CPU attacks the weights again."""
     options = [
         "--dataset",

@@ -34,7 +34,7 @@ from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.scores.reliability import MASKING, Reliability
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import adapting, racing
-from ltrobust_bench.verbs.verification import attacked_thoroughly
+from ltrobust_bench.verbs.verification import Where, attacked_thoroughly
 
 CPU = torch.device("cpu")
 TERMS = {"protocol": "smoke", "limit_train": 600, "epochs": 6, "imbalance_ratio": 1, "limit_test": 100}
@@ -291,10 +291,10 @@ def test_every_masking_flag_keeps_an_entry_from_a_rank():
         assert found.entries[0].rank is None and {flag, MASKED} <= set(found.entries[0].flags)
 
 
-@pytest.mark.usefixtures("_short")
+@pytest.mark.usefixtures("_short", "judge_here")
 def test_a_records_network_is_attacked_thoroughly(run):
     folder, record = run
-    made = attacked_thoroughly(record, folder, by="Jane", device="cpu")
+    made = attacked_thoroughly(record, folder, Where("Jane", device="cpu"))
     assert made.kind == "thorough" and list(made.attacks) == ["pma"]
     assert made.places == np.flatnonzero(record.bits("union")).tolist()
     found = standing(record, [made])
@@ -326,7 +326,7 @@ def test_the_cut_is_the_accuracy_at_a_rank_of_the_board(root, tmp_path):
     assert racing.cut_of(plan, place.model_copy(update={"results_dir": None})) is None
 
 
-@pytest.mark.usefixtures("_short")
+@pytest.mark.usefixtures("_short", "judge_here")
 def test_the_command_line(run, capsys, tmp_path):
     folder, record = run
     assert main(["eval", str(folder), "--quick", "--limit-test", "50", "--device", "cpu"]) == 0
