@@ -13,13 +13,9 @@ ARGS ?=
 LITE := ltr-linf-lite-v1
 DATA := $(or $(LTBENCH_DATA),data)
 
-<<<<<<< HEAD
 DOCS := .venv-docs
 
-.PHONY: board cluster docs gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
-=======
-.PHONY: audit board lock cluster gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
->>>>>>> judge
+.PHONY: audit board lock cluster docs gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
