@@ -257,8 +257,8 @@ ASIDE = " (claimed)"
 
 
 def _is_claim(record: Record) -> bool:
-    """Whether a run of a public board was never verified; one that was, and that somebody disputes since, speaks against
-    its entry."""
+    """Whether a run of a public board was never verified; one that was, and that somebody disputes since, speaks
+    against its entry."""
     known = record.standing
     return known is not None and known.public and known.level == "claimed" and not known.confirmed
 
