@@ -17,7 +17,6 @@ from ltrobust_bench.attacks.bpda import DECLARED, declared
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
-from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.adaptive import adaptive_suite, transfer_name
@@ -46,7 +45,6 @@ MOST = 8
 STATE, SUITE_STATE, TAUGHT = "thorough.npz", "evaluation.npz", "student.safetensors"
 
 
-@undisturbed()
 @undisturbed()
 def thorough(
     model: Model,
