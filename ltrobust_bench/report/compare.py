@@ -11,7 +11,7 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.scores.groups import rank_groups
-from ltrobust_bench.scores.paired import LEVEL, better, equivalence, holm, paired, resolution
+from ltrobust_bench.scores.paired import LEVEL, Paired, better, equivalence, holm, paired, resolution
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,9 @@ def compare(
         if not shared:
             raise UsageError(f"{names[0]} and {name} have no seed in common; run one of them with the other's seeds.")
     bits, methods, labels = _by_seed(runs, attack)
-    train_counts, second = runs[0][0].run.train_counts, np.arange(1, len(runs))
+    second = np.arange(1, len(runs))
     by_group = []
-    for group, members in {"all": np.arange(len(train_counts)), **rank_groups(train_counts)}.items():
-        inside = np.isin(labels, members)
+    for group, inside in _groups(runs[0][0]).items():
         found = paired([rows[:, inside] for rows in bits], methods, labels[inside], np.zeros_like(second), second)
         equal = holm(equivalence(found, margin))
         numbers = (found.difference, found.half, found.p_value, holm(found.p_value), equal)
@@ -95,6 +94,32 @@ def compare(
         for name, shared, own in zip(names[1:], seeds, zip(*by_group, strict=True), strict=True)
         for group, mean, half, p, p_holm, p_equal in own
     ]
+
+
+def every_pair(entries: Sequence[Sequence[Record]], attack: str = "union") -> dict[str, Paired]:
+    """Every entry of a board against every later one, group by group, before any correction: what :func:`compare` says
+    of two of them, and of more after Holm's correction over those that are compared.
+
+    Args:
+        entries: the runs of each entry, all on one board.
+        attack: ``clean``, an attack, or ``union``.
+
+    Returns:
+        For each group, pairs in the order of ``itertools.combinations``: fields of shape [E * (E - 1) / 2].
+    """
+    bits, methods, labels = _by_seed(entries, attack)
+    first, second = np.triu_indices(len(entries), 1)
+    return {
+        group: paired([rows[:, inside] for rows in bits], methods, labels[inside], first, second)
+        for group, inside in _groups(entries[0][0]).items()
+    }
+
+
+def _groups(record: Record) -> dict[str, np.ndarray]:
+    """Which test images belong to each group of classes, bool, shape [T]."""
+    counts, labels = record.run.train_counts, record.labels()
+    members = {"all": np.arange(len(counts)), **rank_groups(counts)}
+    return {group: np.isin(labels, own) for group, own in members.items()}
 
 
 def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -> np.ndarray:

@@ -13,14 +13,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.cards import card_of, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
 from ltrobust_bench.report.board import Board, Entry
-from ltrobust_bench.report.columns import ATTACK_TITLES, METRIC
+from ltrobust_bench.report.latex import BEST, SECOND, Options, latex
+from ltrobust_bench.report.openness import cards_of
+from ltrobust_bench.report.paper_rows import DAGGER, GROUPS, attack_title, group_title, plain
 from ltrobust_bench.report.tables import markdown_text
 from ltrobust_bench.report.values import THIRDS
 from ltrobust_bench.scores.groups import rank_groups
@@ -29,11 +30,7 @@ from ltrobust_bench.scores.priors import prior_named, under
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-GROUPS = {metric.group: name for name, metric in METRIC.items() if metric.group}
-"""Groups of classes a table can show, and the metric of each."""
-BEST, SECOND = 1, 2
-NARROW = 4
-"""Columns of numbers that one column of a two-column paper has room for."""
+Names = Literal["board", "paper"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class PaperTable:
         columns: 'clean', attacks of the suite, 'union'.
         groups: names of ``GROUPS``, shown for each column.
         decimals: of every percentage.
+        names: how entries are called, as the board does (``robal``) or as papers do (``RoBal``).
         prior: over the classes, [C], and its name: instead of a mean over all classes; None: it is balanced.
     """
 
@@ -54,6 +52,7 @@ class PaperTable:
     columns: tuple[str, ...]
     groups: tuple[str, ...]
     decimals: int = 1
+    names: Names = "board"
     prior: tuple[str, np.ndarray] | None = None
 
     @cached_property
@@ -98,6 +97,21 @@ class PaperTable:
         marks[ranked] = np.where(shown == best, BEST, np.where(shown == rest, SECOND, 0))
         return marks
 
+    def label(self, row: int) -> str:
+        """What an entry is called, with the dagger of one that has no rank where others have."""
+        entry = self.entries[row]
+        name = paper_name(entry) if self.names == "paper" else entry.label
+        return name + (f" {DAGGER}" if _unmarked(self.board, entry) else "")
+
+    def pairs(self, row: int) -> list[tuple[str, str]]:
+        """Mean and standard deviation of each cell of a row as printed; empty where there is none."""
+
+        def text(value: float) -> str:
+            return "" if np.isnan(value) else f"{value:.{self.decimals}f}"
+
+        values = zip(self.means[row].ravel(), self.stds[row].ravel(), strict=True)
+        return [(text(mean), text(std)) for mean, std in values]
+
     def _filled(self, cell: Callable[[Entry, str, str], float], name: str) -> np.ndarray:
         found = np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
         if "all" in self.groups:
@@ -113,6 +127,7 @@ def paper_table(
     groups: Sequence[str] = (),
     decimals: int = 1,
     prior: str | None = None,
+    called: Names = "board",
 ) -> PaperTable:
     """A table of a board.
 
@@ -123,6 +138,7 @@ def paper_table(
         decimals: of every percentage.
         prior: over the classes instead of a balanced mean in the group ``all``, see
             :func:`~ltrobust_bench.scores.priors.prior_named`; ranks stay balanced.
+        called: how the table calls entries, as the board or as papers do.
 
     Raises:
         UnknownNameError: for a name that the board does not have.
@@ -143,14 +159,21 @@ def paper_table(
         raise UsageError(f"{board.key.dataset} has {len(board.key.train_counts)} classes; thirds need at least 3.")
     entries = entries_called(board, names, "clean") if names else board.entries
     weights = None if prior is None else (prior, prior_named(prior, board.key.train_counts))
-    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, weights)
+    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, called, weights)
 
 
-def render(table: PaperTable, form: Format) -> str:
-    """The table as text in one of ``FORMATS``; the same table gives the same bytes."""
+def render(table: PaperTable, form: Format, options: Options | None = None) -> str:
+    """The table as text in one of ``FORMATS``; the same table gives the same bytes.
+
+    Args:
+        options: of LaTeX.
+    """
+    if form == "latex":
+        marks = caption(table, "bold, second best underlined")
+        cites = [",".join(key for key, _ in _references([entry])) for entry in table.entries]
+        return latex(table, marks, cites, options or Options())
     writers: dict[Format, Callable[[PaperTable], str]] = {
         "markdown": markdown,
-        "latex": latex,
         "csv": as_csv,
         "json": as_json,
         "bibtex": bibtex,
@@ -165,46 +188,11 @@ def markdown(table: PaperTable) -> str:
     for i, entry in enumerate(table.entries):
         cells = [
             (f"**{_joined(pair)}**" if mark == BEST else _joined(pair)) + end
-            for pair, mark, end in zip(_pairs(table, i), table.marks[i].ravel(), table.intervals(i), strict=True)
+            for pair, mark, end in zip(table.pairs(i), table.marks[i].ravel(), table.intervals(i), strict=True)
         ]
-        label = markdown_text(_plain(_label(table, entry)))
+        label = markdown_text(plain(table.label(i)))
         lines.append([str(entry.rank or "-"), label, *cells])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\n{markdown_text(caption(table, 'bold'))}\n"
-
-
-def latex(table: PaperTable) -> str:
-    """LaTeX for ``\\usepackage{booktabs}``: best in bold, second best underlined, methods with ``\\cite``."""
-    width = len(table.columns) * len(table.groups)
-    kind = "table" if width <= NARROW else "table*"
-    lines = [rf"\begin{{{kind}}}[t]", r"\centering\small"]
-    lines.append(rf"\caption{{{escaped(caption(table, 'bold, second best underlined'))}}}")
-    lines += [rf"\label{{tab:{table.board.slug}}}", rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
-    lines += [*_latex_head(table), r"\midrule"]
-    for i, entry in enumerate(table.entries):
-        cells = [
-            _latex_cell(*pair, mark) + end
-            for pair, mark, end in zip(_pairs(table, i), table.marks[i].ravel(), table.intervals(i), strict=True)
-        ]
-        keys = ",".join(key for key, _ in _references([entry]))
-        cite = rf"~\cite{{{keys}}}" if keys else ""
-        lines.append(" & ".join([escaped(_label(table, entry)) + cite, *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}", ""])
-
-
-def _latex_cell(mean: str, std: str, mark: int) -> str:
-    marked = {BEST: rf"\textbf{{{mean}}}", SECOND: rf"\underline{{{mean}}}"}.get(mark, mean)
-    return marked + (rf"\,{{\scriptsize$\pm$\,{std}}}" if std else "")
-
-
-def _latex_head(table: PaperTable) -> list[str]:
-    names = [escaped(attack_title(column)) for column in table.columns]
-    if table.groups == ("all",):
-        return [" & ".join(["Method", *names]) + r" \\"]
-    count = len(table.groups)
-    spans = [rf"\multicolumn{{{count}}}{{c}}{{{name}}}" for name in names]
-    rules = "".join(rf"\cmidrule(lr){{{2 + i * count}-{1 + (i + 1) * count}}}" for i in range(len(names)))
-    groups = [escaped(group_title(group)) for group in table.groups] * len(names)
-    return [" & ".join(["", *spans]) + r" \\", rules, " & ".join(["Method", *groups]) + r" \\"]
 
 
 def as_csv(table: PaperTable) -> str:
@@ -215,7 +203,7 @@ def as_csv(table: PaperTable) -> str:
     bounds = [f"{column}_all_interval" for column in table.columns if "all" in table.groups and table.prior]
     writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std")), *bounds])
     for i, entry in enumerate(table.entries):
-        cells = [cell for pair in _pairs(table, i) for cell in pair]
+        cells = [cell for pair in table.pairs(i) for cell in pair]
         ends = [table.interval(i, column, "all") for column in table.columns][: len(bounds)]
         writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells, *ends])
     return text.getvalue()
@@ -296,9 +284,6 @@ def caption(table: PaperTable, marks: str) -> str:
     return " ".join(f"{part}." for part in parts)
 
 
-DAGGER = "†"
-
-
 def _over_seeds(entries: Sequence[Entry]) -> str:
     seeds = {tuple(run.run.seed for run in entry.runs) for entry in entries}
     counts = sorted({len(own) for own in seeds})
@@ -314,60 +299,18 @@ def _unmarked(board: Board, entry: Entry) -> bool:
     return entry.rank is None and board.status != "smoke"
 
 
-def _label(table: PaperTable, entry: Entry) -> str:
-    return entry.label + (f" {DAGGER}" if _unmarked(table.board, entry) else "")
-
-
-def attack_title(name: str) -> str:
-    """An attack, 'clean' or 'union' as a heading says it."""
-    return ATTACK_TITLES.get(name, name if name.startswith("aa-") else name.upper())
-
-
-def group_title(name: str) -> str:
-    """A group of classes as a heading says it."""
-    return METRIC[GROUPS[name]].title
-
-
-_SPECIAL = str.maketrans(
-    {
-        **{c: f"\\{c}" for c in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': "''",
-        "±": r"$\pm$",
-        DAGGER: r"\textsuperscript{$\dagger$}",
-    }
-)
-
-
-def escaped(text: str) -> str:
-    """``text`` for LaTeX: what is special to it is written out, and the names of norms become mathematics."""
-    plain = _plain(text).translate(_SPECIAL).replace("--", "-{}-")
-    for name, ball in BALLS.items():
-        plain = re.sub(rf"\b{name}\b", lambda _, tex=ball.tex: tex, plain)  # type: ignore[misc]
-    return plain
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+def paper_name(entry: Entry) -> str:
+    """An entry as papers call it: the titles of its cards, and the settings that the board names."""
+    run = entry.runs[0].run
+    cards = cards_of(run)
+    if len(cards) < 1 + len(run.plugins):
+        return entry.label
+    settings = entry.label.removeprefix("+".join([run.method, *run.plugins]))
+    return " + ".join(card.title for card in cards) + settings
 
 
 def _suffix(group: str) -> str:
     return "" if group == "all" else f", {group_title(group)}"
-
-
-def _pairs(table: PaperTable, row: int) -> list[tuple[str, str]]:
-    """Mean and standard deviation of each cell of a row as printed; empty where there is none."""
-
-    def text(value: float) -> str:
-        return "" if np.isnan(value) else f"{value:.{table.decimals}f}"
-
-    values = zip(table.means[row].ravel(), table.stds[row].ravel(), strict=True)
-    return [(text(mean), text(std)) for mean, std in values]
 
 
 def _joined(pair: tuple[str, str]) -> str:
