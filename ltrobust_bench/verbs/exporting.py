@@ -71,7 +71,6 @@ def export(network: Path | str, form: Format = "onnx", output: Path | str | None
             f"format onnx needs {', '.join(missing)}: pip install 'ltrobust-bench[export]'; torchscript and pt2 do not."
         )
     loaded = load_model(network, "cpu")
-    assert loaded.folder is not None
     path = loaded.folder / f"model{ENDINGS[form]}" if output is None else Path(output)
     module, size = Whole(loaded.model).eval(), dataset_spec(loaded.run.dataset).shape
     writing, reading = _FORMATS[form]

@@ -98,10 +98,10 @@ class LoadedModel(Stored):
         if data_dir is not None and str(data_dir) != os.environ.get(DATA_VARIABLE):
             return data_dir
         try:
-            noted = Path((self.folder / DATA_PLACE).read_text().strip()) if self.folder else None
-        except OSError:
+            noted = Path((self.folder / DATA_PLACE).read_text(encoding="utf-8").strip())
+        except (OSError, ValueError):
             return data_dir
-        return noted if noted is not None and noted.exists() else data_dir
+        return noted if noted.exists() else data_dir
 
     def task(self, data_dir: Path | str | None = None) -> Task:
         """Its data set and split, see :meth:`place` and :func:`task_of`."""
@@ -114,8 +114,6 @@ class LoadedModel(Stored):
         Raises:
             RecordError: if the one beside it is damaged, or another run's.
         """
-        if self.folder is None:
-            return None
         beside = self.folder / "record.json"
         if beside.is_file():
             return own_record(beside, self)
