@@ -22,6 +22,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 SHOTS = {
     "light": ("index.html", (1360, 960), "light"),
     "dark": ("index.html", (1360, 960), "dark"),
+    "compare": ("compare.html#digits-v0-digits-lt-ir20-small-fixed?with=reat&with=at-bsl&with=at", (1360, 1100), "light"),
+    "classes": ("index.html#digits-v0-digits-lt-ir20-small-fixed?view=classes", (1360, 960), "light"),
     "method": ("methods/robal.html", (1280, 960), "light"),
     "phone": ("index.html#digits-v0-digits-lt-ir20-small-fixed", (360, 780), "light"),
 }
@@ -30,7 +32,7 @@ SHOTS = {
 
 def shoot_pages(folder: Path) -> None:
     with sync_playwright() as playwright:
-        site = build([RESULTS / "records"], folder / "site").index.parent
+        site = build([RESULTS / "records"], folder / "site", [RESULTS]).index.parent
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for name, (page, (width, height), scheme) in SHOTS.items():
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
