@@ -24,33 +24,26 @@ def main(runs: tuple[Path, ...], results_dir: Path, device: str) -> None:
     from ltrobust_bench import verbs
     from ltrobust_bench.records.io import find_records
 
-    records = {r.result.weights_sha256: r for r in find_records([results_dir / "records", *runs])[0]}
+    known = find_records([results_dir / "records", *runs])[0]
+    records = {(r.run.key(), r.result.weights_sha256): r for r in known}  # post-hoc methods share their base's weights
     click.echo(
         "| entry, seed | PMA (bound) | AutoAttack | worst case | gap | broken by PMA alone / by AutoAttack alone |"
     )
     click.echo("| --- | ---: | ---: | ---: | ---: | ---: |")
     for run in runs:
         loaded = verbs.load_model(run, device=device)
-        record = records.get(loaded.weights_sha256)
+        record = records.get((loaded.run.key(), loaded.weights_sha256))
         if record is None:
             raise click.UsageError(f"there is no record of the weights in {run}.")
         result = verbs.evaluate(run, attacks=["pma"], device=device)
         name = next(name for name in ("autoattack", "aa-small-c") if name in record.attacks)
-        bound, auto, union = (
-            100 * float(of.metrics(bits).balanced) if of is result else 100 * float(_balanced(record, bits))
-            for of, bits in ((result, "pma"), (record, name), (record, "union"))
-        )
+        scores = (result.metrics("pma"), record.metrics(name), record.metrics("union"))
+        bound, auto, union = (100 * float(score.balanced) for score in scores)
         broken = ~result.bits["pma"], ~record.bits(name)
         only = int((broken[0] & ~broken[1]).sum()), int((broken[1] & ~broken[0]).sum())
         who = f"{record.run.method}, {record.run.seed}"
         values = f"\u2264 {bound:.1f} | {auto:.1f} | {union:.1f} | {bound - auto:+.1f} | {only[0]} / {only[1]}"
         click.echo(f"| {who} | {values} of {len(broken[0])} |")
-
-
-def _balanced(record: object, name: str) -> float:
-    from ltrobust_bench.records.numbers import summary
-
-    return float(summary(record, name).balanced)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ltrobust_bench.cli.shared import in_words
+from ltrobust_bench.cli.words import in_words
 
 
 @click.command(epilog="Example: ltbench list methods")
@@ -43,7 +43,11 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
     if kind == "models":
         from ltrobust_bench.models.registry import models
 
-        return [(e.group, e.name, e.help or e.origin) for e in models]
+        return [
+            *((e.group, e.name, e.help or e.origin) for e in models),
+            ("", "timm:NAME", "any network of timm (an extra), untrained; transformers with patches for small images"),
+            ("", "torchvision:NAME", "any classifier of torchvision, untrained"),
+        ]
     if kind == "attacks":
         from ltrobust_bench.attacks.registry import attacks
 

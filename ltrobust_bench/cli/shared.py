@@ -212,22 +212,6 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
     return parsed
 
 
-def in_words(line: str, indent: int = 0) -> str:
-    """A line as a terminal shows it, broken between words; elsewhere (a file, a pipe) as it is.
-
-    Args:
-        indent: of what follows the first line.
-    """
-    import shutil
-    import sys
-    import textwrap
-
-    if not sys.stdout.isatty():
-        return line
-    width = max(40, shutil.get_terminal_size().columns)
-    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-
-
 def console(quiet: bool = False) -> Console:
     """Where results are printed; ``quiet``: where what is printed is dropped. Of several ranks of one run the first
     prints."""

@@ -62,6 +62,11 @@ class Verification(Strict):
     examples_sha256: Sha256 | None = Field(
         default=None, description="of the file of adversarial images, which lies beside a statement of counterexamples"
     )
+    graph_sha256: Sha256 | None = Field(
+        default=None,
+        description="of the graph of tensor operations that was attacked, in a process that ran none of the method's "
+        "code; none: the method's own module was",
+    )
 
     attacks: dict[Text, Annotated[int, Field(ge=0)]] | None = Field(
         default=None,
@@ -124,6 +129,7 @@ def verification(
     by: str,
     environment: Environment,
     examples_sha256: str | None = None,
+    graph_sha256: str | None = None,
     attacks: dict[str, int] | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
@@ -145,6 +151,7 @@ def verification(
             by=by,
             environment=environment,
             examples_sha256=examples_sha256,
+            graph_sha256=graph_sha256,
             attacks=attacks,
         )
     except ValidationError as error:
@@ -160,7 +167,7 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    absent = {name for name in ("examples_sha256", "attacks") if getattr(statement, name) is None}
+    absent = {n for n in ("examples_sha256", "graph_sha256", "attacks") if getattr(statement, n) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 
@@ -284,6 +291,7 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         known,
         thorough=thorough,
         external=external,
+        confirmed=level > 0,
     )
 
 

@@ -30,6 +30,7 @@ class Across:
         wins: on how many boards [i, j] the test tells that i beats j, [E, E].
         share: of the balanced reference's worst-case accuracy, mean over the boards that have one, [E]; NaN without.
         referenced: boards that have a reference.
+        aside: boards that were left out, because they share too few entries with the others.
     """
 
     boards: tuple[Board, ...]
@@ -41,6 +42,7 @@ class Across:
     wins: np.ndarray
     share: np.ndarray
     referenced: int
+    aside: tuple[Board, ...] = ()
 
     @property
     def pool(self) -> str:
@@ -49,9 +51,10 @@ class Across:
             f"{board.key.dataset} ({board.key.threat_model}, protocol {board.key.protocol})" for board in self.boards
         )
         seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no seed in common: means over own seeds"
+        aside = f" Left out, for want of common entries: {', '.join(b.slug for b in self.aside)}." if self.aside else ""
         return (
             f"The pool: {len(self.labels)} entries that are ranked on all of {len(self.boards)} boards, {datasets}; "
-            f"{seeds}. Another pool gives other mean ranks."
+            f"{seeds}. Another pool gives other mean ranks.{aside}"
         )
 
 
@@ -72,11 +75,13 @@ def across(boards: Sequence[Board]) -> Across:
     Raises:
         UsageError: with fewer than two boards, or no two entries that are ranked on all of them.
     """
+    asked, boards = boards, widest(boards)
     if len(boards) < 2:
         there = f": {boards[0].title}" if boards else ""
         raise UsageError(f"{len(boards)} board(s) of full runs under usual terms{there}; at least 2 are needed.")
     ranked = [{entry.label: entry for entry in board.entries if entry.rank is not None} for board in boards]
     labels = [label for label in ranked[0] if all(label in others for others in ranked)]
+    aside = tuple(board for board in asked if not any(board is other for other in boards))
     if len(labels) < 2:
         raise UsageError(f"{len(labels)} entries are ranked on all of {len(boards)} boards; at least 2 are needed.")
     entries = [[own[label] for label in labels] for own in ranked]
@@ -98,7 +103,21 @@ def across(boards: Sequence[Board]) -> Across:
         wins[np.ix_(order, order)],
         share[order],
         referenced,
+        aside,
     )
+
+
+def widest(boards: Sequence[Board]) -> list[Board]:
+    """The boards whose common entries make the most numbers, entries times boards: those with the most ranked entries
+    and so on, at least two; a board that few entries are on would leave the others without them."""
+    ranked = [{entry.label for entry in board.entries if entry.rank is not None} for board in boards]
+    order = sorted(range(len(boards)), key=lambda place: (-len(ranked[place]), boards[place].slug))
+    sizes = [
+        (count * len(set.intersection(*(ranked[place] for place in order[:count]))), count)
+        for count in range(2, len(order) + 1)
+    ]
+    most = max(sizes, default=(0, len(order)))[1]
+    return [boards[place] for place in sorted(order[:most])]
 
 
 def ranks_of(accuracy: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from command_line import call, refused
 
 from ltrobust_bench.cli.main import VERBS, ltbench
-from ltrobust_bench.cli.shared import in_words
+from ltrobust_bench.cli.words import in_words
 
 REAT = "results/records/digits-v0/digits-lt-ir20/reat"
 

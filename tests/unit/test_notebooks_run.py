@@ -34,6 +34,7 @@ def test_there_are_two():
     assert sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")) == ["your_defense.ipynb", "your_images.ipynb"]
 
 
+@pytest.mark.slow
 def test_your_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = executed("your_images.ipynb")

@@ -182,6 +182,14 @@ def test_boards_together():
         across(built[:1])
 
 
+def test_a_board_with_few_entries_is_left_out_of_the_pool():
+    shares = {"first": 0.9, "second": 0.6, "third": 0.3}
+    built = boards(records("a", shares) + records("d", shares) + records("e", {"first": 0.5}))
+    found = across(built)
+    assert len(found.labels) == 3 and len(found.boards) == 2 and len(found.aside) == 1
+    assert "Left out, for want of common entries" in found.pool
+
+
 def test_the_share_of_the_reference():
     one = records("a", {"at": 0.5, "second": 0.6})
     board = boards(one)[0]
