@@ -19,18 +19,21 @@ DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "results"
 CHROMIUM = os.environ.get("LTBENCH_CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+BOARD = "digits-v0-digits-lt-ir20-small-fixed"
 SHOTS = {
-    "light": ("index.html", (1360, 960), "light"),
-    "dark": ("index.html", (1360, 960), "dark"),
+    "light": (f"index.html#{BOARD}", (1360, 960), "light"),
+    "dark": (f"index.html#{BOARD}", (1360, 960), "dark"),
+    "compare": (f"compare.html#{BOARD}?with=reat&with=at-bsl&with=at", (1360, 1100), "light"),
+    "classes": (f"index.html#{BOARD}?view=classes", (1360, 960), "light"),
     "method": ("methods/robal.html", (1280, 960), "light"),
-    "phone": ("index.html#digits-v0-digits-lt-ir20-small-fixed", (360, 780), "light"),
+    "phone": (f"index.html#{BOARD}", (360, 780), "light"),
 }
 """Page, width and height in pixels, colour scheme."""
 
 
 def shoot_pages(folder: Path) -> None:
     with sync_playwright() as playwright:
-        site = build([RESULTS / "records"], folder / "site").index.parent
+        site = build([RESULTS / "records"], folder / "site", [RESULTS]).index.parent
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for name, (page, (width, height), scheme) in SHOTS.items():
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)

@@ -64,7 +64,7 @@ def opened(browser, site):
     """Opens a page; at the end there was no message on the console, no error, and no request out of the folder."""
     contexts, wrong = [], []
 
-    def open_page(name="index.html", site=site, **settings):
+    def open_page(name=f"index.html#{SLUG}", site=site, **settings):
         context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **settings})
         context.set_default_timeout(120_000)  # milliseconds, for machines that do other work
         contexts.append(context)
