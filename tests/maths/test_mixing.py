@@ -173,7 +173,9 @@ MUTANTS = [(slug, o, check, name, change) for slug, o, check, mutants in CHECKS 
 
 
 @pytest.mark.mutant
-@pytest.mark.parametrize(("slug", "options", "check", "mutant", "change"), MUTANTS, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(
+    ("slug", "options", "check", "mutant", "change"), MUTANTS, ids=[f"{m[0]} {m[3]}" for m in MUTANTS]
+)
 def test_mixture_mutant_is_caught(slug, options, check, mutant, change):
     made = build(slug, **{**options, **change}) if isinstance(change, dict) else change(build(slug, **options))
     with pytest.raises(AssertionError):
