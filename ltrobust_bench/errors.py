@@ -13,10 +13,19 @@ MOST = 50
 """Names that a message lists; there may be thousands of records."""
 
 
+def one_line(text: str) -> str:
+    """``text`` on one line, as a terminal may be given it: what does not print is escaped, line ends and control
+    characters, marks that turn the direction of writing around, halves of characters."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class LTBenchError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Its text is one line, whatever was put into it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(LTBenchError):

@@ -51,12 +51,11 @@ def leaderboard(
 
     Leaves with code 1 if a file was no valid record; the board is built from the others.
     """
-    from rich.console import Console
-
+    from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import leaderboard as build
     from ltrobust_bench.report.tables import LEGEND, terminal_table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Terminal(highlight=False, markup=False, emoji=False)
     result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     for board in result.boards:
         console.print(board.title, style="bold")
@@ -89,9 +88,9 @@ def compare(
     Names are those of the leaderboard, for instance 'robal (variant=N)'. Exact McNemar test per seed pair (the largest
     p-value counts), Holm's correction over the methods, and an interval over the seed pairs.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.aggregate import entries_called
 
@@ -99,7 +98,7 @@ def compare(
     from ltrobust_bench.report.compare import compare as differences
 
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Terminal(highlight=False, markup=False, emoji=False)
     console.print(f"{board.title}; accuracy under {attack}, points", style="bold", soft_wrap=True)
     for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
         table = Table("", "difference", "95 % interval", "p", "p (Holm)", "", box=None, title_justify="left")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from ltrobust_bench.data.pictures import SUFFIXES, decoding, read_picture
 from ltrobust_bench.data.sources import Source
 from ltrobust_bench.errors import DataError
+from ltrobust_bench.reading import read_text
 
 TEST_SHARE = 0.2
 """Of the smallest class; as many images of every class become the test set of a folder without ``test/``."""
 SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation"}
-DEEP = ("I", "F")
-"""First letter of the modes of images with more than 8 bits a channel."""
+MOST = 5_000_000
+"""Files and folders in a class that are looked through; with more, it is not a folder of images that was named."""
+WORDS = 50_000_000
+"""Bytes of a list that is distributed with Tiny-ImageNet."""
 Samples = list[tuple[str, int]]
 
 
@@ -35,6 +39,8 @@ def image_folder(folder: Path, size: int) -> Source:
     Raises:
         DataError: if there are no two classes, a class is empty or too small, or an image cannot be read.
     """
+    if folder.resolve().parent == folder.resolve():
+        raise DataError(f"{folder} is the whole file system; name the folder that holds your images.")
     train_root, test_root = folder / "train", folder / "test"
     if train_root.is_dir() and test_root.is_dir():
         names = _classes(train_root)
@@ -49,7 +55,7 @@ def image_folder(folder: Path, size: int) -> Source:
     for part in (train, test):
         images, contents = _read([path for path, _ in part], size)
         for (path, _), content in zip(part, contents, strict=True):
-            digest.update(f"{Path(path).relative_to(folder).as_posix()}\n{content}\n".encode())
+            digest.update(os.fsencode(f"{Path(path).relative_to(folder).as_posix()}\n{content}\n"))
         digest.update(b"\n")
         parts.append((images, np.asarray([label for _, label in part], dtype=np.int64)))
     return Source(*parts[0], *parts[1], tuple(names), sha256=digest.hexdigest())
@@ -58,10 +64,10 @@ def image_folder(folder: Path, size: int) -> Source:
 def tiny_imagenet(folder: Path) -> Source:
     """Tiny-ImageNet-200 as distributed; class order is that of the WordNet ids, the validation set is the test set."""
     root = folder / "tiny-imagenet-200"
-    ids = sorted((root / "wnids.txt").read_text().split())
-    names = dict(line.split("\t", 1) for line in (root / "words.txt").read_text().splitlines() if "\t" in line)
+    ids = sorted(read_text(root / "wnids.txt").split())
+    names = dict(line.split("\t", 1) for line in read_text(root / "words.txt", WORDS).splitlines() if "\t" in line)
     train = _samples(root / "train", ids)
-    annotations = [line.split("\t") for line in (root / "val" / "val_annotations.txt").read_text().splitlines()]
+    annotations = [line.split("\t") for line in read_text(root / "val" / "val_annotations.txt", WORDS).splitlines()]
     test = [(str(root / "val" / "images" / file), ids.index(label)) for file, label, *_ in annotations]
     parts = [
         (_read([path for path, _ in part], 64)[0], np.asarray([label for _, label in part], dtype=np.int64))
@@ -71,7 +77,7 @@ def tiny_imagenet(folder: Path) -> Source:
 
 
 def _classes(root: Path) -> list[str]:
-    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not _is_litter(p.name))
     parts = [name for name in names if name.lower() in SPLIT_NAMES]
     if parts:
         raise DataError(
@@ -85,19 +91,42 @@ def _classes(root: Path) -> list[str]:
 
 def _samples(root: Path, names: Sequence[str]) -> Samples:
     """(path, label) of every image, sorted by label and path."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-    found = make_dataset(str(root), {name: label for label, name in enumerate(names)}, IMG_EXTENSIONS, allow_empty=True)
+    found: Samples = []
+    for label, name in enumerate(names):
+        pictures = sorted(_pictures(root / name))
+        if not pictures:
+            raise DataError(f"{root / name} holds no image ({', '.join(SUFFIXES)}); remove the folder or fill it.")
+        found += [(path, label) for path in pictures]
     files = {os.path.realpath(path) for path, _ in found}
     if len(files) < len(found):
         raise DataError(f"{root} holds links that repeat {len(found) - len(files)} images; remove them.")
-    counts = np.bincount([label for _, label in found], minlength=len(names))
-    if not counts.all():
-        raise DataError(
-            f"{root / names[int(counts.argmin())]} holds no image ({', '.join(IMG_EXTENSIONS)}); remove the folder or "
-            f"fill it."
-        )
-    return sorted(found, key=lambda sample: (sample[1], sample[0]))
+    return found
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    """Paths of the files below a folder that are called as pictures are, links followed, hidden ones left alone."""
+    seen, entries = set[tuple[int, int]](), 0
+    for place, folders, files in os.walk(folder, onerror=_cannot_be_read, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116 - there may be very many
+        if (status.st_dev, status.st_ino) in seen:
+            raise DataError(f"{folder} holds links that repeat a folder, {place}; remove them.")
+        seen.add((status.st_dev, status.st_ino))
+        entries += len(files) + len(folders)
+        if entries > MOST:
+            raise DataError(f"{folder} holds more than {MOST:,} files; name the folder that holds your images alone.")
+        folders[:] = sorted(name for name in folders if not _is_litter(name))
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not _is_litter(name):
+                yield os.path.join(place, name)  # noqa: PTH118
+
+
+def _cannot_be_read(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}); repair it or remove it.")
+
+
+def _is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or is what macOS puts into zip files (``._x``, ``__MACOSX``)."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _hold_out(folder: Path, names: Sequence[str], samples: Samples) -> tuple[Samples, Samples]:
@@ -121,23 +150,10 @@ def _hold_out(folder: Path, names: Sequence[str], samples: Samples) -> tuple[Sam
 
 def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[str]]:
     """Images, uint8 [N, 3, size, size], and the SHA-256 of each file."""
-
-    def one(path: str) -> tuple[np.ndarray, str]:
-        from PIL import Image, ImageOps
-
+    with decoding(), ThreadPoolExecutor() as pool:
         try:
-            with Image.open(path) as image:
-                if image.mode.startswith(DEEP):
-                    raise DataError(f"{path} has more than 8 bits a channel ({image.mode}); convert it to 8 bits.")
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-            square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
-        except DataError:
+            found = list(pool.map(lambda path: read_picture(path, size), paths))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # the first that cannot be read is enough
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path} cannot be read as an image ({reason}); repair it or remove it.") from None
-        return np.asarray(square).transpose(2, 0, 1), hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(one, paths))
     return np.ascontiguousarray([image for image, _ in found], dtype=np.uint8), [content for _, content in found]

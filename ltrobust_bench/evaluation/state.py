@@ -14,7 +14,10 @@ import numpy as np
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.files import write_bytes
 from ltrobust_bench.plan.code import Code
+from ltrobust_bench.reading import read_bytes
 
+LARGEST = 500_000_000
+"""Bytes of a state; one byte for each attack and test image."""
 DIGEST = hashlib.sha256().digest_size
 """Bytes at the end of a state's file: the SHA-256 of all before them."""
 
@@ -73,8 +76,8 @@ class State:
     def kept(cls, path: Path) -> State | None:
         """The state in ``path``; None if there is none, or not what was written there."""
         try:
-            stored = path.read_bytes()
-        except OSError:
+            stored = read_bytes(path, LARGEST)
+        except (OSError, ValueError):
             return None
         content, digest = stored[:-DIGEST], stored[-DIGEST:]
         if hashlib.sha256(content).digest() != digest:  # before it is read: a damaged zip file may raise anything

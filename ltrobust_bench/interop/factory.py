@@ -33,7 +33,7 @@ def from_factory(target: str, weights: Path | None) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module_name), name)
         model = factory()
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, or leave
         reason = " ".join(str(error).split()) or "no message"
         raise UsageError(f"--torch {target} failed: {type(error).__name__}: {reason[:200]}") from None
     if not isinstance(model, nn.Module):

@@ -5,22 +5,24 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ltrobust_bench.errors import CheckpointError
+from ltrobust_bench.reading import plain_file, stored
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts keep the weights, beside an epoch or an optimiser's state."""
 SHOWN = 4
 """Names of a misfit that an error lists."""
+FREE, UNFOLDS = 2**28, 4
+"""Bytes of tensors that any file may unfold into, and times its own size that a larger one may: a file can hold one
+number and say that it stands a billion times, as torch's `expand` does."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -35,8 +37,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} holds no weights: a dictionary of names and tensors is needed.")
+    if not isinstance(content, Mapping) or not content or not all(map(_is_plain, content.values())):
+        raise CheckpointError(f"{path} holds no weights: a dictionary of names and plain tensors is needed.")
+    total = sum(value.numel() * value.element_size() for value in content.values())
+    if total > max(FREE, UNFOLDS * path.stat().st_size):
+        raise CheckpointError(f"{path} would unfold into {total / 1e6:,.0f} MB, far more than it has.")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
@@ -52,9 +57,12 @@ def read_content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _see_stored(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if not _begins_as_saved(path):
             raise damaged from None
@@ -63,8 +71,32 @@ def read_content(path: Path) -> Any:
             f"{path} holds pickled code{f' ({code[1]})' if code else ''}, which is never run; save the tensors alone "
             "with torch.save(model.state_dict(), FILE)."
         ) from None
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, SafetensorError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001 - whatever a damaged file makes of its reader
         raise damaged from None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers that are there: not sparse, not quantized, not on the meta device."""
+    return (
+        type(value) in (Tensor, nn.Parameter)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized)
+    )
+
+
+def _see_stored(path: Path) -> None:
+    """See that what ``torch.save`` wrote is as it writes it, uncompressed; a compressed one can unfold without end.
+
+    Raises:
+        CheckpointError: if it is compressed.
+    """
+    with plain_file(path) as file:
+        zipped = file.read(2) == b"PK"
+        try:
+            if zipped:
+                stored(file)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}; torch.save writes them so.") from None
 
 
 def _begins_as_saved(path: Path) -> bool:

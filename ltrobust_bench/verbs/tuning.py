@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import UnknownNameError, UsageError
@@ -19,6 +19,7 @@ from ltrobust_bench.plan.make import Plan, literal
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import Name, Profile, RunSection, Settings, Sha256, Text, Track
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.scores.intervals import Spread, images_behind, over_seeds
 from ltrobust_bench.terms import Strict, canonical_digest, canonical_json, first_problem
 from ltrobust_bench.training.trainer import train_plan
@@ -163,10 +164,10 @@ def read_trials(path: Path | str) -> Trials:
         UsageError: if there is no such file, or it is damaged or was edited.
     """
     try:
-        return Trials.model_validate_json(Path(path).read_bytes())
+        return Trials.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         raise UsageError(f"no trials at {path}; `ltbench tune` writes them.") from None
-    except ValidationError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} holds no trials: {first_problem(error)}.") from None
 
 
