@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.protocol.resolve import lay_over, resolve, scaled, share_of, stated
+from ltrobust_bench.protocol.optimiser import lifted
+from ltrobust_bench.protocol.resolve import KINDS, lay_over, resolve, scaled, share_of, stated
 from ltrobust_bench.protocol.spec import Protocol, Recipe, Track
 from ltrobust_bench.reading import read_toml
 from ltrobust_bench.registry import Registration, Registry, installed
@@ -160,6 +161,15 @@ class Card(Strict):
                     option.parse(name, getattr(option, track))
                 except UsageError as error:
                     raise ValueError(f"{track} default: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _recipe_has_its_tables(self) -> Card:
+        recipe = lifted(self.recipe)
+        for part in ("attack", *(part for part, _ in KINDS.values())):
+            table = recipe.get(part, {})
+            if not isinstance(table, dict) or not isinstance(table.get("kind", ""), str):
+                raise ValueError(f"recipe.{part}: must be a table of terms")
         return self
 
     @model_validator(mode="after")

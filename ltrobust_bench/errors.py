@@ -11,6 +11,8 @@ from difflib import get_close_matches
 
 MOST = 50
 """Names that a message lists; there may be thousands of records."""
+LONGEST = 4000
+"""Characters of a message; of a longer one the middle is left out."""
 
 
 def one_line(text: str) -> str:
@@ -19,13 +21,19 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def message(text: str) -> str:
+    """:func:`one_line`, of at most ``LONGEST`` characters."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} [...] {line[-200:]}"
+
+
 class LTBenchError(Exception):
-    """Base of every error this package raises on purpose. Its text is one line, whatever was put into it."""
+    """Base of every error this package raises on purpose. Its text is one line, whatever was put in."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return message(super().__str__())
 
 
 class UsageError(LTBenchError):

@@ -45,8 +45,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: if the disk is full.
+        UsageError: if there is a folder, a pipe or a device of that name, which the new file would replace.
     """
     make_folder(path.parent)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot write to {path}: it is there, and no plain file; name another.")
     with writing(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)

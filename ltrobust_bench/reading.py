@@ -25,8 +25,8 @@ TEXT = 1_000_000
 """Bytes of a text file that people write or read: a plan, a card, a table."""
 TOML = 200_000
 """Bytes of a TOML file; the reader's time grows with the square of the longest key."""
-KINDS = {"i": "whole numbers", "u": "whole numbers", "f": "numbers", "b": "bits"}
-"""Kinds of numpy arrays that files of strangers may hold."""
+KINDS = "iufbU"
+"""Kinds of numpy arrays that are read: numbers, bits and text; objects are pickled code."""
 
 
 def plain_file(path: Path | str) -> BinaryIO:
@@ -135,21 +135,23 @@ def stored(file: BinaryIO) -> None:
         unfolds(archive, size)
 
 
-def read_arrays(content: bytes, names: Iterable[str], most: int) -> dict[str, np.ndarray]:
-    """Arrays of numbers in the bytes of a ``.npz`` file.
+def read_arrays(content: bytes, names: Iterable[str] | None, most: int) -> dict[str, np.ndarray]:
+    """Arrays in the bytes of a ``.npz`` file.
 
     Args:
         content: the file.
-        names: of the arrays; others are left alone.
+        names: of the arrays, others are left alone; None: all.
         most: bytes that all members together may unfold into.
 
     Raises:
         ValueError: if it is no such file, lacks one, would unfold into more, or a header states another size than the
-            array has or another kind than numbers.
+            array has, or objects.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unfolds(archive, most)
+            if names is None:
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
             return {name: _array(archive, name) for name in names}
     except Exception as error:  # noqa: BLE001 - half of a zip file makes of its readers whatever it does
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
@@ -169,7 +171,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             raise ValueError(f"`{name}` has a header of a version that plain arrays do not need")
         shape, by_columns, dtype = headers[version](file)
         if dtype.kind not in KINDS:
-            raise ValueError(f"`{name}` holds no numbers but {dtype.kind!r}")
+            raise ValueError(f"`{name}` holds no numbers but objects of type {dtype}")
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size != member.file_size - file.tell():
             raise ValueError(f"`{name}` says that it has shape {shape}, and has another size")

@@ -95,10 +95,10 @@ def _stoppable(arguments: list[str] | None) -> int:
 
 
 def _said(line: str, code: int) -> int:
-    from ltrobust_bench.errors import one_line
+    from ltrobust_bench.errors import message
 
     with suppress(OSError):  # the terminal may be gone
-        click.echo(one_line(line), err=True)
+        click.echo(message(line), err=True)
     return code
 
 

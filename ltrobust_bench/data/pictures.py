@@ -32,10 +32,12 @@ _ALONE = threading.Lock()
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Where pictures are decoded, in any thread: Pillow's warning of a huge one is an error of that one."""
+    """Where pictures are decoded, in any thread: Pillow's warning of a huge one is an error of that one, and what it
+    says of odd remarks in a file that it can read is not repeated."""
     from PIL import Image
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 

@@ -14,7 +14,7 @@ import numpy as np
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.files import write_bytes
 from ltrobust_bench.plan.code import Code
-from ltrobust_bench.reading import read_bytes
+from ltrobust_bench.reading import read_arrays, read_bytes
 
 LARGEST = 500_000_000
 """Bytes of a state; one byte for each attack and test image."""
@@ -83,12 +83,13 @@ class State:
         if hashlib.sha256(content).digest() != digest:  # before it is read: a damaged zip file may raise anything
             return None
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                plain: dict[str, Any] = json.loads(str(arrays["meta"]))
-                plain["code"] = [Code.model_validate(session) for session in plain["code"]]
-                broken = {k.removeprefix("broken/"): arrays[k] for k in arrays.files if k.startswith("broken/")}
-                return cls(clean=arrays["clean"] if "clean" in arrays.files else None, broken=broken, **plain)
-        except (ValueError, KeyError, TypeError):  # another version's
+            arrays = read_arrays(content, None, LARGEST)
+            plain: dict[str, Any] = json.loads(str(arrays["meta"]))
+            plain["code"] = [Code.model_validate(session) for session in plain["code"]]
+            broken = {k.removeprefix("broken/"): v.copy() for k, v in arrays.items() if k.startswith("broken/")}
+            clean = arrays["clean"].copy() if "clean" in arrays else None
+            return cls(clean=clean, broken=broken, **plain)
+        except (ValueError, KeyError, TypeError, RecursionError):  # another version's
             return None
 
 

@@ -338,7 +338,6 @@ OF_MODULES = {"np": "load", "zipfile": "ZipFile", "tomllib": "loads"}
 OURS = {
     "ltrobust_bench/reading.py": "it is the place",
     "ltrobust_bench/data/archive.py": "members are stored, and bounded by the file",
-    "ltrobust_bench/evaluation/state.py": "a digest of its own comes first",
     "ltrobust_bench/data/known.py": "the package's own table",
     "ltrobust_bench/report/claims/stated.py": "the package's own table",
     "ltrobust_bench/report/site": "the package's own pages, and a mark in a page of ours",
