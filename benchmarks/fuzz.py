@@ -12,7 +12,6 @@ smallest faulty one; its files stay in the folder that is printed, and the same 
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import resource
 import sys
@@ -28,7 +27,7 @@ from fuzzing import KINDS, Limits, campaign  # noqa: E402
 
 ROOM = 4_000_000_000
 """Bytes of address space beyond what the process has at first; who asks for more is refused."""
-STUCK = 300
+STUCK = 600
 """Seconds after which a case that no signal can interrupt ends the program, with a traceback of where it is."""
 ROW = "{:<12} {:>8} {:>9} {:>9} {:>9} {:>8}  {}"
 
@@ -53,7 +52,7 @@ def main(cases: int, names: tuple[str, ...], seed: int, kept: Path, seconds: flo
     if hasattr(resource, "RLIMIT_AS") and Path("/proc/self/statm").exists():
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, resource.RLIM_INFINITY))
-    limits, faults, total = Limits(seconds=seconds, memory=memory), 0, 0
+    limits, faults, total = Limits(seconds=seconds, memory=memory, stuck=STUCK), 0, 0
     chosen = [KINDS[name] for name in names] or list(KINDS.values())
     shares = sum(kind.share for kind in chosen)
     click.echo(ROW.format("kind", "cases", "accepted", "refused", "slowest", "memory", "fault"))
@@ -62,7 +61,7 @@ def main(cases: int, names: tuple[str, ...], seed: int, kept: Path, seconds: flo
         for kind in chosen:
             with tempfile.TemporaryDirectory(prefix="ltbench-fuzz-") as folder:
                 count = round(cases * kind.share / shares)
-                tally = campaign(kind(Path(folder)), count, seed, kept.resolve(), limits, _still_alive)
+                tally = campaign(kind(Path(folder)), count, seed, kept.resolve(), limits)
             ends, fault = tally.ends, tally.fault
             total, faults = total + ends.total(), faults + bool(fault)
             said = f"{fault}; python benchmarks/fuzz.py --kind {kind.name} --seed {tally.seed}; {kept / kind.name}"
@@ -74,10 +73,6 @@ def main(cases: int, names: tuple[str, ...], seed: int, kept: Path, seconds: flo
             )  # fmt: skip
     click.echo(f"{total} cases of {len(chosen)} kinds, {faults} faults")
     sys.exit(1 if faults else 0)
-
-
-def _still_alive(cases: int) -> None:
-    faulthandler.dump_traceback_later(STUCK, exit=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import random
 import shutil
@@ -9,7 +10,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +43,13 @@ class Limits:
         seconds: of the processor.
         patience: seconds by the clock, until it counts as a hang; other work may slow a machine down.
         memory: bytes, beyond what the process had before.
+        stuck: seconds by the clock after which the process ends, where a hang hears no signal; 0: never.
     """
 
     seconds: float = 10.0
     patience: float = 30.0
     memory: int = 500_000_000
+    stuck: float = 0.0
 
 
 class Kind:
@@ -104,23 +107,18 @@ class Tally:
     seed: int = 0
 
 
-def campaign(
-    kind: Kind, count: int, first_seed: int, kept: Path, limits: Limits, told: Callable[[int], None] | None = None
-) -> Tally:
+def campaign(kind: Kind, count: int, first_seed: int, kept: Path, limits: Limits) -> Tally:
     """Try so many cases of a kind, until one is a fault.
 
     Args:
         count: of cases, at least.
         first_seed: of the first chunk; the next ones follow.
         kept: where the smallest faulty case's files are left, in a folder of the kind's name.
-        told: called with the number of cases after each chunk.
     """
     tally = Tally()
     for i, start in enumerate(range(0, count, CHUNK)):
         tally.seed = first_seed + i
         tally.fault = _chunk(kind, min(CHUNK, count - start), tally.seed, kept, limits, tally)
-        if told:
-            told(min(CHUNK, count - start))
         if tally.fault:
             break
     return tally
@@ -165,7 +163,7 @@ def tried(kind: Kind, rng: random.Random, place: Path, limits: Limits, tally: Ta
     """
     before, began = _reset_peak(), time.process_time()
     try:
-        with _alarm(limits.patience):
+        with _alarm(limits.patience, limits.stuck):
             end = kind.attempt(rng, place) or "accepted"
     except LTBenchError as error:
         check_message(str(error), error.exit_code)
@@ -206,15 +204,19 @@ def check_message(text: str, code: int) -> None:
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _alarm(seconds: float, stuck: float) -> Iterator[None]:
     def ring(number: int, frame: Any) -> None:
         raise Hang
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    if stuck:
+        faulthandler.dump_traceback_later(stuck, exit=True)
     try:
         yield
     finally:
+        if stuck:
+            faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
