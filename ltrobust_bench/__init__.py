@@ -20,10 +20,25 @@ from ltrobust_bench._version import __version__
 from ltrobust_bench.errors import LTBenchError, UsageError
 
 if TYPE_CHECKING:
+    from ltrobust_bench.data.registry import DatasetSpec, register_dataset
+    from ltrobust_bench.data.sources import Source
     from ltrobust_bench.plan.request import Request
+    from ltrobust_bench.protocol.spec import DatasetTerms
     from ltrobust_bench.records.schema import Record
     from ltrobust_bench.report import leaderboard
-    from ltrobust_bench.verbs import Evaluation, LoadedModel, Trials, evaluate, load_model, run, sweep, train, tune
+    from ltrobust_bench.verbs import (
+        Evaluation,
+        LoadedModel,
+        Prediction,
+        Trials,
+        evaluate,
+        export,
+        load_model,
+        run,
+        sweep,
+        train,
+        tune,
+    )
 
 _WHERE = {
     "run": "ltrobust_bench.verbs",
@@ -31,27 +46,39 @@ _WHERE = {
     "tune": "ltrobust_bench.verbs",
     "sweep": "ltrobust_bench.verbs",
     "evaluate": "ltrobust_bench.verbs",
+    "export": "ltrobust_bench.verbs",
     "load_model": "ltrobust_bench.verbs",
     "Evaluation": "ltrobust_bench.verbs",
     "LoadedModel": "ltrobust_bench.verbs",
+    "Prediction": "ltrobust_bench.verbs",
     "Trials": "ltrobust_bench.verbs",
     "leaderboard": "ltrobust_bench.report",
     "Record": "ltrobust_bench.records.schema",
     "Request": "ltrobust_bench.plan.request",
+    "DatasetSpec": "ltrobust_bench.data.registry",
+    "DatasetTerms": "ltrobust_bench.protocol.spec",
+    "Source": "ltrobust_bench.data.sources",
+    "register_dataset": "ltrobust_bench.data.registry",
 }
 
 __all__ = [
+    "DatasetSpec",
+    "DatasetTerms",
     "Evaluation",
     "LTBenchError",
     "LoadedModel",
+    "Prediction",
     "Record",
     "Request",
+    "Source",
     "Trials",
     "UsageError",
     "__version__",
     "evaluate",
+    "export",
     "leaderboard",
     "load_model",
+    "register_dataset",
     "run",
     "sweep",
     "train",

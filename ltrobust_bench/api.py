@@ -5,13 +5,14 @@ A method is *composed of parts*; each has a default, and most methods replace on
     def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
         return Method(loss=adversarial(balanced_softmax(data.counts)))
 
-How the trainer uses the parts, for each batch (x, y):
+How the trainer uses the parts, for each batch (x, y) of those that the ``sampler`` draws:
 
+0. ``batch(x, y, ctx)`` may put other images and targets in their place;
 1. craft ``x_adv``: projected gradient ascent on ``objective`` (recipe: radius, steps, start, batch-norm mode), in
    the epochs in which the method ``crafts``;
 2. ``loss(outputs, y, ctx)`` on the network in train mode; ``outputs.clean`` and ``outputs.adversarial`` are
    computed when first asked for, so a loss pays only for the forwards it uses;
-3. one optimiser step; every ``memory`` sees the step.
+3. one optimiser step; every ``memory`` and plug-in sees the step.
 
 After training, ``deploy`` turns the network into the model that is attacked and published.
 
@@ -29,9 +30,9 @@ Shapes: B images, C classes, D features. x is [B, channels, height, width] in [0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -73,7 +74,17 @@ class Output(NamedTuple):
 
 
 class Outputs(Protocol):
-    """Train-mode forward passes of one step, each computed once, when first asked for."""
+    """Forward passes of one step. Those of the two batches are in train mode, computed once, when first asked for."""
+
+    @property
+    def x(self) -> Tensor:
+        """The clean batch: images in [0, 1], [B, channels, height, width]; to be read."""
+        ...
+
+    @property
+    def x_adv(self) -> Tensor:
+        """The crafted batch; ``x`` in an epoch without an attack; to be read."""
+        ...
 
     @property
     def clean(self) -> Output:
@@ -83,6 +94,16 @@ class Outputs(Protocol):
     @property
     def adversarial(self) -> Output:
         """Of the crafted images."""
+        ...
+
+    def of(self, images: Tensor, mode: Literal["train", "eval", "batch"] = "train") -> Output:
+        """Of any images, computed anew each time, with gradient: a further view of the batch. Batch norm in mode
+        ``train`` takes the batch's statistics and the running ones move, in ``batch`` they do not move, and ``eval``
+        takes the running ones."""
+        ...
+
+    def companion(self, images: Tensor) -> Output:
+        """Of any images by the method's ``companion``, in train mode, with gradient; of ``x`` and ``x_adv`` once."""
         ...
 
     def after_update(self) -> Output:
@@ -103,6 +124,12 @@ class StepContext(Protocol):
         """Length of the budget."""
         ...
 
+    @property
+    def partners(self) -> tuple[Tensor, Tensor]:
+        """Images [B, channels, height, width] and labels [B] that were drawn beside the batch's, augmented as they are;
+        where the sampler draws pairs."""
+        ...
+
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the batch-norm mode of crafting, detached; [B, C]."""
         ...
@@ -112,20 +139,36 @@ class StepContext(Protocol):
         ...
 
 
+class Mixed(NamedTuple):
+    """Targets of images that are mixtures of two: labels int64 [B], for each image its partner's [B], and the share of
+    the former, one number for the batch. Objective and loss are asked once for each label, and the values are mixed
+    likewise, so whatever a method makes of labels, it can do with these."""
+
+    labels: Tensor
+    partners: Tensor
+    share: float
+
+
+BatchRule = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, Tensor | Mixed]]
+"""(images x in [0, 1], labels y [B], ctx) -> (images, targets), before crafting. Targets are what objective and loss
+get as ``y``: labels, mixed ones, or whatever else this method's own objective and loss understand, as soft labels
+[B, C]. Attack budgets and memories get the labels of the images as they were drawn."""
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, C], y [B]) -> scalar."""
 Objective = Callable[[Tensor, Tensor, StepContext], Tensor]
 """What the inner maximisation climbs: (logits [B, C], y [B], ctx) -> one value per image [B].
 
 It may be called more often than the attack has steps, and must give the same again: where memory does not suffice, the
-attack begins anew and passes the batch through the network in parts. It always gets the logits of the whole batch.
+attack begins anew and passes the batch through the network in parts. It always gets the logits of the whole batch, and
+what it asks for itself is counted once, however often the attack begins.
 """
 OuterLoss = Callable[[Outputs, Tensor, StepContext], Tensor]
 """What the optimiser descends: (outputs, y [B], ctx) -> scalar."""
 Head = Callable[[int, int], nn.Module]
 """(D, C) -> module from features [B, D] to training logits [B, C]."""
 Sampler = Callable[[np.ndarray, int, int, np.random.Generator], np.ndarray]
-"""(labels [N], draws, epoch, generator) -> indices; at most the first ``draws`` of them make the epoch."""
+"""(labels [N], draws, epoch, generator) -> indices, at most the first ``draws`` of which make the epoch; in two rows
+[2, n] each image and its partner, see :attr:`StepContext.partners`."""
 
 
 Crafts = Callable[[int, int], bool]
@@ -149,8 +192,16 @@ class Network(nn.Module):
         return self.head(self.backbone(x))
 
 
-Trains = Callable[[Network], Iterable[nn.Parameter]]
-"""network -> the parameters that the optimiser moves; the others keep their values."""
+class Group(NamedTuple):
+    """Parameters with a learning rate and a weight decay of their own, as shares of the recipe's."""
+
+    parameters: Sequence[nn.Parameter]
+    lr: float = 1.0
+    weight_decay: float = 1.0
+
+
+Trains = Callable[[Network], Iterable[nn.Parameter | Group]]
+"""network -> the parameters that the optimiser moves, some of them in groups; the others keep their values."""
 Deploy = Callable[[Network, TrainInfo], nn.Module]
 """(trained network, data) -> module from pixels in [0, 1] to logits, nothing else."""
 
@@ -158,8 +209,8 @@ Deploy = Callable[[Network, TrainInfo], nn.Module]
 class Memory(Protocol):
     """A part that remembers something between steps; saved in checkpoints, so resuming is exact."""
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
-        """After each optimiser step."""
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
+        """After each optimiser step, plug-ins' own work on it included. What is done to the network's weights stays."""
         ...
 
     def on_epoch_end(self, epoch: int, network: Network) -> None:
@@ -196,6 +247,11 @@ def linear(features: int, classes: int) -> nn.Module:
 def shuffle(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Generator) -> np.ndarray:
     """Every image once, in random order."""
     return generator.permutation(len(labels))
+
+
+def as_drawn(x: Tensor, y: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor]:
+    """Images and labels as they were drawn."""
+    return x, y
 
 
 def always(epoch: int, epochs: int) -> bool:
@@ -270,7 +326,19 @@ class PluginStep(StepContext, Protocol):
 
 
 class Plugin:
-    """Wraps any method. Every hook does nothing unless overridden; plug-ins apply in their cards' declared order."""
+    """Wraps any method. Every hook does nothing unless overridden; plug-ins apply in their cards' declared order.
+
+    A plug-in is a :class:`Memory`, too: it is told of the ends of steps and epochs, after the host's own memories, and
+    what it remembers is in checkpoints.
+    """
+
+    def order(self, order: np.ndarray, labels: np.ndarray, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        """Other images of an epoch than those that the host's sampler drew, or the same and their partners."""
+        return order
+
+    def batch(self, x: Tensor, y: Tensor, ctx: StepContext) -> tuple[Tensor, Tensor | Mixed]:
+        """Other images and targets than the host's, see :data:`BatchRule`; of all parts, one may change targets."""
+        return x, y
 
     def attack_budget(self, budget: AttackBudget, y: Tensor, ctx: StepContext) -> AttackBudget:
         """Another budget for the inner attack on images of labels ``y``."""
@@ -281,6 +349,19 @@ class Plugin:
 
     def after_update(self, step: PluginStep) -> None:
         """After the optimiser's step."""
+
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
+        """As :meth:`Memory.on_step_end`."""
+
+    def on_epoch_end(self, epoch: int, network: Network) -> None:
+        """As :meth:`Memory.on_epoch_end`: a plug-in gives the network the weights to deploy at the last epoch's end."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As :meth:`Memory.state_dict`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """As :meth:`Memory.load_state_dict`."""
 
 
 BudgetRule = Callable[[AttackBudget, Tensor, StepContext], AttackBudget]
@@ -297,9 +378,12 @@ class Method:
     """A defense as the composition of its parts.
 
     ``inherits`` says which parts of the network take the weights of the run that the card's ``base`` starts from;
-    a head's tensors are taken where name and shape agree.
+    a head's tensors are taken where name and shape agree. ``companion`` is the head of a second network, like the first
+    but for that head and its start, which the same optimiser trains beside it and which is not deployed; a second
+    network that is finished and stays as it is is the ``base`` of a card, in the role of a teacher.
     """
 
+    batch: BatchRule = as_drawn
     objective: Objective = cross_entropy
     attack_budget: BudgetRule = as_given
     loss: OuterLoss = adversarial(F.cross_entropy)
@@ -307,40 +391,7 @@ class Method:
     sampler: Sampler = shuffle
     crafts: Crafts = always
     trains: Trains = everything
+    companion: Head | None = None
     inherits: tuple[str, ...] = ("backbone", "head")
     deploy: Deploy = identity
     memory: Mapping[str, Memory] = field(default_factory=dict)
-
-
-__all__ = [
-    "AttackBudget",
-    "BudgetRule",
-    "Crafts",
-    "Criterion",
-    "Deploy",
-    "Head",
-    "Memory",
-    "Method",
-    "Network",
-    "Objective",
-    "OuterLoss",
-    "Output",
-    "Outputs",
-    "Plugin",
-    "PluginStep",
-    "Sampler",
-    "StepContext",
-    "TrainInfo",
-    "Trains",
-    "adversarial",
-    "always",
-    "as_given",
-    "clean",
-    "cross_entropy",
-    "everything",
-    "head_only",
-    "identity",
-    "linear",
-    "never",
-    "shuffle",
-]

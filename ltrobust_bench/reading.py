@@ -25,6 +25,8 @@ TEXT = 1_000_000
 """Bytes of a text file that people write or read: a plan, a card, a table."""
 TOML = 200_000
 """Bytes of a TOML file; the reader's time grows with the square of the longest key."""
+PART = 2**24
+"""Bytes of an array that are read at once."""
 KINDS = "iufbU"
 """Kinds of numpy arrays that are read: numbers, bits and text; objects are pickled code."""
 
@@ -135,11 +137,11 @@ def stored(file: BinaryIO) -> None:
         unfolds(archive, size)
 
 
-def read_arrays(content: bytes, names: Iterable[str] | None, most: int) -> dict[str, np.ndarray]:
-    """Arrays in the bytes of a ``.npz`` file.
+def read_arrays(content: bytes | BinaryIO, names: Iterable[str] | None, most: int) -> dict[str, np.ndarray]:
+    """Arrays in a ``.npz`` file.
 
     Args:
-        content: the file.
+        content: the file, open or as bytes.
         names: of the arrays, others are left alone; None: all.
         most: bytes that all members together may unfold into.
 
@@ -148,7 +150,7 @@ def read_arrays(content: bytes, names: Iterable[str] | None, most: int) -> dict[
             array has, or objects.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content) if isinstance(content, bytes) else content) as archive:
             unfolds(archive, most)
             if names is None:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -175,5 +177,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size != member.file_size - file.tell():
             raise ValueError(f"`{name}` says that it has shape {shape}, and has another size")
-        data = file.read(size)
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+        array = np.empty(math.prod(shape), dtype)
+        for start in range(0, size, PART):
+            array.view(np.uint8)[start : start + PART] = np.frombuffer(file.read(PART), np.uint8)
+    return array.reshape(shape, order="F" if by_columns else "C")

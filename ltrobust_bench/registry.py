@@ -88,14 +88,19 @@ class Registry(Generic[T]):
     _entries: dict[str, Registration] = field(default_factory=dict)
     _complete: bool = False
 
-    def add(self, entry: Registration) -> None:
+    def add(self, entry: Registration, replaces: str | None = None) -> None:
         """Add an entry.
+
+        Args:
+            replaces: an origin whose entry of the same name goes.
 
         Raises:
             DuplicateNameError: if the name is taken.
         """
+        if replaces is not None:
+            self._fill()
         old = self._entries.get(entry.name)
-        if old is not None:
+        if old is not None and old.origin != replaces:
             raise DuplicateNameError(
                 f"{self.kind} {entry.name!r} is declared twice: in {old.origin or 'unknown'} "
                 f"and in {entry.origin or 'unknown'}; rename one of them."
@@ -112,14 +117,14 @@ class Registry(Generic[T]):
             self.add(entry)
 
     def entry(self, name: str) -> Registration:
-        """The entry called ``name``.
+        """The entry called ``name``, in any case.
 
         Raises:
             UnknownNameError: with the nearest names.
         """
         self._fill()
         try:
-            return self._entries[name]
+            return self._entries[name if name in self._entries else str(name).lower()]
         except KeyError:
             raise UnknownNameError(self.kind, name, self._entries) from None
 

@@ -55,6 +55,7 @@ class AdversarialWeights(Plugin):
             return [(w + self.proxy_lr * g) - w for w, g in zip(weights, known, strict=True)]
         optimizer, before = step.optimizer, [w.clone() for w in weights]
         state = copy.deepcopy(optimizer.state_dict())
+        optimizer.zero_grad(set_to_none=True)  # what else it moves, as a companion, stays where it is
         for weight, gradient in zip(weights, known, strict=True):
             weight.grad = -gradient
         optimizer.step()

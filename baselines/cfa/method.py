@@ -27,7 +27,7 @@ class RobustAccuracy:
         self.correct, self.seen = torch.zeros_like(counts), torch.zeros_like(counts)
         self.last = torch.zeros_like(counts)
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         right = outputs.adversarial.logits.detach().argmax(dim=1) == y
         self.correct.scatter_add_(0, y, right.to(self.correct.dtype))
         self.seen.scatter_add_(0, y, torch.ones_like(y, dtype=self.seen.dtype))
@@ -59,7 +59,7 @@ class FairAverage:
         self.accuracy, self.epochs, self.decay, self.threshold = accuracy, epochs, decay, threshold
         self.average: dict[str, Tensor] = {}
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         """Weights are averaged once an epoch."""
 
     def on_epoch_end(self, epoch: int, network: Network) -> None:

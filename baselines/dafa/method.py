@@ -43,7 +43,7 @@ class Similarity:
         self.total, self.seen = like.new_zeros(classes, classes), like.new_zeros(classes)
         self.weights = like.new_ones(classes)
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         if self.epoch == self.last:
             probabilities = F.softmax(outputs.adversarial.logits.detach(), dim=1).to(self.total.dtype)
             self.total.index_add_(0, y, probabilities)

@@ -95,7 +95,7 @@ class Multipliers:
         share = seen / seen.sum() if self.total == "images" else torch.full_like(seen, 1 / len(seen))
         return Errors(clean, boundary, (share * clean).sum(), (share * boundary).sum())
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         self.seen.scatter_add_(0, y, torch.ones_like(y, dtype=self.seen.dtype))
         for wrong, output in ((self.wrong_clean, outputs.clean), (self.wrong_robust, outputs.adversarial)):
             wrong.scatter_add_(0, y, (output.logits.detach().argmax(dim=1) != y).to(wrong.dtype))

@@ -35,7 +35,7 @@ class ClassPredictions:
         """The row of each image's label, [B, C]; type and device of ``like``."""
         return self.matrix.to(like)[y]
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         predictions = F.softmax(outputs.clean.logits.detach() / self.temperature, dim=1)
         self.total.index_add_(0, y, predictions.to(self.total.dtype))
 

@@ -41,7 +41,7 @@ class PredictedCounts:
         self.last, self.current = counts.clone(), torch.zeros_like(counts)
         self.weights = rbl_weights(counts, self.last)
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         logits = outputs.adversarial.logits if self.when == "before" else outputs.after_update().logits
         predicted = logits.detach().argmax(dim=1)
         self.current.scatter_add_(0, predicted, torch.ones_like(predicted, dtype=self.current.dtype))

@@ -13,7 +13,14 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.plan.make import Plan, make_plan
-from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed, trained_parameters
+from ltrobust_bench.training.build import (
+    build_companion,
+    build_method,
+    build_network,
+    build_plugins,
+    deployed,
+    trained_parameters,
+)
 from ltrobust_bench.training.step import Step, Trainee
 
 CPU = torch.device("cpu")
@@ -44,9 +51,14 @@ def trainee(plan: Plan, device: torch.device) -> Trainee:
         torch.manual_seed(1)
         teacher = deployed(its[0], build_network(base.model, shape, classes, its[0]).to(device), its[1])
         teacher = teacher.requires_grad_(False)
-    optimizer = torch.optim.SGD(trained_parameters(network, method), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    torch.manual_seed(2)
+    companion = build_companion(run.model, shape, classes, method)
+    companion = companion and companion.to(device)
+    moved = trained_parameters(network, method, companion, 5e-4)
+    optimizer = torch.optim.SGD(moved, lr=0.1, momentum=0.9, weight_decay=5e-4)
     around = build_plugins(run.plugins, run.options, info)
-    return Trainee(network, method, run.recipe, optimizer, Counter(), around, teacher, run.policy, plan.task.ball)
+    parts = (network, method, run.recipe, optimizer, Counter(), around, teacher, run.policy, plan.task.ball)
+    return Trainee(*parts, companion=companion)
 
 
 def compare(slug: str, around: tuple[str, ...] = (), model: str = "small", images: int = 64, **settings: Any) -> Any:
@@ -73,7 +85,7 @@ def compare(slug: str, around: tuple[str, ...] = (), model: str = "small", image
                 gradients = [p.grad for p in weights if p.grad is not None]
                 for name, tensors in (("gradient", gradients), ("weights", weights), ("statistics", numbers)):
                     made[device, epoch, name] = [tensor.detach().cpu().clone() for tensor in tensors]
-                for memory in trained.method.memory.values():
+                for memory in trained.memories.values():
                     memory.on_epoch_end(epoch, trained.network)
     found, outside = {}, []
     for epoch in (1, epochs):

@@ -79,7 +79,7 @@ def attacks(notes: Notes, network: Any) -> None:
         with frozen(model):
             copied = None if search == "network" else StandIn(model, to_unit(data.images[:2]), search)
         terms = {"classes": 10, "epsilon": 0.05, "suite": Suite(seed=0, batch_size=32, attacks=asked)}
-        return evaluate_images(model, data, surrogate=other, searched=copied, **terms).bits  # type: ignore[arg-type]
+        return evaluate_images(model, data, surrogates={"transfer": other}, searched=copied, **terms).bits  # type: ignore[arg-type]
 
     here = verdict(torch.device("cpu"), "network")
     for search in ("network", "folded", "bf16"):
@@ -198,7 +198,7 @@ def every_method(notes: Notes) -> None:
 
 
 def work(notes: Notes) -> None:
-    subject.EXAMINED = verbs.evaluations.EXAMINED = 20
+    subject.EXAMINED = subject.EXAMINED_IN_SMOKE = 20
     with notes.finding("first training"):
         # Long enough that some images are right, and some of those stand an attack.
         network, loss = train("at", "first", limit_train=400 if TINY else None, epochs=3 if TINY else 20)

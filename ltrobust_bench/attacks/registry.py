@@ -12,7 +12,7 @@ from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.registry import Registration, Registry, scanned
 from ltrobust_bench.terms import first_problem, printable
 
-SHARED = {"__init__", "ball", "engine", "official", "registry", "terms"}
+SHARED = {"__init__", "ball", "engine", "official", "pursuit", "registry", "terms"}
 """Files of the folder that are no kind of attack."""
 
 

@@ -164,3 +164,22 @@ class Climbing(Attack):
     def passes(self, classes: int) -> float:
         """One for each step."""
         return self.restarts * self.steps
+
+
+class Pursuing(Attack):
+    """Projected ascent that asks the model at every iterate (:mod:`ltrobust_bench.attacks.pursuit`): ``steps`` in each
+    pass, from each of ``restarts`` starts."""
+
+    steps: Annotated[int, Field(ge=2, le=100_000)]
+    start: Start
+    restarts: Count
+
+    def settings(self, on: Target) -> dict[str, Any]:
+        """Its arguments as keywords for its function; lengths in pixels."""
+        stated = {name: getattr(self, name) for name in type(self).model_fields if name not in ("name", "kind")}
+        lengths = {name: number(stated[name], on.epsilon) for name in ("noise", "width") if name in stated}
+        return stated | lengths
+
+    def passes(self, classes: int) -> float:
+        """One for each step."""
+        return self.restarts * self.steps

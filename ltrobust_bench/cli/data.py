@@ -14,7 +14,11 @@ def command() -> None:
     """Look at data sets, download them, and carry them to machines that cannot."""
 
 
-@command.command(epilog="Example: ltbench data info cifar10-lt --imbalance-ratio 50")
+@command.command(
+    epilog="""\b
+    Example: ltbench data info cifar10-lt --imbalance-ratio 50
+             ltbench data info folder:photos/@64"""
+)
 @click.argument("dataset")
 @split_options
 @data_dir_option
@@ -37,8 +41,13 @@ def info(
     out.print(
         f"{task.spec.name}: {sum(counts)} training images in {len(counts)} classes, imbalance ratio "
         f"{task.imbalance_ratio:g} ({task.profile}), {sum(task.split.test_counts)} test images, "
-        f"{'x'.join(map(str, task.spec.shape))} pixels"
+        f"{'x'.join(map(str, task.spec.shape))} pixels",
+        soft_wrap=True,
     )
+    for note in task.source.notes:
+        out.print(note, soft_wrap=True)
+    for warning in task.source.warnings:
+        out.print(warning, style="yellow", soft_wrap=True)
     table = Table("label", "class", "group", "train", "test", "profile", box=None, pad_edge=False)
     for label, count in enumerate(counts):
         bar = "█" * max(1, round(40 * count / max(counts)))
@@ -137,6 +146,52 @@ def pack(
         f"{file}: {manifest.train_images} training and {manifest.test_images} test images of {manifest.dataset} "
         f"(imbalance ratio {manifest.imbalance_ratio:g}, {manifest.profile}), {file.stat().st_size / 1e6:.1f} MB"
     )
+
+
+@command.command(
+    epilog="""\b
+    Example: ltbench data declare cifar10-lt generated.npz --kind generated --saw split --share 0.3
+             --maker "DDPM trained on the split, 50k steps" """
+)
+@click.argument("dataset")
+@click.argument("file", type=PATH)
+@click.option(
+    "--kind", type=click.Choice(["real", "generated", "pseudo-labelled"]), required=True, help="What they are."
+)
+@click.option(
+    "--saw",
+    type=click.Choice(["nothing", "split", "balanced", "unknown"]),
+    required=True,
+    help="What of DATASET the images, their generator or their labeller come from: the long-tailed split alone, or the "
+    "full balanced training set, which brings back what the cut took from the tail.",
+)
+@click.option("--maker", required=True, help="Generator, labeller, or where real images are from, in a line.")
+@click.option("--share", type=float, required=True, help="Of each training batch, above 0 and below 1.")
+@click.option("--force", is_flag=True, help="Replace a declaration that is there.")
+@data_dir_option
+def declare(
+    dataset: str, file: Path, kind: str, saw: str, maker: str, share: float, force: bool, data_dir: Path | None
+) -> None:
+    """Declare the images in FILE as extra training data for DATASET: writes FILE's name with .toml, for --extra-data.
+
+    FILE is an .npz with `images` (uint8, [M, C, H, W] or [M, H, W, C]) and `labels` ([M]), or an archive of `data
+    pack`. Images that are test images of DATASET are refused. What is stated is part of every run with them.
+    """
+    from ltrobust_bench.data import extra
+    from ltrobust_bench.data.registry import locate
+    from ltrobust_bench.data.sources import load_source
+    from ltrobust_bench.errors import UsageError
+
+    output = file.with_suffix(".toml")
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists already; rename {file.name}, or add --force.")
+    spec, place = locate(dataset, data_dir)
+    source = load_source(spec, place)
+    declared = extra.declare(file, output, source, spec.shape, kind=kind, saw=saw, maker=maker, share=share)  # type: ignore[arg-type]
+    click.echo(
+        f"{output}: {kind}, {100 * share:g} % of each batch, saw {saw}; images and labels {declared.sha256[:12]}"
+    )
+    click.echo(f"ltbench run --method at --dataset {dataset} --extra-data {output}")
 
 
 @command.command(epilog="Example: ltbench data verify cifar10-lt-ir50.zip")

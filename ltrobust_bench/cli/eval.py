@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltrobust_bench.evaluation.curves import Curve, CurveKind
+    from ltrobust_bench.evaluation.result import Evaluation
     from ltrobust_bench.protocol.spec import Search
+    from ltrobust_bench.records.schema import Record
+
+BOUND = "pma"
+"""The attack of ``--quick``."""
 
 foreign_options = options(
     click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
@@ -49,6 +54,8 @@ foreign_options = options(
     epilog="""\b
     Example: ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d
              ltbench eval lite:at-bsl --attack pgd-20
+             ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d --quick
+             ltbench eval --torch my_nets:defended --weights net.pt -d cifar10-lt --thorough --base honest.safetensors
              ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt
              ltbench eval --official robal --set variant=N --weights epoch80.pt -d cifar10-lt
 
@@ -61,9 +68,30 @@ foreign_options = options(
     "-a",
     "attacks",
     multiple=True,
-    help="Only this attack: of the suite, or autoattack, apgd-ce, apgd-dlr, apgd-t, fab-t, square; repeatable.",
+    help="Only this attack: of the suite, or one that `ltbench list attacks` shows; repeatable.",
 )
-@click.option("--transfer-from", type=PATH, metavar="CHECKPOINT", help="Attack with PGD-20 crafted on another network.")
+@click.option(
+    "--transfer-from",
+    "transfer_from",
+    type=PATH,
+    multiple=True,
+    metavar="CHECKPOINT",
+    help="Attack with PGD-20 crafted on another network. With --thorough: PMA is crafted on it, too; repeatable.",
+)
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="After the suite, attack what stands with the adaptive suite (docs/evaluation.md); of our networks, on other "
+    "entries of the board, too.",
+)
+@click.option("--base", type=PATH, metavar="CHECKPOINT", help="With --thorough: the honest network that it is made of.")
+@click.option(
+    "--preprocessing",
+    multiple=True,
+    metavar="NAME",
+    help="With --thorough: a submodule that preprocesses images, for BPDA (default: those called preprocessing).",
+)
+@click.option("--quick", is_flag=True, help="PMA alone: an upper bound of the worst case, in minutes. Makes no record.")
 @click.option(
     "--curve",
     "curves",
@@ -95,7 +123,11 @@ def command(
     checkpoint: Path | None,
     dataset: str | None,
     attacks: tuple[str, ...],
-    transfer_from: Path | None,
+    transfer_from: tuple[Path, ...],
+    thorough: bool,
+    base: Path | None,
+    preprocessing: tuple[str, ...],
+    quick: bool,
     curves: tuple[CurveKind, ...],
     robustbench: str | None,
     factory: str | None,
@@ -121,10 +153,19 @@ def command(
 
     set_threads(threads)
     out = console()
+    if quick:
+        if thorough or attacks or transfer_from or curves:
+            raise UsageError("--quick is PMA alone: leave --thorough, --attack, --transfer-from and --curve out.")
+        attacks = (BOUND,)
+    if thorough and (attacks or curves or search not in (None, "network")):
+        raise UsageError("--thorough is the whole suite and more: leave --attack, --curve and --attack-search out.")
+    if not thorough and (base is not None or preprocessing or len(transfer_from) > 1):
+        raise UsageError("--base, --preprocessing and several --transfer-from belong to --thorough.")
     asked = {"CHECKPOINT": checkpoint, "--robustbench": robustbench, "--torch": factory, "--official": official}
     source = _only_source({name: value for name, value in asked.items() if value is not None}, weights, settings)
     terms |= {"limit_test": limit_test}
     subject: Path | nn.Module
+    record: Record | None = None
     if checkpoint is not None:
         subject, name, folder = checkpoint, str(checkpoint), output
         own = checkpoint if checkpoint.is_dir() else checkpoint.parent
@@ -132,7 +173,7 @@ def command(
     else:
         subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
         folder = place = output or runs_dir / f"eval-{name}"
-    part = attacks or transfer_from is not None or limit_test is not None
+    part = attacks or (transfer_from and not thorough) or limit_test is not None
     own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
     whole = checkpoint is not None and not (part or own_terms or curves)
     if started() > 1 and not whole:
@@ -148,15 +189,40 @@ def command(
             print_curve(out, drawn, output or place)
         return
     if checkpoint is not None and whole:
-        _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
-        return
+        record = _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
+        if not thorough:
+            return
     search = search or "network"
+    if thorough:
+        others: dict[str, Path | str] = {path.name.lower(): path for path in transfer_from}
+        if checkpoint is not None:
+            from ltrobust_bench.verbs.adapting import beside
+
+            known, entries = beside(verbs.load_model(checkpoint, device=device).run, runs_dir)
+            base, others = base or known, entries | others
+        with progress_on(out, follow) as progress:
+            result = verbs.thorough(
+                subject,
+                dataset,
+                base=base,
+                others=others,
+                preprocessing=preprocessing,
+                before=record,
+                folder=folder or (checkpoint if checkpoint is not None and checkpoint.is_dir() else None),
+                device=device,
+                code=[factory.partition(":")[0]] if factory else (),
+                progress=progress,
+                **terms,
+            )
+        _show(out, result, name, "the suite and the adaptive suite", folder or place, "thorough.csv")
+        print_broken(out, result)
+        return
     with progress_on(out, follow) as progress:
         result = verbs.evaluate(
             subject,
             dataset,
             attacks=list(attacks),
-            transfer_from=transfer_from,
+            transfer_from=transfer_from[0] if transfer_from else None,
             device=device,
             state=folder / "evaluation.npz" if folder else None,
             code=[factory.partition(":")[0]] if factory else (),
@@ -164,19 +230,36 @@ def command(
             progress=progress,
             **terms,
         )
-    rows = {a: result.metrics(a) for a in ("clean", *result.attacks, "union")}
-    what = "part of the suite" if attacks or transfer_from is not None else "the suite"
+    what = "part of the suite" if attacks or transfer_from else "the suite"
     what += "" if search == "network" else f", searched on a copy: {search}"
-    out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
-    from ltrobust_bench.cli.run import print_flags
+    file = "evaluation.csv" if search == "network" else f"evaluation-{search}.csv"
+    if quick:
+        what, file = "PMA alone: the worst case is at most that", "bound.csv"
+    _show(out, result, name, what, folder, file)
 
+
+def _show(out: Console, result: Evaluation, name: str, what: str, folder: Path | None, file: str) -> None:
+    """A result as a table, with its flags, and as CSV in a folder."""
+    from ltrobust_bench.cli.run import print_flags
+    from ltrobust_bench.files import make_folder, write_text
+
+    bound = result.attacks == [BOUND]
+    shown = {a: (f"\u2264 {a}" if bound and a != "clean" else a) for a in ("clean", *result.attacks)}
+    rows = {text: result.metrics(a) for a, text in shown.items()} | ({} if bound else {"union": result.metrics()})
+    out.print(metrics_table(f"{name} ({what}, no record)", rows, len(result.labels)))
     print_flags(out, result.flags)
     if folder is not None:
-        from ltrobust_bench.files import write_text
+        make_folder(folder)
+        write_text(folder / file, result.csv())
+        out.print(f"wrote {folder / file}", soft_wrap=True)
 
-        path = folder / ("evaluation.csv" if search == "network" else f"evaluation-{search}.csv")
-        write_text(path, result.csv())
-        out.print(f"wrote {path}", soft_wrap=True)
+
+def print_broken(out: Console, result: Evaluation) -> None:
+    """What each attack of the adaptive suite broke of what everything before it had left standing."""
+    images = len(result.labels)
+    out.print(f"the suite leaves {int(result.frozen.sum())} of {images} images standing")
+    for attack, broken in result.broken_after.items():
+        out.print(f"  {attack}: breaks {broken} of them ({100 * broken / images:.1f} points)")
 
 
 def _only_source(given: dict[str, object], weights: Path | None, settings: tuple[str, ...]) -> str:
@@ -247,7 +330,7 @@ def _file(
     again: bool,
     search: Search | None,
     follow: Follow,
-) -> None:
+) -> Record:
     """The whole evaluation of a network of ours, which makes its record."""
     from ltrobust_bench import verbs
     from ltrobust_bench.cli.run import print_record
@@ -261,13 +344,14 @@ def _file(
     # A network outside its run folder has nowhere to keep state and record: its record is only filed.
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     own = folder if folder.name == loaded.run.folder_name() else None
-    task = verbs.task_of(loaded.run, data_dir)
+    task = loaded.task(data_dir)
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
         out.print(note, style="yellow", soft_wrap=True)
     with progress_on(out, follow) as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
-    print_record(out, record, own)
+    print_record(out, record, loaded.class_names, own)
+    return record
 
 
 def print_curve(out: Console, curve: Curve, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from ltrobust_bench.progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class HomePath(click.Path):
+    """A path; ``~`` is the home folder also where a shell leaves it, as in ``--data-dir=~/data``."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), parameter, context)  # noqa: PTH111 - pathlib raises
+
+
+PATH = HomePath(path_type=Path)
 LOGS = [
     click.option("--log-file", type=PATH, metavar="FILE", help="Add what happens to FILE too, as lines with time."),
     click.option("--quiet", "-q", is_flag=True, help="Print only results, warnings and errors."),

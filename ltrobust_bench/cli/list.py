@@ -26,9 +26,12 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
 
         return [(e.group, e.name, f"{e.help} ({_venue(e.name)})") for e in (*methods, *plugins)]
     if kind == "datasets":
-        from ltrobust_bench.data.registry import datasets
+        from ltrobust_bench.data.registry import FOLDER_HELP, datasets
 
-        return [(e.group, e.name, datasets.get(e.name).help) for e in datasets]
+        return [
+            ("", "folder:PATH[@SIZE]", FOLDER_HELP),
+            *((e.group, e.name, datasets.get(e.name).help) for e in datasets),
+        ]
     if kind == "models":
         from ltrobust_bench.models.registry import models
 

@@ -20,6 +20,8 @@ VERBS = {
     "sweep": "do the many runs of a plan",
     "status": "how far the jobs of a plan are",
     "eval": "attack a finished network",
+    "predict": "what a finished network says of pictures",
+    "export": "a finished network as ONNX, TorchScript or pt2",
     "list": "methods, datasets, models, attacks, protocols",
     "show": "one method: paper, recipe, options, deviations",
     "check": "the conformance test of a method",

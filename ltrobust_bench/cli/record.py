@@ -86,7 +86,7 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
     RUN is a run's folder or its record. Nothing is written unless every record passes the rules of `record validate`;
     a record that is there already stays as it is, unless it is another that no commit holds.
     """
-    from ltrobust_bench.records.filing import filing, git_commands, refusals
+    from ltrobust_bench.records.filing import filing, proposal, refusals
     from ltrobust_bench.records.io import read_record
 
     filings = []
@@ -102,9 +102,12 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
         context.exit(1)
     for each in filings:
         click.echo(each.write())
-    click.echo("To propose it:")
-    for line in git_commands(filings):
+    lines, obstacle = proposal(filings, results_dir)
+    click.echo("To propose it, on a branch of its own:")
+    for line in lines:
         click.echo(f"  {line}")
+    if obstacle:
+        click.echo(f"note: {obstacle}")
 
 
 @command.command(epilog="Example: ltbench record ship runs/at-bsl-cifar10-lt-ir50-resnet8-s0-1a2b3c4d")
@@ -155,6 +158,8 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Attack all test images.")
 @click.option("--retrain", is_flag=True, help="Do the whole run again instead: train, and attack everything.")
+@click.option("--thorough", is_flag=True, help="Attack what the suite left standing with the adaptive suite.")
+@click.option("--base", type=PATH, metavar="FILE", help="With --thorough: the network that the record's is built on.")
 @by_option
 @data_dir_option
 @device_option
@@ -169,6 +174,8 @@ def verify(
     images: int,
     everything: bool,
     retrain: bool,
+    thorough: bool,
+    base: Path | None,
     by: str,
     data_dir: Path | None,
     device: str,
@@ -179,20 +186,30 @@ def verify(
     """Attack a record's weights again, or train it again, and write down what came out.
 
     The statement goes to the folder verifications of --results-dir and is committed like a record; it makes the record
-    `re-evaluated` or `retrained`, or disputes it. Exit codes: 0 confirmed, 1 not, 2 wrong usage.
+    `re-evaluated` or `retrained`, or disputes it. With --thorough it says what the adaptive suite broke: an entry whose
+    gradients may mislead is not ranked before. Exit codes: 0 confirmed, 1 not, 2 wrong usage.
     """
     from ltrobust_bench.errors import UsageError
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import re_evaluate
+    from ltrobust_bench.verbs.verification import attacked_thoroughly, re_evaluate
     from ltrobust_bench.verbs.verification import retrain as train_again
 
     if retrain == (weights is not None):
         raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
+    if thorough and (retrain or everything):
+        raise UsageError("--thorough attacks all that stands: leave --all and --retrain out.")
+    if base is not None and not thorough:
+        raise UsageError("--base belongs to --thorough.")
     set_threads(threads)
     found, out = read_record(record / "record.json" if record.is_dir() else record), console()
     with progress_on(out, follow) as progress:
         if weights is None:
             statement = train_again(found, by=by, data_dir=data_dir, device=device, progress=progress)
+        elif thorough:
+            folder = weights if weights.is_dir() else None
+            statement = attacked_thoroughly(
+                found, weights, by=by, base=base, folder=folder, data_dir=data_dir, device=device, progress=progress
+            )
         else:
             sample = None if everything else images
             statement = re_evaluate(

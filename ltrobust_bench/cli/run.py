@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ LONG = 12 * 3600
 @click.command(
     epilog="""\b
     Example: ltbench run --method reat --dataset digits-lt
+             ltbench run --method at-bsl --dataset folder:photos/@64
              ltbench run --method at-bsl --dataset digits-lt --holdout val
              ltbench run --method at-bsl --dataset digits-lt --tuned trials.json
 
@@ -75,6 +77,7 @@ def command(
     if not dry_run:
         make_folder(runs_dir)
         make_folder(results_dir)
+    made: list[tuple[Plan, Record]] = []
     for plan, trials in plans:
         print_plan(out, plan, where, runs_dir, follow.quiet)
         if dry_run:
@@ -89,20 +92,37 @@ def command(
                 trials=trials,
                 fresh=fresh,
             )
-        print_record(out, record, runs_dir / plan.run.folder_name())
+        print_record(out, record, plan.task.source.class_names, runs_dir / plan.run.folder_name())
+        made.append((plan, record))
+    if asked["folds"]:
+        print_folds(out, made)
 
 
-def print_record(out: Console, record: Record, folder: Path | None) -> None:
-    """A run's result, and where its record is."""
-    from ltrobust_bench.records.numbers import flags_of, summary
+def print_folds(out: Console, made: Sequence[tuple[Plan, Record]]) -> None:
+    """Runs that differ in nothing but the fold, class by class, together."""
+    from itertools import groupby
+
+    from ltrobust_bench.cli.classes import classes_table
+
+    for (method, _), runs in groupby(made, key=lambda one: (one[0].card.slug, one[0].run.seed)):
+        folds = list(runs)
+        out.print(f"{method}, seed {folds[0][0].run.seed}", style="bold")
+        out.print(classes_table([record for _, record in folds], folds[0][0].task.source.class_names, folds=True))
+
+
+def print_record(out: Console, record: Record, class_names: Sequence[str], folder: Path | None) -> None:
+    """A run's result, class by class too, and where its record is."""
+    from ltrobust_bench.cli.classes import classes_table
+    from ltrobust_bench.records.numbers import flags_of
 
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
     label = "+".join([run.method, *run.plugins])
     what = run.dataset if run.holdout is None else f"held-out training images of {run.dataset}"
     title = f"{label} on {what} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
-    rows = {a: summary(record, a) for a in ("clean", *record.attacks, "union")}
+    rows = {a: record.metrics(a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
+    out.print(classes_table([record], class_names))
     print_flags(out, flags_of(record))
     if folder is not None:
         out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
@@ -136,9 +156,17 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         f"{min(run.train_counts)} a class), {sum(run.test_counts)} {tested} images, {run.model}, seed {run.seed}, "
         f"{run.threat_model} radius {run.epsilon:.4g}"
     )
+    if run.extra is not None:
+        leak = "; it may hold what the cut took from the tail" if run.extra.leaks else ""
+        out.print(
+            f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"
+        )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
         out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+    if run.off_recipe:
+        by_hand = ", ".join(name for name in run.overrides if name != "precision")
+        out.print(f"  off-recipe ({by_hand}): boards show it without a rank")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         usual = "as the protocol says; --plain: the reference path"
@@ -147,6 +175,10 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         mode = recipe.attack.bn_mode
         if run.policy.crafting != "network" and mode != "eval":
             out.print(f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode")
+    for note in plan.task.source.notes:
+        out.print(f"  {note}", soft_wrap=True)
+    for warning in plan.task.source.warnings:
+        warned.print(f"  {warning}", style="yellow", soft_wrap=True)
     note = unfit_note(run, [code_of(run, "training")])
     if note:
         warned.print(f"  {note}", style="yellow", soft_wrap=True)

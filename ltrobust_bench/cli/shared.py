@@ -101,7 +101,9 @@ split_options = options(
 
 request_options = options(
     click.option("--plugin", "plugins", multiple=True, help="Plug-in, e.g. awp or robustlt; repeatable."),
-    click.option("--dataset", "-d", required=True, help="Data set, e.g. digits-lt or cifar10-lt."),
+    click.option("--dataset", "-d", required=True,
+                 help="Data set, e.g. digits-lt or cifar10-lt; folder:PATH[@SIZE]: your own images, one subfolder per "
+                 "class, scaled to SIZE x SIZE pixels (32)."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
                  help="fixed: one budget for all; paper: the authors' recipe."),
     split_options,
@@ -114,6 +116,9 @@ request_options = options(
     click.option("--limit-train", type=int, metavar="N", 
                  help="N training images or just below, in the same proportions (reduced)."),
     click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class (reduced)."),
+    click.option("--extra-data", metavar="NAME|FILE.toml",
+                 help="Training images beyond the split's, as `ltbench data declare` declared them; such an entry is "
+                 "shown without a rank."),
     click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
                  help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
                  "made in float32."),
@@ -141,6 +146,11 @@ plan_options = options(
     click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
     click.option("--holdout", type=click.Choice(["val"]),
                  help="val: train without a tenth of each class and test on it instead of the test set (reduced)."),
+    click.option("--test-share", type=click.FloatRange(0.01, 0.9), metavar="SHARE",
+                 help="Of folder:PATH: so much of the smallest class, and as many images of each other one, are tested "
+                 "on (default: 0.2)."),
+    click.option("--folds", type=click.IntRange(2, 99), metavar="N",
+                 help="Of folder:PATH: N runs, each tested on another Nth (cross-validation)."),
     request_options,
 )  # fmt: skip
 
@@ -156,14 +166,17 @@ def requests(
     compiled: bool,
     plain: bool,
     on_nan: str,
+    test_share: float | None = None,
+    folds: int | None = None,
     **fields: Any,
 ) -> list[Request]:
-    """One request for each method and seed of ``plan_options``; says what is to be said about how it is computed.
+    """One request for each method, seed and fold of ``plan_options``; says what is to be said about how it is computed.
 
     Raises:
         UsageError: see :class:`Request`.
     """
     from ltrobust_bench.compute.forwards import usable_policy
+    from ltrobust_bench.data.registry import cuts_of
     from ltrobust_bench.plan.request import Request
 
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
@@ -171,7 +184,8 @@ def requests(
         out.print(note, style="yellow", soft_wrap=True)
     by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})
     fields |= {"policy": policy, "settings": by_hand}
-    return [Request(method, seed=seed, **fields) for method in method_names for seed in seeds]
+    datasets = cuts_of(fields.pop("dataset"), test_share, folds)
+    return [Request(m, dataset, seed=s, **fields) for m in method_names for s in seeds for dataset in datasets]
 
 
 def parse_settings(settings: tuple[str, ...], option: str = "--set", example: str = "attack.steps=5") -> dict[str, str]:

@@ -44,12 +44,11 @@ def show(records: tuple[Path, ...], results_dir: Path) -> None:
 
 
 def _lines(record: Record) -> list[str]:
-    from ltrobust_bench.records.numbers import summary
     from ltrobust_bench.report.aggregate import method_label
 
     run, standing = record.run, record.standing
     numbers = ", ".join(
-        f"{words} {100 * summary(record, name).balanced:.1f}%"
+        f"{words} {100 * record.metrics(name).balanced:.1f}%"
         for name, words in (("clean", "clean"), ("union", "worst case"))
     )
     level = "not on a public board" if standing is None else standing.level

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic.fields import FieldInfo
 
+from ltrobust_bench.cli.executing import executor_options
 from ltrobust_bench.cli.following import Follow, followed_in_logs
 from ltrobust_bench.cli.shared import (
     PATH,
-    F,
     console,
     data_dir_option,
     device_option,
-    options,
     progress_on,
     results_dir_option,
     runs_dir_option,
 )
-from ltrobust_bench.executors.base import AGAIN, Options
-from ltrobust_bench.executors.registry import executors
+from ltrobust_bench.executors.base import AGAIN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,28 +31,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Jobs that are named one by one when something is left."""
-
-
-def _click_option(name: str, field: FieldInfo, owners: list[str]) -> Any:
-    """An option of the command line for a field of the executors' options; what it does not say is not passed on."""
-    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
-    only = f" ({', '.join(owners)})" if name not in Options.model_fields else ""
-    return click.option(
-        f"--{name.replace('_', '-')}",
-        name,
-        type=kinds[0] if kinds[0] in (int, float, str, bool) else str,
-        default=None,
-        help=f"{field.description or ''}{only}",
-    )
-
-
-def executor_options(function: F) -> F:
-    """What may be typed for some executor, from the fields of their options."""
-    fields: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for name in executors.names():
-        for option, field in executors.get(name).takes.model_fields.items():
-            fields.setdefault(option, (field, []))[1].append(name)
-    return options(*(_click_option(name, field, owners) for name, (field, owners) in fields.items()))(function)
 
 
 @click.command(
@@ -74,6 +49,8 @@ def executor_options(function: F) -> F:
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Start nothing that will not be finished.")
 @click.option("--retry", type=click.IntRange(0), default=0, show_default=True, help="Begin a failed job again N times.")
 @click.option("--keep-going", is_flag=True, help="After a failure do what does not need the failed job.")
+@click.option("--race", type=click.IntRange(1), metavar="RANK", help="Leave the full suite out for a run that PMA "
+              "shows to be below the entry at this rank of its board; it gets a bound, and no rank.")  # fmt: skip
 @click.option("--executor", default="local", show_default=True, help="Where jobs are done: local, ray or slurm.")
 @executor_options
 @data_dir_option
@@ -88,6 +65,7 @@ def command(
     max_hours: float | None,
     retry: int,
     keep_going: bool,
+    race: int | None,
     executor: str,
     data_dir: Path | None,
     device: str,
@@ -103,7 +81,7 @@ def command(
 
     out = console(follow.quiet)
     kind, chosen = executor_with(executor, {k: v for k, v in given.items() if v is not None}, device)
-    place = place_of(chosen, runs_dir, results_dir, data_dir, device)
+    place = place_of(chosen, runs_dir, results_dir, data_dir, device, race)
     sweep = Sweep.of(read_plan(plan).requests(), place, only)
     out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")
     if dry_run:
@@ -113,7 +91,17 @@ def command(
     running = kind(chosen)
     with progress_on(out, follow) as progress:
         report = sweep.run(running, rules, progress, Lines(progress, len(sweep.left)))
+    print_bounds(console(), sweep)
     return print_report(console(), report)
+
+
+def print_bounds(out: Console, sweep: Sweep) -> None:
+    """The runs that are out of a race, with the bound that they have in place of a record."""
+    from ltrobust_bench.sweeps.states import OnDisk, states_of
+
+    for seen in states_of(sweep.pieces, OnDisk()):
+        if seen.bound is not None and sweep.place.race is not None:
+            out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}", soft_wrap=True)
 
 
 class Lines:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.executing import all_executor_options, executor_options
 from ltrobust_bench.cli.following import Follow, followed
 from ltrobust_bench.cli.shared import (
     PATH,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
     Example: ltbench tune --method at-bsl --dataset digits-lt --grid tau=0.5,1,2
+             ltbench tune --method at-bsl --dataset digits-lt --grid tau=0.5,1,2 --workers 2
              ltbench run --method at-bsl --dataset digits-lt --tuned trials.json
 
     Running the same command again goes on where an interrupted one stopped. Other values are added to the file, which
@@ -44,6 +46,17 @@ if TYPE_CHECKING:
     help="What the best has most of: clean, an attack or union; balanced, head, medium, tail, worst_class, ...",
 )
 @click.option("--trials", type=int, metavar="N", help="Try N combinations, drawn at random (default: all).")
+@click.option(
+    "--at-most",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Settings that may be tried for the file of trials, which keeps the limit (default: its own, or 8).",
+)
+@click.option(
+    "--executor",
+    help="Have trials trained side by side, as `ltbench sweep` does: local, ray or slurm; --workers alone: local.",
+)
+@executor_options
 @click.option("--output", type=PATH, default=Path("trials.json"), show_default=True, help="File of the trials.")
 @request_options
 @followed
@@ -52,6 +65,8 @@ def command(
     grids: tuple[str, ...],
     metric: str,
     trials: int | None,
+    at_most: int | None,
+    executor: str | None,
     output: Path,
     seeds: tuple[int, ...],
     data_dir: Path | None,
@@ -68,6 +83,7 @@ def command(
 
     set_threads(threads)
     out = console()
+    workers = {name: asked.pop(name) for name in all_executor_options() if name in asked}
     (request,) = requests(out, choose_device(device), method_names=(method,), seeds=seeds[:1], **asked)
     with progress_on(out, follow) as progress:
         found = tune(
@@ -76,6 +92,9 @@ def command(
             metric=metric,
             seeds=seeds,
             trials=trials,
+            at_most=at_most,
+            executor=executor,
+            workers={name: value for name, value in workers.items() if value is not None},
             output=output,
             fresh=fresh,
             data_dir=data_dir,

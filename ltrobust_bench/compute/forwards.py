@@ -67,18 +67,19 @@ class Forwards:
         # Batches have two sizes, an epoch's last one and the others: two graphs are faster than one for all sizes.
         return torch.compile(function, dynamic=False) if self.policy.compile else function
 
-    def _arithmetic(self, x: Tensor) -> AbstractContextManager[Any]:
+    def arithmetic(self, x: Tensor) -> AbstractContextManager[Any]:
+        """In which the network computes on images ``x``."""
         return torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def outputs(self, x: Tensor) -> Output:
         """Logits and features in the network's present mode."""
-        with self.meter.apart(), self._arithmetic(x):
+        with self.meter.apart(), self.arithmetic(x):
             logits, features = self._outputs(x)
         return Output(logits.float(), features.float()) if self.precision == "bf16" else Output(logits, features)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits in the network's present mode."""
-        with self.meter.apart(), self._arithmetic(x):
+        with self.meter.apart(), self.arithmetic(x):
             logits: Tensor = self._logits(x)
         return logits.float() if self.precision == "bf16" else logits
 

@@ -101,7 +101,8 @@ class Subject:
             trainee = Session(plan, folder, CPU, Silent(), base).trainee
         chosen = plan.task.split.train[:: max(1, plan.train_size // 32)]
         x, y = map(torch.from_numpy, (plan.task.source.train_pixels(chosen), plan.task.source.train_labels[chosen]))
-        return Step(trainee, to_unit(x), y, epoch=1, epochs=plan.run.recipe.epochs)
+        x = to_unit(x)
+        return Step(trainee, x, y, (x.flip(0), y.flip(0)), epoch=1, epochs=plan.run.recipe.epochs)
 
     def digest(self, result: TrainingResult) -> str:
         """Digest of the weights of a finished training."""
@@ -121,13 +122,22 @@ def check_card(subject: Subject) -> list[str]:
     if bool(card.claims) == bool(card.claims_note.strip()):
         problems.append("card.toml: list published numbers as [[claims]], or say in claims_note why there are none")
     problems += [f"card.toml: options.{n} has no help" for n, o in card.options.items() if not o.help.strip()]
+    text = _code(subject).with_name("card.toml").read_text(encoding="utf-8")
+    todo = [str(number) for number, line in enumerate(text.splitlines(), 1) if "TODO" in line]
+    if todo:
+        lines = f"line{'s' if len(todo) > 1 else ''} {', '.join(todo)}"
+        problems.append(f"card.toml still says TODO in {lines}: write what belongs there")
     return problems
+
+
+def _code(subject: Subject) -> Path:
+    """The method's method.py."""
+    return Path(import_module(subject.entry.module).__file__ or "")
 
 
 def _syntax_tree(subject: Subject) -> ast.Module:
     """The syntax tree of the method's method.py."""
-    module = import_module(subject.entry.module)
-    return ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    return ast.parse(_code(subject).read_text(encoding="utf-8"))
 
 
 def check_interface(subject: Subject) -> list[str]:
@@ -268,7 +278,7 @@ def check_surroundings(subject: Subject) -> list[str]:
 def _written(subject: Subject) -> list[str]:
     """Tensors into which a step of the method writes, whichever way."""
     first = subject.step
-    step = Step(first.trainee, first.x, first.y, epoch=1, epochs=first.epochs)
+    step = Step(first.trainee, first.x, first.y, first.partners, epoch=1, epochs=first.epochs)
     kept = {"x": step.x.clone(), "y": step.y.clone()}
     step.craft()
     kept["x_adv"] = step.x_adv.clone()

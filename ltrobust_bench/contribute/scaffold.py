@@ -1,90 +1,223 @@
-"""A method's folder to start from: a complete card and a ``method.py`` with one function to write."""
+"""Something of one's own to start from: a method, and a plug-in, a data set or a network beside it, each with one
+function left to write."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from ltrobust_bench import baselines
 from ltrobust_bench.cards import METHODS_OF_OTHERS, SLUG, methods, plugins
+from ltrobust_bench.contribute import templates
+from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.files import write_text
+from ltrobust_bench.models.registry import models
+from ltrobust_bench.registry import Registry
+
+WITH = ("plugin", "data", "model")
+"""What can be started beside a method."""
+_TABLES = {"data": "ltrobust_bench.datasets", "model": "ltrobust_bench.models"}
+_SUFFIX = {"method": "", "plugin": "-plugin", "data": "-data", "model": "-net"}
+_LISTS = {"data": "ltrobust_bench/data/registry.py", "model": "ltrobust_bench/models/registry.py"}
 
 
-@dataclass(frozen=True)
+class Part(NamedTuple):
+    """One thing that was begun.
+
+    Attributes:
+        kind: method, plugin, data or model.
+        name: what users type.
+        function: the one to write.
+        file: where it is.
+    """
+
+    kind: str
+    name: str
+    function: str
+    file: Path
+
+
+class Lines(NamedTuple):
+    """Lines that an existing file lacks, and where in it they belong."""
+
+    file: Path
+    where: str
+    text: str
+
+
+@dataclass
 class Started:
     """What was begun.
 
     Attributes:
-        method: the file with the function to write.
+        parts: the method first.
         written: all files, in the order of writing.
-        entry_point: lines that the package's own ``pyproject.toml`` lacks; empty if none.
+        missing: what people add to files that are there.
     """
 
-    method: Path
-    written: list[Path]
-    entry_point: str = ""
+    parts: list[Part] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    missing: list[Lines] = field(default_factory=list)
 
 
-def start_method(slug: str, output: Path | None = None) -> Started:
-    """Write the folder of a new method.
+def start_method(slug: str, output: Path | None = None, beside: Sequence[str] = ()) -> Started:
+    """Write the folder of a new method, and what is asked for beside it.
 
     Args:
-        slug: its name.
-        output: folder of a package to put it in, which gets a ``pyproject.toml`` if it has none; None: the checkout's
-            ``baselines/``.
+        slug: its name; ``my-loss`` has the plug-in ``my-loss-plugin``, the data set ``my-loss-data``, the network
+            ``my-loss-net``.
+        output: folder of a package to put it in, which gets a ``pyproject.toml`` if it has none; None: the checkout.
+        beside: of :data:`WITH`.
 
     Raises:
-        UsageError: for a name that is none or is taken, an existing folder, or no checkout.
+        UsageError: for a name that is none or is taken, files that are there, or no checkout.
     """
-    _refuse_bad_names(slug)
-    root = output or baselines.CHECKOUT
-    if root is None:
+    kinds = ["method", *(kind for kind in WITH if kind in beside)]
+    _refuse_bad_names(slug, kinds)
+    if output is None and baselines.CHECKOUT is None:
         raise UsageError("there is no checkout to add to: add --output DIR to start it in a package of your own.")
-    module = slug.replace("-", "_") if output is None else f"ltbench_{slug.replace('-', '_')}"
-    folder = root / module
-    if folder.exists():
-        raise UsageError(f"{folder} exists and is never overwritten; take another name, for instance {_free(slug)}.")
-    terms = {
+    terms, started = _terms(slug, output, kinds), Started()
+    files: dict[Path, str] = {}
+    for kind in kinds:
+        files |= _of_checkout(kind, terms, started) if output is None else _of_package(kind, terms, output, started)
+    for path in files:
+        taken = path.parent if path.name == "method.py" else path
+        if taken.exists():
+            raise UsageError(f"{taken} exists and is never overwritten; take another name, for instance {_free(slug)}.")
+    if output is not None:
+        files = {output / terms["module"] / "__init__.py": templates.INIT, **files, **_project(terms, output, started)}
+    for path, text in files.items():
+        write_text(path, Template(text).substitute(terms))
+        started.written.append(path)
+    return started
+
+
+def _terms(slug: str, output: Path | None, kinds: Sequence[str]) -> dict[str, str]:
+    """What the templates are filled in with."""
+    plain = slug.replace("-", "_")
+    name = re.sub(r"^(?=\d)", "N", "".join(word.capitalize() for word in slug.split("-")))
+    module = plain if output is None else f"ltbench_{plain}"
+    data, net = (f"{plain}_data", f"{plain}_net") if output is None else ("data", "net")
+    return {
         "slug": slug,
         "title": slug.replace("-", " ").capitalize(),
         "key": slug.replace("-", ""),
         "year": str(datetime.now(UTC).year),
         "module": module,
-        "group": METHODS_OF_OTHERS,
+        "class_name": name,
+        "net_name": f"{name}Net",
+        "net_function": re.sub(r"^(?=\d)", "net_", f"{plain}_net"),
+        "constant": re.sub(r"^(?=\d)", "DATA_", f"{plain}_data".upper()),
+        "data_module": f"ltrobust_bench.data.{data}" if output is None else f"{module}.{data}",
+        "net_module": f"ltrobust_bench.models.{net}" if output is None else f"{module}.{net}",
+        "data_file": f"{data}.py",
+        "net_file": f"{net}.py",
+        "model": f"{slug}-net" if "model" in kinds else "resnet18",
     }
-    # The card comes last: a folder without one is no method, so nothing half-written is ever read.
-    files = {folder / "method.py": METHOD, folder / "card.toml": CARD}
-    entry_point = ""
-    if output is not None:
-        files = {folder / "__init__.py": INIT, **files}
-        if (root / "pyproject.toml").exists():
-            table, line = Template(ENTRY_POINT).substitute(terms).splitlines()
-            # TOML has a table once: below one that is there, only the line is missing.
-            there = table in (root / "pyproject.toml").read_text(encoding="utf-8", errors="replace")
-            entry_point = f"{line}  # below {table}\n" if there else f"{table}\n{line}\n"
-        else:
-            files[root / "pyproject.toml"] = PROJECT + ENTRY_POINT
-    for path, text in files.items():
-        write_text(path, Template(text).substitute(terms))
-    return Started(folder / "method.py", list(files), entry_point)
 
 
-def _refuse_bad_names(slug: str) -> None:
+_FUNCTIONS = {"method": "loss", "plugin": "attack_budget", "data": "read", "model": "$net_function"}
+
+
+def _part(kind: str, terms: dict[str, str], file: Path, started: Started) -> Path:
+    """Note what was begun in a file; the file."""
+    function = Template(_FUNCTIONS[kind]).substitute(terms)
+    started.parts.append(Part(kind, terms["slug"] + _SUFFIX[kind], function, file))
+    return file
+
+
+def _folder(kind: str, folder: Path) -> dict[Path, str]:
+    """A method's or plug-in's folder. The card comes last: a folder without one is no method, so nothing half-written
+    is ever read."""
+    code, card = (templates.METHOD, templates.CARD) if kind == "method" else (templates.PLUGIN, templates.PLUGIN_CARD)
+    return {folder / "method.py": code, folder / "card.toml": card}
+
+
+def _of_checkout(kind: str, terms: dict[str, str], started: Started) -> dict[Path, str]:
+    """Files of a part in the checkout, by path; a data set or network also needs its line in a registry."""
+    root = baselines.CHECKOUT
+    assert root is not None
+    if kind in ("method", "plugin"):
+        folder = root / (terms["slug"] + _SUFFIX[kind]).replace("-", "_")
+        _part(kind, terms, folder / "method.py", started)
+        return _folder(kind, folder)
+    module, attribute, text = _target(kind, terms)
+    file = _part(kind, terms, (root.parent / module.replace(".", "/")).with_suffix(".py"), started)
+    line = f'Registration("{terms["slug"]}{_SUFFIX[kind]}", "{module}:{attribute}", "one line for listings", _HERE),'
+    started.missing.append(Lines(root.parent / _LISTS[kind], "to the list in `_built_in`", line))
+    return {file: text}
+
+
+def _of_package(kind: str, terms: dict[str, str], output: Path, started: Started) -> dict[Path, str]:
+    """Files of a part in a package of one's own, by path."""
+    package = output / terms["module"]
+    if kind == "method":
+        return _folder(kind, _part(kind, terms, package / "method.py", started).parent)
+    if kind == "plugin":
+        folder = _part(kind, terms, package / "plugin" / "method.py", started).parent
+        return {folder / "__init__.py": templates.INIT, **_folder(kind, folder)}
+    module, _, text = _target(kind, terms)
+    file = _part(kind, terms, package / f"{module.rpartition('.')[2]}.py", started)
+    return {file: text}
+
+
+def _target(kind: str, terms: dict[str, str]) -> tuple[str, str, str]:
+    """Module and name of a data set or network, and the module's text."""
+    if kind == "data":
+        return terms["data_module"], terms["constant"], templates.DATA
+    return terms["net_module"], terms["net_function"], templates.NET
+
+
+def _project(terms: dict[str, str], output: Path, started: Started) -> dict[Path, str]:
+    """The package's ``pyproject.toml`` with its entry points; where there is one, what it lacks is noted."""
+    tables: dict[str, list[str]] = {}
+    for part in started.parts:
+        table = f'[project.entry-points."{_TABLES.get(part.kind, METHODS_OF_OTHERS)}"]'
+        target = ":".join(_target(part.kind, terms)[:2]) if part.kind in _TABLES else terms["module"]
+        target += ".plugin" if part.kind == "plugin" else ""
+        tables.setdefault(table, []).append(f'{part.name} = "{target}"')
+    project = output / "pyproject.toml"
+    if not project.exists():
+        return {project: templates.PROJECT + "".join(f"\n{t}\n" + "".join(f"{i}\n" for i in tables[t]) for t in tables)}
+    there = project.read_text(encoding="utf-8", errors="replace")
+    # TOML has a table once: below one that is there, only its lines are missing.
+    text = "".join(
+        "".join(f"{line}  # below {table}\n" for line in lines)
+        if table in there
+        else f"{table}\n" + "".join(f"{line}\n" for line in lines)
+        for table, lines in tables.items()
+    )
+    where = f"{terms['module']} to the packages, and register it"
+    started.missing.append(Lines(project, where, text))
+    return {}
+
+
+def _registry_of(kind: str, name: str) -> Registry:
+    if kind in ("method", "plugin"):
+        return plugins if name in plugins else methods
+    return datasets if kind == "data" else models
+
+
+def _refuse_bad_names(slug: str, kinds: Sequence[str]) -> None:
     if not re.fullmatch(SLUG, slug):
         plain = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")
         offer = f"; write for instance {plain if not _taken(plain) else _free(plain)}" if plain else ""
         raise UsageError(f"{slug!r} is no name for a method: small letters and digits, joined by dashes{offer}.")
-    if _taken(slug):
-        origin = (plugins if slug in plugins else methods).entry(slug).origin
-        raise UsageError(f"{slug} is taken by {origin}; take another name, for instance {_free(slug)}.")
+    for kind in kinds:
+        name = slug + _SUFFIX[kind]
+        if name in (registry := _registry_of(kind, name)):
+            origin = registry.entry(name).origin
+            raise UsageError(f"{name} is taken by {origin}; take another name, for instance {_free(slug)}.")
 
 
 def _taken(slug: str) -> bool:
-    return slug in methods or slug in plugins
+    return any(slug + suffix in _registry_of(kind, slug + suffix) for kind, suffix in _SUFFIX.items())
 
 
 def _free(slug: str) -> str:
@@ -92,110 +225,3 @@ def _free(slug: str) -> str:
     while _taken(f"{slug}-{number}"):
         number += 1
     return f"{slug}-{number}"
-
-
-CARD = """\
-# What the method is. Listings, `ltbench show $slug` and the boards read it without importing torch.
-slug = "$slug"
-title = "$title"
-summary = "TODO: one sentence, what is trained and how."
-group = "long-tailed adversarial training"  # heading in `ltbench list methods`
-version = 1                                 # raise it when a change alters options or results
-licence_note = "TODO: written from the paper; or adapted from which code, under which licence."
-claims_note = "TODO: why no published numbers are listed. Or list them as [[claims]], and remove this line."
-recipe_source = "No published recipe: track paper is the protocol's recipe."
-deviations = []                             # where it departs from the paper, a sentence each
-
-[paper]
-title = "TODO: title of the paper, or of the idea"
-authors = "TODO"
-venue = "TODO"
-year = $year
-url = "https://example.org"                 # or arxiv = "2307.10205", or code = "owner/repository"
-bibtex = "@misc{$key, title = {TODO}}"
-
-# An option is typed and has a default in each track; method.py reads it as options["tau"].
-# [options.tau]                             # ltbench run --set tau=0.5
-# type = "float"                            # or int, str, bool
-# help = "factor on ln n"
-# fixed = 1.0                               # in track fixed: one recipe for everybody
-# paper = 1.0                               # in track paper: the authors' recipe
-# minimum = 0.0                             # also maximum, choices
-
-# The authors' recipe over the protocol's, for track paper. Pixel-scale numbers are for epsilon 8/255.
-# [recipe]
-# epochs = 80
-# attack = { step_size = "2/255", steps = 10, start = "uniform" }
-"""
-
-METHOD = '''\
-"""$title."""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
-import torch.nn.functional as F
-from torch import Tensor
-
-from ltrobust_bench.api import Method, Outputs, StepContext, TrainInfo
-
-
-def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
-    """What is not named in ``Method`` is that of plain adversarial training.
-
-    Args:
-        options: those of card.toml, for instance ``options["tau"]``.
-        data: ``counts``, training images per label, float64 [C]; ``ranks`` of the labels, 0 = most images.
-    """
-
-    def loss(outputs: Outputs, y: Tensor, ctx: StepContext) -> Tensor:
-        """What the optimiser descends: a scalar. THIS IS THE FUNCTION TO WRITE.
-
-        Args:
-            outputs: ``adversarial`` and ``clean``, each with ``logits`` [B, C] and ``features`` [B, D], computed when
-                first asked for.
-            y: labels, int64 [B].
-            ctx: ``epoch`` from 1 to ``epochs``.
-        """
-        # Plain adversarial training: return F.cross_entropy(outputs.adversarial.logits, y)
-        raise NotImplementedError("the loss of $slug is not written yet: see method.py")
-
-    # The whole contract is ltrobust_bench/api.py; what several methods share is in ltrobust_bench.longtail
-    # (balanced_softmax, class_means, CosineHead, ...), and nothing else is imported from ltrobust_bench.
-    return Method(
-        loss=loss,
-        # objective=...      what the attack climbs: (logits, y, ctx) -> [B]. Default: cross-entropy
-        # attack_budget=...  radius and step of the attack per image: (budget, y, ctx) -> budget. Default: the recipe's
-        # head=...           (D, C) -> module from features to logits. Default: linear
-        # sampler=...        (labels, draws, epoch, generator) -> indices. Default: every image once, shuffled
-        # crafts=...         (epoch, epochs) -> whether that epoch has an attack. Default: always
-        # trains=...         network -> the parameters to train. Default: all
-        # deploy=...         (network, data) -> module from pixels to logits at test time. Default: as trained
-        # memory=...         {name: what is remembered between steps}, saved in checkpoints. Default: nothing
-        # inherits=...       parts that take the weights of the run that the card's base names. Default: all
-    )
-'''
-
-INIT = '"""$title, a method for ltbench."""\n'
-
-PROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "ltbench-$slug"
-version = "0.1.0"
-dependencies = ["ltrobust-bench"]
-
-[tool.hatch.build.targets.wheel]
-packages = ["$module"]
-
-"""
-
-ENTRY_POINT = """\
-[project.entry-points."$group"]
-$slug = "$module"
-"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ltrobust_bench.api import Sampler
 from ltrobust_bench.data.augment import augmentation
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.spec import Augment
 from ltrobust_bench.randomness import derive_seed, seeded
 
@@ -64,6 +66,48 @@ def crop_and_flip(x: Tensor, offsets: Tensor, mirrored: Tensor, padding: int) ->
     return x.flatten(2).gather(2, index).view(batch, channels, height, width)
 
 
+STREAMS = ("", "partner/")
+"""Of randomness, for images and for their partners."""
+
+
+class Batch(NamedTuple):
+    """Images float32 in [0, 1], labels int64, and images and labels that were drawn beside them, if any were."""
+
+    x: Tensor
+    y: Tensor
+    partners: tuple[Tensor, Tensor] | None = None
+
+
+def extra_of_each(batch_size: int, share: float) -> int:
+    """Extra images of a whole batch: the share, rounded, and at least one of either kind."""
+    return min(max(1, round(share * batch_size)), batch_size - 1)
+
+
+def mixed(
+    own: np.ndarray, first: int, extra: int, batch_size: int, beside: int, generator: np.random.Generator
+) -> np.ndarray:
+    """An epoch's order with extra images in each batch, after its own; a last batch that is not whole has the same
+    share of them, rounded up. None comes again before all have come.
+
+    Args:
+        own: indices of the training images, in order.
+        first: index of the first extra image.
+        extra: how many there are.
+        batch_size, beside: images of a batch, and how many of them are extra ones.
+        generator: draws the extra ones.
+
+    Returns:
+        Indices, int64; batch after batch.
+    """
+    each = batch_size - beside
+    whole, rest = divmod(len(own), each)
+    needed = whole * beside + -(-rest * beside // each)
+    rounds = [generator.permutation(extra) for _ in range(-(-needed // extra))]
+    others = first + np.concatenate([*rounds, np.empty(0, dtype=np.int64)])[:needed]
+    batches = np.hstack([own[: whole * each].reshape(whole, each), others[: whole * beside].reshape(whole, beside)])
+    return np.concatenate([batches.ravel(), own[whole * each :], others[whole * beside :]])
+
+
 class TrainLoader:
     """Augmented batches of one epoch after another, in the order a sampler gives.
 
@@ -76,6 +120,8 @@ class TrainLoader:
         padding: zero padding of random crops, pixels.
         flip: whether to flip half of the images.
         augment: policy before crop and flip.
+        extra: training images beyond these, which have their indices after them.
+        share: of each batch that they are.
     """
 
     def __init__(
@@ -89,19 +135,40 @@ class TrainLoader:
         padding: int,
         flip: bool,
         augment: Augment = "none",
+        extra: DeviceData | None = None,
+        share: float = 0.0,
     ) -> None:
+        self._labels = data.labels.cpu().numpy()
+        self.extra, self.share = 0 if extra is None else len(extra), share
+        if extra is not None:
+            data = DeviceData(
+                *(torch.cat(pair) for pair in zip(vars(data).values(), vars(extra).values(), strict=True))
+            )
         self.data, self.sampler, self.batch_size, self.steps = data, sampler, batch_size, steps
         self.seed, self.padding, self.flip, self.augment = seed, padding, flip, augmentation(augment)
-        self._labels = data.labels.cpu().numpy()
 
     def order(self, epoch: int) -> np.ndarray:
-        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64. A sampler may
-        remember what it has drawn, so an epoch's order is asked for once."""
-        generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
-        return self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
+        """The sampler's draws for the 1-based ``epoch``: indices into the training images, int64, among them in each
+        batch those of extra images, and in a second row those of their partners, if it draws pairs. A sampler may
+        remember what it has drawn, so an epoch's order is asked for once.
 
-    def epoch(self, epoch: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (images float32 in [0, 1], labels int64) of the 1-based ``epoch``.
+        Raises:
+            UsageError: if pairs are drawn beside extra images.
+        """
+        generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
+        if not self.extra:
+            return self.sampler(self._labels, self.steps * self.batch_size, epoch, generator)
+        beside = extra_of_each(self.batch_size, self.share)
+        draws = self.steps * (self.batch_size - beside)
+        own = self.sampler(self._labels, draws, epoch, generator)
+        if own.ndim != 1:
+            raise UsageError("a sampler that draws pairs, as cmo's does, draws no extra images; leave one of them out.")
+        own = own[:draws]
+        others = np.random.default_rng(derive_seed(self.seed, "extra", epoch))
+        return mixed(own, len(self._labels), self.extra, self.batch_size, beside, others)
+
+    def epoch(self, epoch: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
+        """Batches of the 1-based ``epoch``.
 
         Args:
             order: what :meth:`order` gave for it; None: ask.
@@ -109,7 +176,17 @@ class TrainLoader:
         """
         if order is None:
             order = self.order(epoch)
-        draws = seeded(self.seed, "augment", epoch)
+        if order.ndim == 1:
+            yield from (Batch(x, y) for x, y in self._augmented(order, epoch, first))
+            return
+        own, partners = (self._augmented(row, epoch, first, stream) for row, stream in zip(order, STREAMS, strict=True))
+        yield from (Batch(*one, beside) for one, beside in zip(own, partners, strict=True))
+
+    def _augmented(
+        self, order: np.ndarray, epoch: int, first: int, stream: str = ""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images of one row of an order, in batches, and their labels."""
+        draws = seeded(self.seed, f"{stream}augment", epoch)
         # An epoch's draws go to the device at once: no copy, and no waiting for one, between steps.
         offsets = torch.randint(0, 2 * self.padding + 1, (2, len(order)), generator=draws)
         mirrored = (torch.rand(len(order), generator=draws) < 0.5) & self.flip
@@ -120,6 +197,6 @@ class TrainLoader:
             chosen = index[part]
             images = self.data.images[chosen]
             if self.augment is not None:
-                images = self.augment(images, derive_seed(self.seed, f"policy/{step}", epoch))
+                images = self.augment(images, derive_seed(self.seed, f"{stream}policy/{step}", epoch))
             images = crop_and_flip(images, offsets[:, part], mirrored[part], self.padding)
             yield to_unit(images), self.data.labels[chosen]

@@ -15,8 +15,6 @@ import numpy as np
 from ltrobust_bench.errors import DataError
 from ltrobust_bench.reading import read_bytes
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""How the names of picture files end, in small letters."""
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """What is read, whatever a name ends in. Others are not: for EPS Pillow would start another program."""
 LARGEST = 80_000_000
@@ -42,10 +40,11 @@ def decoding() -> Iterator[None]:
         yield
 
 
-def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str]:
-    """A picture as RGB, uint8 [3, size, size], and the SHA-256 of its file; called within :func:`decoding`.
+def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """A picture as RGB, uint8 [3, size, size], the SHA-256 of its file, and its width and height.
 
     It is turned as its camera says, its shorter side is scaled to ``size`` (antialiased), and the middle is cut out.
+    Called within :func:`decoding`.
 
     Raises:
         DataError: if it is no plain file, no picture, has more than 8 bits a channel or more than ``LARGEST`` pixels.
@@ -71,7 +70,7 @@ def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str]:
         raise _unreadable(path, error.strerror or str(error)) from None
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
         raise _unreadable(path, str(error) or type(error).__name__) from None
-    return np.asarray(square).transpose(2, 0, 1), hashlib.sha256(content).hexdigest()
+    return np.asarray(square).transpose(2, 0, 1), hashlib.sha256(content).hexdigest(), upright.size
 
 
 def _too_large(path: str | Path) -> DataError:

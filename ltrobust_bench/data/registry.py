@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.load import MAIN, default_protocol, load_protocol
@@ -20,7 +23,7 @@ class DatasetSpec:
     Attributes:
         name: what users type.
         help: one line.
-        loader: ``"module:function"`` taking the data folder (or None) and returning a
+        loader: ``"module:function"``, or the function itself, taking the data folder (or None) and returning a
             :class:`~ltrobust_bench.data.sources.Source`.
         classes: number of classes C; None: whatever its folder holds.
         shape: channels, height, width.
@@ -29,17 +32,19 @@ class DatasetSpec:
         obtain: where to get it, if nothing downloads it.
         terms: radius, imbalance ratio, network and augmentation under any protocol that states none for it: how a data
             set of another package says what it is run with.
+        arguments: what the loader takes after the folder.
     """
 
     name: str
     help: str
-    loader: str
+    loader: str | Callable[..., Any]
     classes: int | None
     shape: tuple[int, int, int]
     folder: str = ""
     prepare: str = ""
     obtain: str = ""
     terms: DatasetTerms | None = None
+    arguments: tuple[Any, ...] = ()
 
     @property
     def remedy(self) -> str:
@@ -106,27 +111,84 @@ _BUILT_IN = [
     ),
 ]
 
+_HERE = "ltrobust_bench/data/registry.py"
+
+
+def _built_in() -> list[Registration]:
+    return [
+        *(Registration(spec.name, spec, spec.help, _HERE) for spec in _BUILT_IN),
+        # One in a file of its own: Registration("my-data", "ltrobust_bench.data.my_data:MY_DATA", "one line", _HERE),
+    ]
+
+
 datasets: Registry[DatasetSpec] = Registry(
     "dataset",
-    discover=lambda: [Registration(s.name, s, s.help, "ltrobust_bench/data/registry.py") for s in _BUILT_IN],
+    discover=_built_in,
     entry_point_group="ltrobust_bench.datasets",
     base=DatasetSpec,
 )
 
 
+Dataset = str | DatasetSpec
+"""A data set as users of Python name it."""
+SESSION = "this session"
+"""Where a data set comes from that :func:`register_dataset` was given."""
+
+
+def register_dataset(spec: DatasetSpec) -> str:
+    """Make a data set known by its name in this process, for instance one that a notebook has in memory; again with
+    the same name, it takes the place of the one before.
+
+    A package declares its data sets instead (entry points ``ltrobust_bench.datasets``): then every process knows them.
+
+    Args:
+        spec: the data set; its ``terms`` say what it is run with, and its ``loader`` may be a function.
+
+    Returns:
+        Its name.
+
+    Raises:
+        DuplicateNameError: if the package or another one has a data set of this name.
+        UsageError: for a name that records cannot hold.
+
+    Example::
+
+        register_dataset(DatasetSpec("mine", "", lambda _: Source(...), classes=3, shape=(3, 32, 32), terms=terms))
+    """
+    if not _REGISTRABLE.fullmatch(spec.name) or spec.name.startswith(f"{IMAGE_FOLDER}-"):
+        raise UsageError(f"{spec.name!r} is no name of a data set: use small letters, digits, dots and dashes.")
+    datasets.add(Registration(spec.name, spec, spec.help, SESSION, f"from {SESSION}"), replaces=SESSION)
+    return spec.name
+
+
+def named(dataset: Dataset) -> str:
+    """The name of a data set, typed in any case; a :class:`DatasetSpec` that no registry has is registered."""
+    if isinstance(dataset, str):
+        return dataset if dataset.startswith(f"{IMAGE_FOLDER}:") else dataset.lower()
+    known = dataset.name in datasets and datasets.get(dataset.name) == dataset
+    return dataset.name if known else register_dataset(dataset)
+
+
 FOLDER_SIZE = 32
 """Pixels on each side that a folder's images are scaled to, if nothing else is asked for."""
-_NAME = re.compile(rf"{IMAGE_FOLDER}-[a-z0-9._-]+-([0-9]{{1,4}})px")
-_SIZE = re.compile("[0-9]{1,4}")
+FOLDER_HELP = (
+    "your own images, one subfolder per class (or train/ and test/ with such), scaled to SIZE x SIZE pixels (32)"
+)
+_CUT = "-test(?P<share>[0-9]{2})|-fold(?P<fold>[0-9]{1,2})of(?P<folds>[0-9]{1,2})"
+_NAME = re.compile(rf"{IMAGE_FOLDER}-[a-z0-9._-]+-(?P<size>[0-9]{{1,4}})px(?:{_CUT})?")
+_TYPED = re.compile(rf"(?P<path>.*)@(?P<size>[0-9]{{1,4}})(?P<cut>{_CUT})?", re.DOTALL)
 _SIZES = range(8, 513)
+_REGISTRABLE = re.compile("[a-z0-9][a-z0-9._-]{0,99}")
 
 
-def locate(dataset: str, data_dir: Path | None) -> tuple[DatasetSpec, Path | None]:
+def locate(dataset: str, data_dir: Path | str | None) -> tuple[DatasetSpec, Path | None]:
     """A data set, and where it lies.
 
     Args:
         dataset: a registered name; ``folder:PATH`` or ``folder:PATH@SIZE`` for a folder of images (scaled to SIZE x
-            SIZE pixels, 32 if nothing is said); or the name that such a folder has in records, ``folder-photos-32px``.
+            SIZE pixels, 32 if nothing is said), behind which ``-test30`` has 30 % of the smallest class tested on and
+            ``-fold2of5`` the second of five such parts; or the name that such a folder has in records,
+            ``folder-photos-32px``.
         data_dir: where to look for what is not named by its path.
 
     Raises:
@@ -134,16 +196,45 @@ def locate(dataset: str, data_dir: Path | None) -> tuple[DatasetSpec, Path | Non
         UsageError: for an empty path or an impossible size.
     """
     if not dataset.startswith(f"{IMAGE_FOLDER}:"):
-        return dataset_spec(dataset), data_dir
-    path, at, size = dataset.removeprefix(f"{IMAGE_FOLDER}:").rpartition("@")
-    if not at or not _SIZE.fullmatch(size):
-        path, size = dataset.removeprefix(f"{IMAGE_FOLDER}:"), str(FOLDER_SIZE)
-    if not path:
-        raise UsageError("folder: needs a path; write for example --dataset folder:photos/ or folder:photos/@64.")
+        return dataset_spec(dataset), None if data_dir is None else Path(data_dir)
+    path, size, cut = _typed(dataset)
     if os.path.isfile(path):  # noqa: PTH113 - a path too long for the system is no file, not an error
         raise UsageError(f"{path} is a file: pass it as --data-dir and name the data set that `data verify` shows.")
     name = re.sub(r"[^a-z0-9._]+", "-", Path(path).resolve().name.lower()).strip("-.") or "images"
-    return dataset_spec(f"{IMAGE_FOLDER}-{name[:60]}-{int(size)}px"), Path(path)
+    return dataset_spec(f"{IMAGE_FOLDER}-{name[:60]}-{size}px{cut}"), Path(path)
+
+
+def _typed(dataset: str) -> tuple[str, int, str]:
+    """Path, size and cut of ``folder:PATH@SIZE-test30``; a folder that is called so is itself meant."""
+    path = os.path.expanduser(dataset.removeprefix(f"{IMAGE_FOLDER}:"))  # noqa: PTH111 - pathlib raises for strangers
+    size, cut, parts = str(FOLDER_SIZE), "", _TYPED.fullmatch(path)
+    if parts is not None and not os.path.isdir(path):  # noqa: PTH112
+        path, size, cut = parts["path"], parts["size"], parts["cut"] or ""
+    if not path:
+        raise UsageError("folder: needs a path; write for example --dataset folder:photos/ or folder:photos/@64.")
+    return path, int(size), cut
+
+
+def cuts_of(dataset: str, share: float | None, folds: int | None) -> list[str]:
+    """A folder of images, with another share of it tested on, or once for each fold.
+
+    Args:
+        dataset: ``folder:PATH`` or ``folder:PATH@SIZE``.
+        share: of the smallest class, 0.01 to 0.9; as many images of each class are tested on.
+        folds: so many disjoint test sets.
+
+    Raises:
+        UsageError: for another data set, which has its own test set, and impossible numbers.
+    """
+    if share is None and folds is None:
+        return [dataset]
+    if not dataset.startswith(f"{IMAGE_FOLDER}:"):
+        raise UsageError(f"{dataset} has its own test set: --test-share and --folds are for --dataset folder:PATH.")
+    path, size, cut = _typed(dataset)
+    if cut or (share is not None and folds is not None):
+        raise UsageError("say once what is to be tested on: --test-share, --folds, or behind the folder's name.")
+    cuts = [f"-test{round(100 * share):02d}"] if share is not None else []
+    return [f"{IMAGE_FOLDER}:{path}@{size}{c}" for c in cuts or (f"-fold{i + 1}of{folds}" for i in range(folds or 0))]
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -152,6 +243,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     Raises:
         UnknownNameError: with the nearest names.
     """
+    name = name.lower()
     of_folder = _NAME.fullmatch(name)
     if of_folder is None:
         spec = datasets.get(name)
@@ -160,7 +252,7 @@ def dataset_spec(name: str) -> DatasetSpec:
                 f"dataset {name!r} of {datasets.entry(name).origin} calls itself {spec.name!r}; make the two agree."
             )
         return spec
-    size = int(of_folder[1])
+    size = int(of_folder["size"])
     if size not in _SIZES:
         raise UsageError(f"images of {size} pixels are not supported: use {_SIZES[0]} to {_SIZES[-1]}.")
     return DatasetSpec(
@@ -171,7 +263,23 @@ def dataset_spec(name: str) -> DatasetSpec:
         shape=(3, size, size),
         folder="one subfolder of images per class, or train/ and test/ with such subfolders",
         obtain="name that folder",
+        arguments=(size, *_cut(of_folder)),
     )
+
+
+def _cut(of_folder: re.Match[str]) -> tuple[Any, ...]:
+    """What is tested on: the share, and which of the parts of that size."""
+    if of_folder["share"]:
+        share = Fraction(int(of_folder["share"]), 100)
+        if not 0 < share <= Fraction(9, 10):
+            raise UsageError(f"a share of {float(share):.0%} to test on is impossible: use 0.01 to 0.9.")
+        return (share, 1)
+    if of_folder["folds"]:
+        fold, folds = int(of_folder["fold"]), int(of_folder["folds"])
+        if not (folds > 1 and 0 < fold <= folds):
+            raise UsageError(f"there is no fold {fold} of {folds}: use two folds or more, the first is 1.")
+        return (Fraction(1, folds), fold)
+    return ()
 
 
 def protocol_for(dataset: str, name: str | None = None) -> Protocol:

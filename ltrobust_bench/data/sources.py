@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ class Source:
         held: indices of the training images that are held, ascending, int64, shape [K]; None: all.
         sha256: identity of a data set that no registry describes, hex.
         held_test: as ``held``, of the test images.
+        notes: how it was read, where that is not the data set's own: lines for people.
+        warnings: what looks wrong about it, a line each.
     """
 
     train_images: np.ndarray
@@ -40,6 +43,8 @@ class Source:
     held: np.ndarray | None = None
     sha256: str | None = None
     held_test: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def train_pixels(self, indices: np.ndarray) -> np.ndarray:
         """Training images by their index in the full training set, uint8, shape [len(indices), ...].
@@ -101,7 +106,7 @@ def _places(held: np.ndarray | None, indices: np.ndarray, part: str, remedy: str
     return places
 
 
-def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
+def load_source(spec: DatasetSpec, data_dir: Path | str | None = None) -> Source:
     """Read a data set.
 
     Args:
@@ -114,8 +119,7 @@ def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
     """
     from ltrobust_bench.data import archive
 
-    module, _, function = spec.loader.partition(":")
-    place = data_dir or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
+    place = data_place(spec, data_dir)
     # os.path takes a path that is too long for the system as missing; pathlib raises.
     if place is not None and os.path.isfile(place) and (spec.folder or archive.dataset_in(place) == spec.name):  # noqa: PTH113
         return _checked(spec, archive.read(place, spec.name), "")
@@ -128,14 +132,29 @@ def load_source(spec: DatasetSpec, data_dir: Path | None = None) -> Source:
     else:
         remedy = spec.remedy
     try:
-        # What a folder of images holds depends on the size that they are scaled to.
-        arguments = (place,) if spec.classes is not None else (place, spec.shape[-1])
-        return _checked(spec, _loader(module, function)(*arguments), remedy)
+        return _checked(spec, _loader(spec.loader)(place, *spec.arguments), remedy)
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader, or a stranger's reader does
         what = f"is missing or damaged in {place}" if spec.folder else "cannot be read"
-        raise DataError(f"{spec.name} {what} ({_line(error)}): {remedy or spec.loader}") from None
+        reader = getattr(spec.loader, "__name__", spec.loader)
+        raise DataError(f"{spec.name} {what} ({_line(error)}): {remedy or reader}") from None
+
+
+def data_place(spec: DatasetSpec, data_dir: Path | str | None) -> Path | None:
+    """The folder or archive that a data set is looked for in; None: none was named.
+
+    Where a folder in the data set's own tree was named (``data/cifar-10-batches-py``), the one above is meant.
+    """
+    named = data_dir or os.environ.get(DATA_VARIABLE)
+    if not named:
+        return None
+    place = Path(os.path.expanduser(named))  # noqa: PTH111 - pathlib raises for strangers
+    tree = Path(spec.folder.split(" ")[0]).parts if spec.classes is not None else ()
+    for depth in range(len(tree), 0, -1):
+        if place.parts[-depth:] == tree[:depth] and not (place / tree[0]).exists():
+            return Path(*place.parts[:-depth])
+    return place
 
 
 def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
@@ -189,10 +208,13 @@ def _line(error: Exception) -> str:
 
 
 @cache
-def _loader(module: str, function: str):  # type: ignore[no-untyped-def]
+def _loader(loader: str | Callable[..., Source]) -> Callable[..., Source]:
     """A loader that remembers what it read: several runs in one process read a data set once."""
+    if callable(loader):
+        return cache(loader)
     from importlib import import_module
 
+    module, _, function = loader.partition(":")
     return cache(getattr(import_module(module), function))
 
 

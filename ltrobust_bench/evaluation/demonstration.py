@@ -6,14 +6,26 @@ For tests, and for ``docs/evaluation.md``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Preprocessing(nn.Module):
+    """A function from images to images as a module, so that it can be declared."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 class Around(nn.Module):
-    """An honest model with something done to its input and to its output."""
+    """An honest model with something done to its input, which it declares, and to its output."""
 
     def __init__(
         self,
@@ -22,10 +34,10 @@ class Around(nn.Module):
         after: Callable[[Tensor], Tensor] = lambda z: z,
     ) -> None:
         super().__init__()
-        self.model, self.before, self.after = model, before, after
+        self.model, self.preprocessing, self.after = model, Preprocessing(before), after
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.model(self.before(x)))
+        return self.after(self.model(self.preprocessing(x)))
 
 
 def quantised(model: nn.Module, levels: int = 8) -> nn.Module:
@@ -74,6 +86,61 @@ def purifying(model: nn.Module, share: float = 0.2) -> nn.Module:
     return Around(model, before=clean)
 
 
+class Stopping(torch.autograd.Function):
+    """The images as they are; backward, nothing passes to those that are no multiples of 1/16, as digits are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        on_grid = ((16 * x - torch.round(16 * x)).abs() < 0.2).flatten(1).all(dim=1)
+        ctx.save_for_backward(on_grid)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (on_grid,) = ctx.saved_tensors
+        return gradients[0] * on_grid.view(-1, 1, 1, 1)
+
+
+def stopping(model: nn.Module) -> nn.Module:
+    """Gradients of clean images only, by an autograd function: what was attacked once has none."""
+    return Around(model, before=Stopping.apply)
+
+
+class Gated(nn.Module):
+    """Logits behind a detector of rough images: what it suspects gets logits in coarse steps, whose gradient is 0.
+
+    Args:
+        model: pixels to logits.
+        roughness: mean change between neighbouring pixels from which on an image is suspicious.
+    """
+
+    def __init__(self, model: nn.Module, roughness: float = 0.27) -> None:
+        super().__init__()
+        self.model, self.roughness = model, roughness
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.model(x)
+        rough = (x.diff(dim=2).abs().mean(dim=(1, 2, 3)) + x.diff(dim=3).abs().mean(dim=(1, 2, 3))) / 2
+        return torch.where((rough > self.roughness)[:, None], torch.round(8 * z) / 8, z)
+
+
+class Purifying(nn.Module):
+    """Each image is drowned in noise and cleaned again, a few times, and the mean of what the model says is returned;
+    noise and cleaning have no gradient."""
+
+    def __init__(self, model: nn.Module, draws: int = 4, noise: float = 0.05, levels: int = 8) -> None:
+        super().__init__()
+        self.model, self.draws, self.noise, self.levels = model, draws, noise, levels
+        self.preprocessing = Preprocessing(self.purified)
+
+    def purified(self, x: Tensor) -> Tensor:
+        """Noise, and back to a few levels."""
+        return torch.round((x + self.noise * torch.randn_like(x)) * self.levels) / self.levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.model(self.preprocessing(x)) for _ in range(self.draws)]).mean(dim=0)
+
+
 class BatchStatistics(nn.Module):
     """Normalises the logits with the statistics of the batch, and keeps running ones that it updates at test time."""
 
@@ -100,6 +167,9 @@ DEMONSTRATIONS: dict[str, tuple[Callable[[nn.Module], nn.Module], tuple[str, ...
     "logits x 0.001": (lambda m: scaled(m, 0.001), ("flat logits",)),
     "probabilities": (softmaxed, ("probabilities",)),
     "purifier": (purifying, ("not monotone", "robust to anything")),
+    "gradient stopping": (stopping, ("zero gradients",)),
+    "gated logits": (Gated, ("square",)),
+    "random purifier": (Purifying, ("random",)),
     "dropout at test": (dropping, ("random",)),
     "batch statistics": (lambda m: BatchStatistics(m, 10), ("batch", "state")),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -121,10 +121,11 @@ def evaluate_images(
     state_path: Path | None = None,
     progress: Progress | None = None,
     examined: int = 0,
-    surrogate: nn.Module | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
     searched: nn.Module | None = None,
     products: Products = "ieee",
     code: Code | None = None,
+    cumulative: bool = False,
 ) -> Verdict:
     """Attack every image with every attack of the suite.
 
@@ -143,11 +144,12 @@ def evaluate_images(
         state_path: where to keep the state between batches; None: nowhere.
         progress: what to report to.
         examined: on how many images the model's reliability is measured; 0: it is not.
-        surrogate: the second model, on which attacks of kind ``transfer`` are crafted.
+        surrogates: by the name of an attack that needs one, the second model on which it is crafted.
         searched: what the attacks climb instead of the model, which still confirms every success, in float32. What
             fools only this is attacked again, on the model.
         products: how ``searched`` multiplies float32 numbers.
         code: that of this process, which is kept with that of earlier sessions.
+        cumulative: each attack sees only what the attacks before it left standing, and its bits are those of them all.
 
     Raises:
         CheckFailed: if the model's output is no finite [B, C] tensor.
@@ -165,10 +167,11 @@ def evaluate_images(
         state_path,
         progress or Silent(),
         examined,
-        surrogate,
+        surrogates or {},
         searched,
         products,
         code,
+        cumulative,
     ).run()
 
 
@@ -186,24 +189,32 @@ class _Evaluation:
         state_path: Path | None,
         progress: Progress,
         examined: int,
-        surrogate: nn.Module | None,
+        surrogates: Mapping[str, nn.Module],
         searched: nn.Module | None,
         products: Products,
         code: Code | None,
+        cumulative: bool,
     ) -> None:
-        self.examined, self.products = examined, products
+        self.examined, self.products, self.cumulative = examined, products, cumulative
         self.counter = Counter()
         self.model = Splitting(CountingModel(shared(model), self.counter))
         self.searched = self.model if searched is None else Splitting(CountingModel(shared(searched), self.counter))
         self.data, self.classes, self.epsilon, self.batch_size = data, classes, epsilon, suite.batch_size
         self.state_path, self.progress = state_path, progress
         self.ball = ball
-        other = None if surrogate is None else Splitting(shared(surrogate))
-        self.on_searched, self.on_model = (
-            Target(climbed, classes, epsilon, ball, suite.seed, data.images.device, other)
+        others = {name: Splitting(shared(other)) for name, other in surrogates.items()}
+        on_searched, self.on_model = (
+            Target(climbed, classes, epsilon, ball, suite.seed, data.images.device)
             for climbed in (self.searched, self.model)
         )
-        self.attacks = {a.named(classes): (a.stages(self.on_searched), a.stages(self.on_model)) for a in attacks}
+
+        def stages(attack: Attack) -> tuple[dict[str, Stage], dict[str, Stage]]:
+            """On what is searched, and on the model itself."""
+            other = others.get(attack.name)
+            of_copy, of_model = (attack.stages(replace(on, surrogate=other)) for on in (on_searched, self.on_model))
+            return of_copy, of_model
+
+        self.attacks = {a.named(classes): stages(a) for a in attacks}
         self.state = State.load(state_path, identity)
         if state_path is not None and state_path.exists() and self.state.clean is None:
             self.progress.note(
@@ -227,7 +238,7 @@ class _Evaluation:
             reliability = self._examine(before) if self.examined else None
         assert state.clean is not None
         bits = {"clean": state.clean}
-        bits |= {name: state.clean & (state.broken[name] == 0) for name in self.attacks}
+        bits |= {name: self._left(name) for name in self.attacks}
         auto = [name for name in bits if name in NAMES]
         return Verdict(
             bits,
@@ -300,7 +311,7 @@ class _Evaluation:
             name, function = stages[state.stage]
             code = state.stage + 1
             # As it was when the stage began: what this stage already broke was standing then.
-            standing = np.flatnonzero(state.clean & ((broken == 0) | (broken == code)))
+            standing = np.flatnonzero(self._before(attack) & ((broken == 0) | (broken == code)))
             batches = self._batches(standing)
             label = attack if len(stages) == 1 else f"{attack}/{name}"
             began = time.monotonic()
@@ -310,10 +321,21 @@ class _Evaluation:
                 with self._accounted():
                     broken[self._fooled(index, label, function, on_model[name])] = code
                     state.batch += 1
-                self.progress.advance(len(index), lambda: f"robust so far {self._robust(broken):.1%}")
-            self._tell(label, len(standing), state.clean & (broken == 0), began)
+                self.progress.advance(len(index), lambda: f"robust so far {self._left(attack).mean():.1%}")
+            self._tell(label, len(standing), self._left(attack), began)
             state.stage, state.batch = state.stage + 1, 0
-        self.progress.note(f"{attack} accuracy {self._robust(broken):.1%}")
+        self.progress.note(f"{attack} accuracy {self._left(attack).mean():.1%}")
+
+    def _before(self, attack: str) -> np.ndarray:
+        """The images that an attack starts from, bool, shape [T]."""
+        assert self.state.clean is not None
+        names = list(self.attacks)
+        earlier = names[: names.index(attack)] if self.cumulative else []
+        return np.logical_and.reduce([self.state.clean, *(self.state.broken[name] == 0 for name in earlier)])
+
+    def _left(self, attack: str) -> np.ndarray:
+        """What an attack has left standing so far, bool, shape [T]."""
+        return self._before(attack) & (self.state.broken[attack] == 0)
 
     def _tell(self, attack: str, images: int, left: np.ndarray, began: float) -> None:
         self.progress.tell(Attacked(attack, images, int(left.sum()), float(left.mean()), time.monotonic() - began))
@@ -340,7 +362,3 @@ class _Evaluation:
     def _craft(self, climbed: Splitting, label: str, function: Stage, x: Tensor, y: Tensor) -> Tensor:
         # Every attack seeds itself by the batch's position, so it may be begun again with smaller parts.
         return climbed.fit(lambda: craft(label, function, x, y, self.state.batch, self.epsilon, self.ball), len(x))
-
-    def _robust(self, broken: np.ndarray) -> float:
-        assert self.state.clean is not None
-        return float((self.state.clean & (broken == 0)).mean())

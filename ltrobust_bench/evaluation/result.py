@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltrobust_bench.evaluation.about import About, cells_of, columns_of
+from ltrobust_bench.notebook import accuracies, in_short
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import Flag, Reliability, flags
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What a model withstood, image by image.
 
@@ -26,6 +27,8 @@ class Evaluation:
         seconds: wall time.
         reliability: what was measured of the model; None if only a part of the suite was run.
         about: which model, images, protocol and attacks it is a result of.
+        adaptive: attacks of ``bits`` beside the frozen suite. Each was run on what all before it left standing, and its
+            bits are those of them all.
     """
 
     bits: dict[str, np.ndarray]
@@ -37,6 +40,21 @@ class Evaluation:
     seconds: float
     reliability: Reliability | None = None
     about: About | None = None
+    adaptive: tuple[str, ...] = ()
+
+    @property
+    def frozen(self) -> np.ndarray:
+        """Which images the frozen suite alone leaves standing, bool, shape [T]."""
+        return np.logical_and.reduce([bits for name, bits in self.bits.items() if name not in self.adaptive])
+
+    @property
+    def broken_after(self) -> dict[str, int]:
+        """Images that each adaptive attack broke of those that everything before it had left standing."""
+        found, before = {}, self.frozen
+        for name in self.adaptive:
+            after = before & self.bits[name]
+            found[name], before = int((before & ~after).sum()), after
+        return found
 
     @property
     def flags(self) -> list[Flag]:
@@ -62,6 +80,16 @@ class Evaluation:
             cells = ("" if v != v else f"{100 * float(v):.2f}" for v in values)
             writer.writerow([name, *cells, *cells_of(self.about, name)])
         return text.getvalue()
+
+    def __repr__(self) -> str:
+        said = in_short({name: self.metrics(name) for name in ("clean", "union")})
+        return f"<Evaluation of {len(self.labels)} images, {len(self.attacks)} attacks: {said}>"
+
+    def _repr_html_(self) -> str:
+        rows = {name: self.metrics(name) for name in ("clean", *self.attacks, "union")}
+        flags = "".join(f"; flag: {flag.name} ({flag.seen})" for flag in self.flags)
+        note = f"accuracy in % on {len(self.labels)} images; union: withstands every attack{flags}"
+        return accuracies("Evaluation", rows, note)
 
     def metrics(self, attack: str = "union") -> Metrics:
         """Accuracies under ``attack``: ``clean``, an attack's name, or ``union`` (per-image worst case of all).

@@ -86,8 +86,8 @@ class State:
             arrays = read_arrays(content, None, LARGEST)
             plain: dict[str, Any] = json.loads(str(arrays["meta"]))
             plain["code"] = [Code.model_validate(session) for session in plain["code"]]
-            broken = {k.removeprefix("broken/"): v.copy() for k, v in arrays.items() if k.startswith("broken/")}
-            clean = arrays["clean"].copy() if "clean" in arrays else None
+            broken = {k.removeprefix("broken/"): v for k, v in arrays.items() if k.startswith("broken/")}
+            clean = arrays.get("clean")
             return cls(clean=clean, broken=broken, **plain)
         except (ValueError, KeyError, TypeError, RecursionError):  # another version's
             return None

@@ -47,6 +47,7 @@ class Place(Strict):
         data_dir: folder or archive of the data set; None: the usual place.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of one job; None: torch's choice.
+        race: rank of the board that a run must be able to reach, or it is not attacked in full; None: no race.
     """
 
     runs_dir: Path
@@ -54,6 +55,7 @@ class Place(Strict):
     data_dir: Path | None = None
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
+    race: int | None = Field(default=None, ge=1)
 
 
 class Job(Strict):

@@ -55,7 +55,7 @@ class ClassAware:
             self._prepare(labels)
         return np.array(self.draw(draws, generator.shuffle), dtype=np.int64)
 
-    def on_step_end(self, outputs: Outputs, y: Tensor) -> None:
+    def on_step_end(self, outputs: Outputs, y: Tensor, network: Network) -> None:
         """Nothing is learned from a step."""
 
     def on_epoch_end(self, epoch: int, network: Network) -> None:

@@ -19,6 +19,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
+        self.activation = nn.ReLU()
         self.conv1, self.bn1 = _conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
         self.conv2, self.bn2 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
@@ -26,8 +27,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn1(self.conv1(x)).relu()
-        return (self.bn2(self.conv2(out)) + self.shortcut(x)).relu()
+        out = self.activation(self.bn1(self.conv1(x)))
+        return self.activation(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class PreActBlock(nn.Module):
@@ -35,14 +36,15 @@ class PreActBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
+        self.activation = nn.ReLU()
         self.bn1, self.conv1 = nn.BatchNorm2d(inputs), _conv(inputs, outputs, 3, stride)
         self.bn2, self.conv2 = nn.BatchNorm2d(outputs), _conv(outputs, outputs, 3)
         self.shortcut = _conv(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        active = self.bn1(x).relu()
+        active = self.activation(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active)
-        return self.conv2(self.bn2(self.conv1(active)).relu()) + shortcut
+        return self.conv2(self.activation(self.bn2(self.conv1(active)))) + shortcut
 
 
 class ResNet(nn.Module):

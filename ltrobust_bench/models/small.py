@@ -24,6 +24,7 @@ class SmallNet(nn.Module):
             nn.Conv2d(i, o, 3, stride=s, padding=1, bias=False)
             for i, o, s in zip(widths, widths[1:], (1, 2, 1), strict=False)
         )
+        self.activation = nn.ReLU()
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths[1:])
         self.pool = nn.MaxPool2d(2)
         for parameter in self.convolutions.parameters():
@@ -33,7 +34,7 @@ class SmallNet(nn.Module):
         """Features of images, shape [B, 64]."""
         large = x.shape[-1] > 16
         for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            x = norm(convolution(x)).relu()
+            x = self.activation(norm(convolution(x)))
             if large and index == 0:
                 x = self.pool(x)
         return x.mean(dim=(2, 3))

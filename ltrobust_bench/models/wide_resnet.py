@@ -31,6 +31,7 @@ class WideResNet(nn.Module):
                 inputs = width
         self.blocks = nn.Sequential(*layers)
         self.bn1 = nn.BatchNorm2d(self.features)
+        self.activation = nn.ReLU()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -38,7 +39,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of images, shape [B, 64k]."""
-        return self.bn1(self.blocks(self.conv1(x))).relu().mean(dim=(2, 3))
+        return self.activation(self.bn1(self.blocks(self.conv1(x)))).mean(dim=(2, 3))
 
 
 SMALLEST = 4

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ltrobust_bench.cards import Card, Value, methods, plugins
+from ltrobust_bench.data.extra import ExtraData, read_extra
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
@@ -32,6 +33,8 @@ class Plan:
     task: Task
     base: Plan | None = None
     """The run it builds on; it is finished first."""
+    extra: ExtraData | None = None
+    """Training images beyond the split's."""
 
     @property
     def train_size(self) -> int:
@@ -50,7 +53,7 @@ class Plan:
 
 
 @takes_request
-def make_plan(request: Request, *, data_dir: Path | None = None) -> Plan:
+def make_plan(request: Request, *, data_dir: Path | str | None = None) -> Plan:
     """Everything a run fixes, with the protocol's and the card's values where nothing is given.
 
     Args:
@@ -64,7 +67,7 @@ def make_plan(request: Request, *, data_dir: Path | None = None) -> Plan:
     return _plan(request, data_dir)
 
 
-def _plan(request: Request, data_dir: Path | None, budget: float | None = None) -> Plan:
+def _plan(request: Request, data_dir: Path | str | None, budget: float | None = None) -> Plan:
     """:func:`make_plan`; with a share of the protocol's budget instead of the card's, for a run that another builds
     on."""
     if request.method in plugins:
@@ -81,6 +84,11 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
         models.entry(request.model)
     task = request.task(data_dir)
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
+    extra = None
+    if request.extra_data is not None:
+        extra = read_extra(
+            request.extra_data, None if data_dir is None else Path(data_dir), task.source, task.spec.shape
+        )
     recipe, overrides = _recipe(request, card, task, overrides)
     model, base = request.model, None
     if card.base is not None:
@@ -118,11 +126,12 @@ def _plan(request: Request, data_dir: Path | None, budget: float | None = None) 
             overrides=overrides,
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
+            extra=extra.terms if extra else None,
             policy=request.policy or Policy.asked(task.protocol.crafting, False, recipe.precision),
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None
-    return Plan(run, card, task, base)
+    return Plan(run, card, task, base, extra)
 
 
 def settings_of(request: Request) -> tuple[dict[str, Value], dict[str, Any]]:

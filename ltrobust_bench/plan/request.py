@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ltrobust_bench.cards import Value
+from ltrobust_bench.data.registry import Dataset, named
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.plan.run import CUTS, Holdout, Policy, RunSection
 from ltrobust_bench.plan.task import Task, make_task
@@ -30,7 +31,8 @@ class Request:
     """A run as it is asked for; what is None is the protocol's or the card's. Equal requests are equal, and hashable.
 
     Attributes:
-        method, dataset, protocol, model: names in the registries.
+        method, dataset, protocol, model: names in the registries; a :class:`DatasetSpec` is taken, and kept by its
+            name (see :func:`~ltrobust_bench.data.registry.register_dataset`).
         plugins: plug-ins around the method; they apply in the order of their cards.
         settings: method options (``tail=off``) and recipe settings (``attack.steps=5``) by name; a mapping is
             taken, and kept as pairs sorted by name: ``dict(request.settings)``.
@@ -43,6 +45,8 @@ class Request:
         limit_test: first limit // C test images of each class.
         holdout: ``val``: a tenth of each class's training images is left out of training and tested on instead of the
             test set.
+        extra_data: training images beyond the split's, by the name or path of their declaration (see
+            :mod:`ltrobust_bench.data.extra`).
         precision: ``tf32``, ``fp32`` or ``bf16`` (see :data:`ltrobust_bench.protocol.spec.Precision`), where it is to
             differ from the protocol's.
         policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what the protocol says.
@@ -67,11 +71,15 @@ class Request:
     limit_train: int | None = None
     limit_test: int | None = None
     holdout: Holdout | None = None
+    extra_data: str | None = None
     precision: Precision | None = None
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "plugins", tuple(self.plugins))
+        object.__setattr__(self, "dataset", named(self.dataset))
+        for name in ("method", "protocol", "model"):  # names are typed in any case, and kept as they are written
+            object.__setattr__(self, name, getattr(self, name) and getattr(self, name).lower())
+        object.__setattr__(self, "plugins", tuple(name.lower() for name in self.plugins))
         object.__setattr__(self, "settings", tuple(sorted(dict(self.settings).items())))
         if self.track not in TRACKS:
             raise UnknownNameError("track", self.track, TRACKS)
@@ -103,6 +111,7 @@ class Request:
             model=run.model,
             seed=run.seed,
             **{name: getattr(run, name) for name in CUTS},
+            extra_data=run.extra.name if run.extra else None,
             precision=run.recipe.precision if "precision" in run.overrides else None,
             policy=run.policy,
         )
@@ -118,13 +127,13 @@ class Request:
                 raise UnknownNameError("argument", name, FIELDS)
         return dataclasses.replace(self, **changes)
 
-    def to_plan(self, data_dir: Path | None = None) -> Plan:
+    def to_plan(self, data_dir: Path | str | None = None) -> Plan:
         """Everything that the run fixes; see :func:`ltrobust_bench.plan.make.make_plan`."""
         from ltrobust_bench.plan.make import make_plan
 
         return make_plan(self, data_dir=data_dir)
 
-    def task(self, data_dir: Path | None = None) -> Task:
+    def task(self, data_dir: Path | str | None = None) -> Task:
         """Its data set under its protocol, see :func:`ltrobust_bench.plan.task.make_task`."""
         return make_task(
             self.dataset,
@@ -155,7 +164,7 @@ def takes_request(function: Callable[Concatenate[Request, P], R]) -> Callable[..
     names = {parameter.name for parameter in own}
 
     @wraps(function)
-    def called(method: str | Request, dataset: str | None = None, **given: Any) -> R:
+    def called(method: str | Request, dataset: Dataset | None = None, **given: Any) -> R:
         for name in given:
             if name not in names and name not in FIELDS:
                 raise UnknownNameError(f"argument of {function.__name__}", name, [*FIELDS, *names])
@@ -173,7 +182,9 @@ def takes_request(function: Callable[Concatenate[Request, P], R]) -> Callable[..
 
     shown = [
         inspect.Parameter("method", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="str | Request"),
-        inspect.Parameter("dataset", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation="str | None"),
+        inspect.Parameter(
+            "dataset", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation="str | DatasetSpec | None"
+        ),
         *(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
             for name, field in FIELDS.items()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.ball import ThreatModel
+from ltrobust_bench.data.extra import Extra
 from ltrobust_bench.protocol.spec import Crafting, Profile, Recipe, Track
 from ltrobust_bench.terms import Strict, canonical_digest
 
@@ -93,11 +94,14 @@ class RunSection(Strict):
     holdout: Holdout | None = Field(
         default=None, description="tested on so much of each class's training images, which it was not trained on"
     )
+    extra: Extra | None = Field(default=None, description="training images beyond the split's")
 
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
         if len(self.train_counts) != len(self.test_counts):
             raise ValueError("test_counts: must have as many classes as train_counts")
+        if self.extra is not None and len(self.extra.counts) != len(self.train_counts):
+            raise ValueError("extra.counts: must have as many classes as train_counts")
         if self.threat_model == "Linf" and self.epsilon > 1:
             raise ValueError("epsilon: must be at most 1 in Linf, [0,1] pixel scale")
         if isinstance(self.recipe.attack.epsilon, str) or isinstance(self.recipe.attack.step_size, str):

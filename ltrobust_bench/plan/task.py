@@ -7,15 +7,19 @@ from pathlib import Path
 
 from ltrobust_bench.attacks.ball import BALLS, Ball
 from ltrobust_bench.data.registry import DatasetSpec, locate, protocol_for
-from ltrobust_bench.data.sources import Source, load_source
+from ltrobust_bench.data.sources import Source, data_place, load_source
 from ltrobust_bench.data.split import LongTailedSplit, make_split
 from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import DatasetTerms, Protocol
 
+DATA_PLACE = "data.txt"
+"""File in a run folder: where the run found its images."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """A data set under a protocol: what is trained on, what is tested on, at which epsilon."""
+    """A data set under a protocol: what is trained on, what is tested on, at which epsilon; ``place`` is the folder or
+    archive that its images are from, if there is one."""
 
     protocol: Protocol
     spec: DatasetSpec
@@ -25,6 +29,7 @@ class Task:
     imbalance_ratio: float
     profile: str
     epsilon: float
+    place: Path | None = None
 
     @property
     def ball(self) -> Ball:
@@ -46,7 +51,7 @@ def make_task(
     limit_train: int | None = None,
     limit_test: int | None = None,
     holdout: str | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
 ) -> Task:
     """Read a data set and cut its split; what is not given is the protocol's.
 
@@ -90,4 +95,5 @@ def make_task(
         imbalance_ratio=imbalance_ratio,
         profile=profile,
         epsilon=number(terms.epsilon),
+        place=data_place(spec, place),
     )

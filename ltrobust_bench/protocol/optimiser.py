@@ -41,8 +41,8 @@ class Sgd(Strict):
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
-    def build(self, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Torch's optimiser of these parameters."""
+    def build(self, parameters: Iterable[Any], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        """Torch's optimiser of these parameters, or of its groups of them."""
         from torch.optim import SGD
 
         return SGD(parameters, lr=lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=weight_decay)
@@ -59,8 +59,8 @@ class Adam(Strict):
 
     usual: ClassVar[dict[str, Any]] = {}
 
-    def build(self, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Torch's optimiser of these parameters."""
+    def build(self, parameters: Iterable[Any], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        """Torch's optimiser of these parameters, or of its groups of them."""
         from torch import optim
 
         make = optim.AdamW if self.kind == "adamw" else optim.Adam

@@ -31,6 +31,7 @@ IMAGE_FOLDER = "folder"
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
 Augment = Literal["none", "randaugment", "autoaugment"]
+Activation = Literal["relu", "silu"]
 Status = Literal["frozen", "candidate", "disposable", "smoke"]
 """Frozen: its terms stay. Candidate: they may change until its first board is published. Disposable and smoke: its
 numbers are not for papers."""
@@ -102,6 +103,19 @@ class Recipe(Strict):
         "CIFAR-10 policy)",
     )
     model: str | None = Field(default=None, description="network, where the recipe prescribes one")
+    recalibrate_bn: Literal["none", "clean", "adversarial"] = Field(
+        default="none",
+        description="after training, running statistics of batch norm are taken anew from an epoch of training images, "
+        "clean ones or crafted ones, by the weights that are deployed (which may be averages)",
+    )
+    activation: Activation = Field(default="relu", description="of the network, in the place of its ReLU")
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share s of the outer loss that is its mean over all labels: (1 - s) L(y) + s mean_c L(c); "
+        "attacks keep the true label",
+    )
     on_nan: Literal["stop", "skip-batch", "lower-lr"] = Field(
         default="stop",
         description="where a step's loss is not finite: the training stops, the step is undone, or it is undone and "

@@ -6,7 +6,6 @@ Environment and cost may differ, and the record that lies there already stays.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.records.history import never_committed
 from ltrobust_bench.records.io import read_record, record_files, write_record
+from ltrobust_bench.records.proposal import base_of, commands, left_behind
 from ltrobust_bench.records.rules import Case
 from ltrobust_bench.records.rules.filed import unfit, unfit_record
 from ltrobust_bench.records.schema import Record
@@ -108,19 +108,25 @@ def refusals(filings: Sequence[Filing], results_dir: Path) -> list[Problem]:
     return [problem for problem in found if problem.path in paths]
 
 
-def git_commands(filings: Sequence[Filing]) -> list[str]:
-    """What to type so that the files become a pull request."""
+def proposal(filings: Sequence[Filing], results_dir: Path) -> tuple[list[str], str]:
+    """What to type so that the files become a pull request, and one line about what stands in its way; empty: nothing
+    is known."""
     run = filings[0].record.run
     what = "+".join([run.method, *run.plugins])
     seeds = ", ".join(str(f.record.run.seed) for f in filings)
     message = f"Record: {what} on {run.dataset}, seed {seeds}"
     branch = f"record-{what}-{run.dataset}-{filings[0].record.id}"
-    return [
-        shlex.join(command)
-        for command in (
-            ["git", "switch", "--create", branch],
-            ["git", "add", *(str(f.path) for f in filings)],
-            ["git", "commit", "--message", message],
-            ["git", "push", "--set-upstream", "origin", branch],
-        )
-    ]
+    base = base_of(results_dir)
+    missing = left_behind((c for f in filings for c in _commits(f.record)), base, results_dir)
+    obstacle = (
+        f"it will be refused: {base} does not have commit {missing[0][:7]}, from which it was computed; merge that "
+        f"first, and run from the merged commit."
+        if missing
+        else ""
+    )
+    return commands(branch, [f.path for f in filings], message, base), obstacle
+
+
+def _commits(record: Record) -> list[str | None]:
+    """The commits that a record names."""
+    return [record.environment.git_commit, *(code.commit for code in record.environment.code)]

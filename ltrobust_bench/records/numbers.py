@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits, shares
+from ltrobust_bench.scores.metrics import shares
 from ltrobust_bench.scores.reliability import COMPARED, Flag, signs
 
 
@@ -23,26 +23,17 @@ def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.nd
     return shares(correct[:, wanted], np.asarray(records[0].run.test_counts))
 
 
-def summary(record: Record, attack: str) -> Metrics:
-    """Metrics of one run under ``attack``: 'clean', an attack of the record, or 'union' (worst case of all).
-
-    Raises:
-        KeyError: if the record has no such attack.
-    """
-    return metrics_from_bits(record.bits(attack), record.labels(), record.run.train_counts)
-
-
 def natural_error(record: Record) -> np.ndarray:
     """Share of each class that is misclassified without any attack, shape [C].
 
     Natural and boundary error add up to the robust error (Zhang et al., ICML 2019, TRADES, eq. 1).
     """
-    return 1 - summary(record, "clean").per_class
+    return 1 - record.metrics("clean").per_class
 
 
 def boundary_error(record: Record) -> np.ndarray:
     """Share of each class that is correct when clean and broken by some attack of the suite, shape [C]."""
-    return summary(record, "clean").per_class - summary(record, "union").per_class
+    return record.metrics("clean").per_class - record.metrics("union").per_class
 
 
 def flags_of(record: Record) -> list[Flag]:

@@ -16,10 +16,12 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from ltrobust_bench.attacks.autoattack import NAMES
 from ltrobust_bench.errors import RecordError
+from ltrobust_bench.notebook import accuracies, in_short
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.run import Name, RunSection, Sha256, Text
 from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.scores.bits import count_by_class, packed_bytes, unpack
+from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import SQUARE, Reliability
 from ltrobust_bench.terms import Strict, canonical_digest
 
@@ -120,7 +122,7 @@ class Said:
     """What somebody said about a record, in words.
 
     Attributes:
-        kind: of the statement: re-evaluated, retrained, counterexamples or retraction.
+        kind: of the statement: re-evaluated, retrained, counterexamples, thorough or retraction.
         by: who, by their own account.
         date: ISO 8601.
         counts: whether it changes anything.
@@ -145,12 +147,16 @@ class Standing:
         broken: images that count as robust in the record and that somebody broke, bool, shape [T]; None: nobody did.
         disputed: why statements do not confirm it, one line each.
         said: all statements, also those that are claims and change nothing.
+        thorough: whether everything that its suite left standing was attacked thoroughly.
+        external: whether anybody tried more than the suite: thorough evaluations, or images that somebody found.
     """
 
     level: Level = "claimed"
     broken: np.ndarray | None = None
     disputed: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
+    thorough: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,6 +266,33 @@ class Record(Strict):
         """Correctness under ``name`` ('clean', an attack, or 'union' of all attacks and of what others broke), bool,
         shape [T]."""
         return np.unpackbits(self.packed(name), count=self.images).view(bool)
+
+    def metrics(self, attack: str = "union") -> Metrics:
+        """Accuracies under ``attack``: 'clean', an attack's name, or 'union', the worst case of all of them.
+
+        Raises:
+            KeyError: for an attack that the record does not have.
+
+        Example: ``record.metrics("autoattack").tail``
+        """
+        return metrics_from_bits(self.bits(attack), self.labels(), self.run.train_counts)
+
+    @property
+    def title(self) -> str:
+        """What it is a result of: ``reat on digits-lt, IR 20, small, seed 0``."""
+        run = self.run
+        label = "+".join([run.method, *run.plugins])
+        reduced = ", reduced" if run.reduced else ""
+        return f"{label} on {run.dataset}, IR {run.ratio}, {run.model}, seed {run.seed}{reduced}"
+
+    def __repr__(self) -> str:
+        return f"<Record {self.id}: {self.title}: {in_short({a: self.metrics(a) for a in ('clean', 'union')})}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = {name: self.metrics(name) for name in ("clean", *self.attacks, "union")}
+        return accuracies(self.title, rows, f"accuracy in %; union: withstands every attack; record {self.id}")
 
     def packed(self, name: str) -> np.ndarray:
         """:meth:`bits`, eight images a byte, spare bits 0: uint8, shape [ceil(T / 8)]."""

@@ -28,6 +28,7 @@ from ltrobust_bench.records.verify import (
     VERIFICATIONS,
     Verification,
     examples_of,
+    is_thorough,
     lowered,
     objections,
     read_verification,
@@ -203,6 +204,10 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
     lost = lowered(record, statement)
     if statement.kind == "counterexamples":
         says = "; ".join(against) or f"breaks {lost} images that counted as robust"
+    elif statement.kind == "thorough":
+        tried = f"{len(statement.attacks or {})} attacks beside the suite break {lost} images that counted as robust"
+        part = "" if is_thorough(record, statement) else ", but not all that counted as robust were attacked"
+        says = "; ".join(against) or tried + part
     elif against:
         says = "; ".join(against)
     elif too_few(record, statement):

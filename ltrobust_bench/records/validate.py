@@ -25,7 +25,7 @@ from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.signing import SIGNERS
 from ltrobust_bench.records.strict import MOST_FINDINGS, Finding, finding, read_bytes
 from ltrobust_bench.records.trust import retracted
-from ltrobust_bench.records.verify import FEWEST, VERIFICATIONS, Verification, read_verification, too_few
+from ltrobust_bench.records.verify import BEYOND, FEWEST, VERIFICATIONS, Verification, read_verification, too_few
 from ltrobust_bench.records.weights import FOLDER, INDEX, MOST_BYTES, objection, read_index
 from ltrobust_bench.terms import printable
 
@@ -271,7 +271,7 @@ def _misplaced(statement: Retraction | Verification, about: Document | None) -> 
         return finding("record", "must be the id of a filed record", statement.record)
     if about.place != statement.path:
         return finding("path", f"must be {about.place}, where that record lies", statement.path)
-    if isinstance(statement, Verification) and statement.kind != "counterexamples" and too_few(about.record, statement):
+    if isinstance(statement, Verification) and statement.kind not in BEYOND and too_few(about.record, statement):
         return finding("images", f"must be at least {FEWEST}, or all, to confirm a record", statement.images)
     return None
 

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.files import write_bytes, write_text
-from ltrobust_bench.plan.run import Sha256
+from ltrobust_bench.plan.run import Sha256, Text
 from ltrobust_bench.records.schema import Environment, Level, Record, Said, Standing
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 from ltrobust_bench.scores.bits import pack, unpack
@@ -26,7 +26,9 @@ from ltrobust_bench.terms import Strict, canonical_digest, printable
 
 VERIFICATIONS = "verifications"
 """Beside ``records``."""
-Kind = Literal["re-evaluated", "retrained", "counterexamples"]
+Kind = Literal["re-evaluated", "retrained", "counterexamples", "thorough"]
+BEYOND = ("counterexamples", "thorough")
+"""Kinds of statements about what the suite left standing: they can lower a record, and raise no level."""
 LEVELS: tuple[Level, ...] = get_args(Level)
 """From the lowest to the highest."""
 DIFFERING, CHANCE = 0.005, 0.001
@@ -59,6 +61,13 @@ class Verification(Strict):
         default=None, description="of the file of adversarial images, which lies beside a statement of counterexamples"
     )
 
+    attacks: dict[Text, Annotated[int, Field(ge=0)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="of a thorough evaluation: attacks beside the suite, and how many images each broke",
+    )
+
     @field_validator("by")
     @classmethod
     def _one_line(cls, value: str) -> str:
@@ -70,6 +79,8 @@ class Verification(Strict):
     def _consistent(self) -> Verification:
         if self.examples_sha256 is not None and self.kind != "counterexamples":
             raise ValueError("examples_sha256: belongs to counterexamples")
+        if (self.attacks is not None) != (self.kind == "thorough"):
+            raise ValueError("attacks: belongs to a thorough evaluation: both or neither")
         if self.places is not None and (
             len(self.places) != self.images or any(a >= b for a, b in zip(self.places, self.places[1:], strict=False))
         ):
@@ -105,6 +116,7 @@ def verification(
     by: str,
     environment: Environment,
     examples_sha256: str | None = None,
+    attacks: dict[str, int] | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
 
@@ -125,6 +137,7 @@ def verification(
             by=by,
             environment=environment,
             examples_sha256=examples_sha256,
+            attacks=attacks,
         )
     except ValidationError as error:
         raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
@@ -139,7 +152,7 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    absent = {"examples_sha256"} if statement.examples_sha256 is None else None
+    absent = {name for name in ("examples_sha256", "attacks") if getattr(statement, name) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 
@@ -169,7 +182,8 @@ def read_verification(path: Path) -> Verification:
 
 
 def objections(record: Record, statement: Verification) -> list[str]:
-    """Why a statement does not confirm its record; empty if it does. Counterexamples only have to be about it."""
+    """Why a statement does not confirm its record; empty if it does. Counterexamples and thorough evaluations, which
+    confirm nothing, only have to be about it."""
     total = sum(record.run.test_counts)
     places = np.arange(total) if statement.places is None else np.asarray(statement.places)
     if len(places) != statement.images or places.max() >= total:
@@ -178,7 +192,7 @@ def objections(record: Record, statement: Verification) -> list[str]:
         return _objections_to_training(record, statement, places)
     if statement.weights_sha256 != record.result.weights_sha256:
         return ["it is about other weights"]
-    if statement.kind == "counterexamples":
+    if statement.kind in BEYOND:
         return []
     allowed = tolerated(len(places))
     clean, robust = statement.bits
@@ -240,16 +254,34 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
     Args:
         said: all that was said, counting or not, for readers.
     """
-    level, disputed = 0, []
+    level, disputed, thorough, external = 0, [], False, False
     broken = np.zeros(sum(record.run.test_counts), dtype=bool)
     for statement in statements:
         against = objections(record, statement)
         disputed += [f"{statement.kind} by {statement.by}: {reason}" for reason in against]
-        if statement.kind != "counterexamples" and not against and not too_few(record, statement):
+        if statement.kind in BEYOND:
+            external |= not against
+            thorough |= not against and is_thorough(record, statement)
+        elif not against and not too_few(record, statement):
             level = max(level, LEVELS.index(statement.kind))
         theirs = _broken(record, statement)
         if theirs is not None:
             broken |= theirs
     broken &= record.bits("union")
     known = tuple(said)
-    return Standing("claimed" if disputed else LEVELS[level], broken if broken.any() else None, tuple(disputed), known)
+    return Standing(
+        "claimed" if disputed else LEVELS[level],
+        broken if broken.any() else None,
+        tuple(disputed),
+        known,
+        thorough=thorough,
+        external=external,
+    )
+
+
+def is_thorough(record: Record, statement: Verification) -> bool:
+    """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing."""
+    if statement.kind != "thorough" or statement.weights_sha256 != record.result.weights_sha256:
+        return False
+    standing = record.judged(Standing()).bits("union")
+    return statement.places is None or set(np.flatnonzero(standing)) <= set(statement.places)

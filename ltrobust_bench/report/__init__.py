@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from ltrobust_bench.records.schema import Record
     from ltrobust_bench.report.board import Board
 
+SHOWN_BOARDS, SHOWN_ENTRIES = 3, 15
+"""What a notebook shows of a leaderboard."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class LeaderboardResult:
     """What :func:`leaderboard` built.
 
@@ -30,6 +33,23 @@ class LeaderboardResult:
     messages: list[str]
     damaged: int
     written: list[Path]
+
+    def __repr__(self) -> str:
+        entries = sum(len(board.entries) for board in self.boards)
+        said = f", {len(self.messages)} messages" if self.messages else ""
+        return f"<Leaderboard of {len(self.boards)} boards, {entries} entries{said}: .to_frame(), .markdown()>"
+
+    def _repr_html_(self) -> str:
+        from ltrobust_bench.notebook import table
+        from ltrobust_bench.report.tables import shown_rows
+
+        parts = []
+        for board in self.boards[:SHOWN_BOARDS]:
+            header, rows = shown_rows(board)
+            more = f"{len(rows) - SHOWN_ENTRIES} more entries: .to_frame()" if len(rows) > SHOWN_ENTRIES else ""
+            parts.append(table(board.title, header, rows[:SHOWN_ENTRIES], more))
+        left = len(self.boards) - SHOWN_BOARDS
+        return "".join(parts) + (f"<div>{left} more boards: .boards, .to_frame()</div>" if left > 0 else "")
 
     def markdown(self) -> str:
         """The boards as Markdown."""
@@ -100,19 +120,19 @@ def read_records(folders: Sequence[Path], results: Sequence[Path] = ()) -> tuple
 
 
 def leaderboard(
-    records_dirs: Sequence[Path | str] = (Path("results/records"),),
-    output: Path | str = Path("results"),
+    records_dirs: Path | str | Sequence[Path | str] = (Path("results/records"),),
+    output: Path | str | None = None,
     figures: bool = True,
 ) -> LeaderboardResult:
-    """Build every board from the records below some folders, and write tables and figures.
+    """Build every board from the records below some folders; write tables and figures where a folder is named.
 
     Writes ``leaderboard.csv``, ``groups.csv``, ``per_class.csv`` and ``leaderboard.md`` below ``output``, and
     ``figures/<board>/{per_class,tradeoff}.{png,svg,pdf}``. The same records give the same bytes.
 
     Args:
-        records_dirs: folders (or single files) to read records from.
-        output: folder to write to.
-        figures: whether to draw figures.
+        records_dirs: a folder (or single file) to read records from, or several.
+        output: folder to write to; None: nothing is written.
+        figures: whether to draw figures there.
 
     Raises:
         UsageError: if there is no readable record, or ``output`` cannot be written.
@@ -121,19 +141,22 @@ def leaderboard(
     from ltrobust_bench.records.trust import retracted
     from ltrobust_bench.report import aggregate, tables
 
-    folders = [Path(folder) for folder in records_dirs]
-    records, problems = read_records(folders, [Path(output)])
+    folders = [Path(records_dirs)] if isinstance(records_dirs, (str, Path)) else [Path(f) for f in records_dirs]
+    beside = [] if output is None else [Path(output)]
+    records, problems = read_records(folders, beside)
     boards = aggregate.boards(records)
-    texts = tables.texts(boards)
-    written = [Path(output) / name for name in texts]
-    for path, text in zip(written, texts.values(), strict=True):
-        write_text(path, text)
-    if figures:
-        from ltrobust_bench.report.figures import FILES, draw
+    written: list[Path] = []
+    for place in beside:
+        texts = tables.texts(boards)
+        written += [place / name for name in texts]
+        for path, text in zip(written, texts.values(), strict=True):
+            write_text(path, text)
+        if figures:
+            from ltrobust_bench.report.figures import FILES, draw
 
-        for board in boards:
-            written += chain(*(draw(board, name, Path(output) / "figures" / board.slug) for name in FILES))
+            for board in boards:
+                written += chain(*(draw(board, name, place / "figures" / board.slug) for name in FILES))
     messages = problems + [message for board in boards for message in board.messages]
-    gone = retracted([*folders, Path(output)]).values()
+    gone = retracted([*folders, *beside]).values()
     messages += [f"record {r.record} ({r.path}) is retracted, {r.date}: {r.reason}" for r in gone]
     return LeaderboardResult(boards, messages, len(problems), written)

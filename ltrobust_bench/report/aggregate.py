@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 
 from ltrobust_bench.cards import Value, methods, plugins
+from ltrobust_bench.data.extra import extra_name
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
@@ -27,7 +28,7 @@ from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, Protoco
 from ltrobust_bench.report.compare import resolved_pairs
 from ltrobust_bench.scores.intervals import Spread, images_behind, spreads
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_classes
-from ltrobust_bench.scores.reliability import MEANINGS
+from ltrobust_bench.scores.reliability import MASKING, MEANINGS
 from ltrobust_bench.terms import canonical_digest
 
 DECIMALS = 2
@@ -38,17 +39,28 @@ UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
 """Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
 CLAIMED = "claimed"
 """Flag of an entry on a public board that nobody has verified."""
+OFF_RECIPE = "off-recipe"
+"""Flag of an entry whose recipe is not the track's: it is shown, and compared by whoever likes to."""
+EXTRA, LEAK = "extra data", "tail leak"
+"""Flags of an entry that was trained on more than the split, and of one where that may hold what the cut took away."""
 OTHER_SEEDS = "other seeds"
 """Flag of an entry that no test compares with one above it."""
 OTHER_PRECISION = "other precision"
 """Flag of an entry that was trained in another precision than its protocol states."""
 EXPLODED = "loss exploded"
 """Flag of an entry whose training went astray and came to an end all the same."""
+MASKED = "not attacked thoroughly"
+"""Flag of an entry whose gradients may mislead, and that nobody has attacked thoroughly."""
 FLAGS = {
     CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
+    MASKED: f"it has a flag of masked gradients ({', '.join(MASKING)}): shown, but not ranked before a thorough "
+    "evaluation of every run that has one is among the statements about it",
     "disputed": "somebody looked at it again and found something else; its record's page says what",
     "lowered": "somebody broke images that its suite left standing; they count as broken",
-    "off-recipe": "recipe settings were given by hand, so the method is not on the track's terms",
+    OFF_RECIPE: "recipe settings were given by hand, so it is not on the track's terms: shown, but not ranked",
+    EXTRA: "trained on images beyond the split's, which the column extra_data names: shown, but not ranked",
+    LEAK: "its extra data, or what generated or labelled them, come from the full balanced training set, or nobody "
+    "says: what the cut took from the tail may have reached the training",
     EXPLODED: "the mean loss of an epoch was more than ten times that of guessing",
     "reduced": "training images, test images or epochs were cut by hand",
     "1 seed": "a single run: the interval leaves out the spread between seeds",
@@ -161,13 +173,15 @@ def usual_policy(protocol: str) -> Policy:
 
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    return _label(run.method, run.plugins, changed_settings(run), run.policy, run.protocol)
+    extra = {"extra_data": run.extra.name} if run.extra else {}
+    return _label(run.method, run.plugins, changed_settings(run) | extra, run.policy, run.protocol)
 
 
 def request_label(request: Request) -> str:
     """The name on a board of what is asked for; needs no data."""
     options, overrides = settings_of(request)
     changed = _changed(request.method, request.plugins, request.track, options, overrides)
+    changed |= {"extra_data": extra_name(request.extra_data)} if request.extra_data else {}
     protocol = protocol_for(request.dataset, request.protocol).name
     return _label(request.method, request.plugins, changed, request.policy or usual_policy(protocol), protocol)
 
@@ -273,9 +287,12 @@ def _entry(
     level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
     flags = {
         CLAIMED: level == "claimed",
+        MASKED: any(_misleading(record) for record in seeds),
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
-        "off-recipe": any(record.status.off_recipe for record in seeds),
+        OFF_RECIPE: any(record.status.off_recipe for record in seeds),
+        EXTRA: run.extra is not None,
+        LEAK: run.extra is not None and run.extra.leaks,
         EXPLODED: any(record.status.exploded for record in seeds),
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,
@@ -298,11 +315,22 @@ def _entry(
     )
 
 
+def on_terms(entry: Entry) -> bool:
+    """Whether an entry is a method on the board's own terms; the others are shown beside them."""
+    return not {UNRANKED, OFF_RECIPE, EXTRA} & set(entry.flags)
+
+
+def _misleading(record: Record) -> bool:
+    """Whether a record's suite may have been misled, and nobody has tried more."""
+    thorough = record.standing is not None and record.standing.thorough
+    return not thorough and any(flag.name in MASKING for flag in flags_of(record))
+
+
 def _competing(board: Board) -> list[Entry]:
     """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
     if board.status == "smoke":
         return []
-    return [entry for entry in board.entries if not {UNRANKED, CLAIMED} & set(entry.flags)]
+    return [entry for entry in board.entries if not {CLAIMED, MASKED} & set(entry.flags) and on_terms(entry)]
 
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:

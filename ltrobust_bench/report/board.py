@@ -79,7 +79,7 @@ class BoardKey(NamedTuple):
         return ratio_text(self.imbalance_ratio, self.profile, self.train_counts, dict(self.cuts))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """One line of a board: a method with its plug-ins, options and overrides; runs differ in the seed only.
 
@@ -106,6 +106,12 @@ class Entry:
     level: Level | None = None
     rank: int | None = None
 
+    def __repr__(self) -> str:
+        rank = "" if self.rank is None else f", rank {self.rank}"
+        return (
+            f"<Entry {self.label}: worst case {self.percent('union', 'balanced'):.1f} %, {len(self.runs)} seeds{rank}>"
+        )
+
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the balanced worst-case accuracy, fractions."""
@@ -127,7 +133,7 @@ class Entry:
         return 100 * getattr(self.metrics, name)[:, self.rows.index(attack)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Board:
     """Entries that may be compared, best first; of a smoke test by name, and without ranks.
 
@@ -145,6 +151,9 @@ class Board:
     slug: str
     messages: list[str]
     reference: Entry | None = None
+
+    def __repr__(self) -> str:
+        return f"<Board {self.title}: {len(self.entries)} entries>"
 
     @property
     def title(self) -> str:

@@ -16,6 +16,8 @@ from ltrobust_bench.report.values import (
     as_it_is,
     cost,
     deviation,
+    external,
+    extra_data,
     hours,
     interval,
     mean,
@@ -163,6 +165,14 @@ COLUMNS = {
             interval,
             filed=False,
         ),
+        Column(
+            "external",
+            "worst case where somebody tried more than the suite: the lowest that thorough evaluations and anybody's "
+            "adversarial images leave, %; empty: nobody did",
+            external,
+            "External",
+            wide=True,
+        ),
         Column("autoattack_kind", _AUTOATTACK, lambda b, e: b.autoattack),
         Column(
             "autoattack_balanced",
@@ -284,6 +294,12 @@ COLUMNS = {
             "optimiser steps, those of a run it builds on included",
             whole(lambda record: record.cost.optimizer_steps),
         ),
+        Column(
+            "extra_data",
+            "training images beyond the split's: name and kind, share of each batch, and what of the data set they or "
+            "their maker saw (nothing, split, balanced, unknown); empty: none",
+            extra_data,
+        ),
         Column("training_epsilon", "radius of the attack in training, pixel scale 0 to 1", training_epsilon),
         Column(
             "trials",
@@ -356,41 +372,6 @@ PER_CLASS = {
     "natural_error": "share of the class misclassified without an attack, %",
     **_spread(dict.fromkeys(SHARES, True)),
 }
-
-
-class Heading(NamedTuple):
-    """Columns of the web page that stand together: the common heading, if any, and names by what stands above each."""
-
-    name: str
-    note: str
-    columns: dict[str, str]
-
-
-PAGE = [
-    Heading("", "", {"Rank": "rank", "Method": "method"}),
-    Heading(
-        "Robust",
-        ": worst case of all attacks (%)",
-        {
-            "All": "union_balanced",
-            "95\u00a0% interval": "interval",
-            "Head": "union_head",
-            "Medium": "union_medium",
-            "Tail": "union_tail",
-            "Worst 10\u00a0%": "union_worst_tenth",
-            "Gap": "union_head_tail_gap",
-        },
-    ),
-    Heading("", "", {"AutoAttack (%)": "autoattack_balanced"}),
-    Heading(
-        "Clean",
-        " (%)",
-        {"All": "clean_balanced", "Head": "clean_head", "Medium": "clean_medium", "Tail": "clean_tail"},
-    ),
-    Heading("Training", "", {"Seeds": "seeds", "Passes (M)": "passes", "Seconds": "training_seconds"}),
-    Heading("", "", {"Flags": "flags"}),
-]
-"""The columns of the web page's boards."""
 
 
 def cells_of(board: Board, most: int | None = None) -> list[dict[str, Any]]:

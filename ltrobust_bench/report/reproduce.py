@@ -34,6 +34,7 @@ def command(records: Sequence[Record]) -> str:
         word for name, value in _terms(asked, run.policy).items() for word in (f"--{name.replace('_', '-')}", value)
     ]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
+    words += ["--extra-data", asked.extra_data] if asked.extra_data else []
     words += ["--compile"] if run.policy.compile else []
     settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
     for name, value in settings.items():
@@ -94,4 +95,4 @@ def _protocol_digest(run: RunSection) -> str | None:
 
 def _dataset(name: str) -> str:
     """A data set as users type it: of a folder of images, a record knows the folder's own name and the size."""
-    return re.sub(rf"^{IMAGE_FOLDER}-(.+)-([0-9]+)px$", rf"{IMAGE_FOLDER}:\1@\2", name)
+    return re.sub(rf"^{IMAGE_FOLDER}-(.+)-([0-9]+)px(-[a-z0-9]+)?$", rf"{IMAGE_FOLDER}:\1@\2\3", name)

@@ -210,6 +210,12 @@ def terminal_table(board: Board, width: int = 130, most: int | None = None) -> T
     return table
 
 
+def shown_rows(board: Board) -> tuple[list[str], list[list[str]]]:
+    """What a wide terminal shows of a board, as text: headers, and a row for each entry."""
+    shown = [column for column in COLUMNS.values() if column.header]
+    return [_header(board, column) for column in shown], [[c.shown(cells) for c in shown] for cells in cells_of(board)]
+
+
 def _flag_lines(board: Board) -> list[str]:
     """One line per flag, with the entries that have it."""
     flagged: dict[str, list[str]] = {}

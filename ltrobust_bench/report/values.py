@@ -45,6 +45,12 @@ def mean(of: Callable[[Any], float]) -> Callable[[Board, Entry], float]:
     return lambda board, entry: fmean(of(record) for record in entry.runs)
 
 
+def external(board: Board, entry: Entry) -> float | None:
+    """The balanced worst case after thorough evaluations and counterexamples; None where nobody tried more."""
+    tried = any(record.standing is not None and record.standing.external for record in entry.runs)
+    return number_or_none(entry.percent("union", "balanced")) if tried else None
+
+
 def whole(of: Callable[[Any], int]) -> Callable[[Board, Entry], int]:
     """The mean over runs, rounded."""
     return lambda board, entry: round(fmean(of(record) for record in entry.runs))
@@ -75,6 +81,12 @@ def hours(on_cpu: bool) -> Callable[[Board, Entry], str | None]:
         return f"{fmean(spent):.4g}" if spent else None
 
     return value
+
+
+def extra_data(board: Board, entry: Entry) -> str | None:
+    """What it was trained on beyond the split."""
+    extra = entry.runs[0].run.extra
+    return extra.text if extra else None
 
 
 def training_epsilon(board: Board, entry: Entry) -> str:

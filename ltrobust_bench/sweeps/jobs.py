@@ -26,8 +26,11 @@ class Piece(NamedTuple):
     plan: Plan
 
 
-def pieces_of(requests: Iterable[Request], place: Place) -> dict[str, Piece]:
+def pieces_of(requests: Iterable[Request], place: Place, evaluated: bool = True) -> dict[str, Piece]:
     """The jobs of some runs by id, each once; what is needed stands before what needs it.
+
+    Args:
+        evaluated: whether runs are attacked, too; without it they are trained only.
 
     Raises:
         UsageError: for anything unknown or impossible, naming the run.
@@ -36,6 +39,8 @@ def pieces_of(requests: Iterable[Request], place: Place) -> dict[str, Piece]:
     for request in requests:
         plan = request.to_plan(place.data_dir)
         training = _train(request, plan, 0, place, pieces)
+        if not evaluated:
+            continue
         evaluation = Job.of("evaluate", plan.run, request, 0, place)
         pieces.setdefault(evaluation.id, Piece(evaluation, (training,), plan))
     return pieces
@@ -50,8 +55,9 @@ def _train(request: Request, plan: Plan, level: int, place: Place, pieces: dict[
 
 
 def left_of(pieces: dict[str, Piece], done: Callable[[Job], bool], only: Sequence[str] = ()) -> dict[str, Piece]:
-    """What is to be done, in the same order: evaluations without a record, and what they need that is not there. A
-    training is not needed where the record lies already.
+    """What is to be done, in the same order: what was asked for and is not there (evaluations without a record; where
+    nothing is evaluated, trainings without a network), and what it needs that is not there. A training is not needed
+    where the record lies already.
 
     Args:
         pieces: of :func:`pieces_of`.
@@ -67,8 +73,9 @@ def left_of(pieces: dict[str, Piece], done: Callable[[Job], bool], only: Sequenc
             raise UsageError(f"--only {pattern} matches none of the runs; --dry-run lists them.")
     left: dict[str, Piece] = {}
     needed: set[str] = set()
+    before = {need for piece in pieces.values() for need in piece.needs}
     for name, piece in reversed(pieces.items()):
-        asked = piece.job.kind == "evaluate" and (not only or any(_matches(piece, pattern) for pattern in only))
+        asked = name not in before and (not only or any(_matches(piece, pattern) for pattern in only))
         if (asked or name in needed) and not done(piece.job):
             left[name] = piece
             needed |= set(piece.needs)

@@ -86,6 +86,7 @@ class Runs(Strict):
     limit_train: Axis[int] | None = None
     limit_test: Axis[int] | None = None
     holdout: Axis[Holdout] | None = None
+    extra_data: Axis[str] | None = None
     precision: Axis[Precision] | None = None
     crafting: Axis[Crafting] | None = None
     compile: Axis[bool] | None = None

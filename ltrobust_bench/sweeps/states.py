@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from ltrobust_bench.executors.base import Job, Kind
 from ltrobust_bench.files import is_there
+from ltrobust_bench.sweeps.bounds import Bound, read_bound
 from ltrobust_bench.sweeps.jobs import Piece, left_of
 from ltrobust_bench.sweeps.notes import Note, read_note
 
@@ -25,10 +26,12 @@ class OnDisk:
 
     def done(self, job: Job) -> bool:
         """Whether its result is there: the network of a training; of an evaluation the record, in the run folder or
-        filed."""
+        filed, or in a race the bound of a run that is out of it."""
         if job.kind == "train":
             return is_there(job.folder / "model.safetensors")
         filed = job.place.results_dir
+        if job.place.race is not None and read_bound(job.folder) is not None:
+            return True
         return (job.folder / "record.json").exists() or (
             filed is not None and (filed / "records" / job.record).exists()
         )
@@ -74,6 +77,7 @@ class Seen:
         waits: ids of the jobs that it waits for.
         note: what its worker left, if it is in hand.
         log: what it printed.
+        bound: what a race left of it, if it was given up.
     """
 
     id: str
@@ -81,6 +85,7 @@ class Seen:
     waits: tuple[str, ...]
     note: Note | None
     log: Path
+    bound: Bound | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -91,6 +96,8 @@ class Seen:
     def text(self) -> str:
         """What there is to say about it, in one line."""
         note = self.note
+        if self.bound is not None:
+            return self.bound.text
         if self.state == "waiting":
             own = self.id.rpartition(".")[0]
             return f"for {', '.join('its training' if need == f'{own}.train' else need for need in self.waits)}"
@@ -111,12 +118,17 @@ def states_of(pieces: dict[str, Piece], disk: OnDisk) -> list[Seen]:
 
 def _seen(job: Job, needs: tuple[str, ...], left: Mapping[str, Piece]) -> Seen:
     if job.id not in left:
-        return Seen(job.id, "done", (), None, job.log)
+        return Seen(job.id, "done", (), None, job.log, _bound(job.folder, job.kind))
     waits = tuple(need for need in needs if need in left)
     state, note = _in_hand(job.folder, job.kind)
     if waits and note is None:  # whoever holds the folder does what it waits for
         state = "waiting"
     return Seen(job.id, state or "ready", waits, note, job.log)
+
+
+def _bound(folder: Path, kind: Kind) -> Bound | None:
+    """What a race left of an evaluation that has no record."""
+    return read_bound(folder) if kind == EVALUATE and not (folder / "record.json").exists() else None
 
 
 def _in_hand(folder: Path, kind: Kind) -> tuple[State | None, Note | None]:
@@ -141,7 +153,8 @@ def states_in(runs_dir: Path) -> list[Seen]:
             (EVALUATE, record.exists(), (folder / "evaluation.npz").exists()),
         ):
             state, note = (None, None) if done else _in_hand(folder, kind)
-            if done or state or begun:
+            if done or state or begun or _bound(folder, kind):
                 log = folder / f"{kind}.log"
-                found.append(Seen(f"{folder.name}.{kind}", "done" if done else state or "ready", (), note, log))
+                bound = _bound(folder, kind) if state is None else None
+                found.append(Seen(f"{folder.name}.{kind}", "done" if done else state or "ready", (), note, log, bound))
     return found

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltrobust_bench.api import Method, Network, Plugin, TrainInfo
+from ltrobust_bench.api import Group, Method, Network, Plugin, Sampler, TrainInfo
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.errors import LTBenchError, UsageError
+from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.models.registry import Shape, models
 from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.protocol.spec import Activation
 from ltrobust_bench.terms import printable
 
 
@@ -34,14 +37,37 @@ def build_plugins(slugs: list[str], options: Mapping[str, Any], data: TrainInfo)
     )
 
 
-def build_network(model: str, shape: Shape, classes: int, method: Method) -> Network:
+def sampler_of(method: Method, plugins: Sequence[Plugin]) -> Sampler:
+    """The method's sampler, and after it what plug-ins make of an epoch's order.
+
+    Raises:
+        ContractError: when it draws neither images [n] nor images and partners [2, n].
+    """
+
+    def draw(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Generator) -> np.ndarray:
+        order = method.sampler(labels, draws, epoch, generator)
+        for plugin in plugins:
+            order = plugin.order(order, labels, epoch, generator)
+        if order.ndim != 1 and order.shape != (2, order.shape[-1]):
+            raise ContractError(f"a sampler gave indices of shape {order.shape}; it gives [n], or [2, n] for pairs.")
+        return order
+
+    return draw
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def build_network(model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu") -> Network:
     """A freshly initialised network (torch's global generator) with the method's head.
 
     Args:
         shape: of one image: channels, height, width.
+        activation: of the backbone, in the place of its ReLU.
 
     Raises:
-        UsageError: if the network cannot take images of this shape, or does not say how many features it gives.
+        UsageError: if the network cannot take images of this shape, does not say how many features it gives, or has no
+            ReLU in whose place another activation could be.
     """
     factory = models.get(model)
     try:
@@ -56,7 +82,21 @@ def build_network(model: str, shape: Shape, classes: int, method: Method) -> Net
         ) from error
     if not isinstance(getattr(backbone, "features", None), int):
         raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
+    if activation != "relu" and not _activated(backbone, ACTIVATIONS[activation]):
+        raise UsageError(f"model {model} has no module nn.ReLU, in whose place activation={activation} would be.")
     return Network(backbone, method.head(backbone.features, classes))
+
+
+def _activated(module: nn.Module, activation: type[nn.Module]) -> int:
+    """Put an activation in the place of every ReLU of a network; how many there were."""
+    found = 0
+    for name, child in module._modules.items():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, activation())
+            found += 1
+        elif child is not None:
+            found += _activated(child, activation)
+    return found
 
 
 def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
@@ -78,14 +118,38 @@ def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, .
     network.load_state_dict(own)
 
 
-def trained_parameters(network: Network, method: Method) -> list[nn.Parameter]:
-    """What the optimiser moves; the rest is told that it needs no gradient."""
+def build_companion(
+    model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu"
+) -> Network | None:
+    """The second network that a method trains beside the first, freshly initialised; None: it has none."""
+    if method.companion is None:
+        return None
+    return build_network(model, shape, classes, replace(method, head=method.companion), activation)
+
+
+def trained_parameters(
+    network: Network, method: Method, companion: Network | None = None, weight_decay: float = 0.0
+) -> list[Any]:
+    """What torch's optimiser moves: what the method trains of the network, and all of a companion. The rest of the
+    network is told that it needs no gradient.
+
+    Where the method has groups, they are torch's, and a group's share of the recipe's rate is its ``lr_share``.
+
+    Args:
+        weight_decay: the recipe's, for groups with a share of it.
+    """
     chosen = list(method.trains(network))
-    kept = {id(p) for p in chosen}
+    groups = [one for one in chosen if isinstance(one, Group)]
+    plain = [one for one in chosen if isinstance(one, nn.Parameter)]
+    kept = {id(p) for p in [*plain, *(p for group in groups for p in group.parameters)]}
     for parameter in network.parameters():
         if id(parameter) not in kept:
             parameter.requires_grad_(False)
-    return chosen
+    plain += [] if companion is None else companion.parameters()
+    if not groups:
+        return plain
+    apart = [{"params": list(own), "lr_share": lr, "weight_decay": decay * weight_decay} for own, lr, decay in groups]
+    return [*([{"params": plain}] if plain else []), *apart]
 
 
 def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
@@ -98,7 +162,7 @@ def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], 
         RuntimeError: if the weights are not those of its network.
     """
     method, data = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, shape, len(run.train_counts), method).to(device)
+    network = build_network(run.model, shape, len(run.train_counts), method, run.recipe.activation).to(device)
     network.load_state_dict(weights)
     return deployed(method, network, data)
 

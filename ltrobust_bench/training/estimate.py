@@ -17,7 +17,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import duration
-from ltrobust_bench.training.build import build_method, build_network, build_plugins, deployed
+from ltrobust_bench.training.build import build_companion, build_method, build_network, build_plugins, deployed
 from ltrobust_bench.training.step import Step, Trainee
 
 ASSUMED_ROBUST = 0.4
@@ -100,7 +100,7 @@ def _stand_in(base: Plan, device: torch.device) -> nn.Module:
     """A teacher that has learned nothing: it costs what the real one does."""
     run, task = base.run, base.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
+    network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
     return deployed(method, network, info)
 
 
@@ -129,7 +129,9 @@ def scaled(plan: Plan, speed: Speed) -> Estimate:
     """What a plan costs at a speed that was measured."""
     run, task = plan.run, plan.task
     passes = run.recipe.attack.steps * speed.crafting + 1
-    training_images = int(plan.budget * min(run.recipe.batch_size, plan.train_size) * passes)
+    again = {"none": 0.0, "clean": 1.0, "adversarial": passes}[run.recipe.recalibrate_bn] * bool(plan.budget)
+    images = min(run.recipe.batch_size, plan.train_size)
+    training_images = int((plan.budget * passes + plan.steps_per_epoch * again) * images)
     spent = sum(a.passes(task.classes) for a in task.protocol.evaluation.attacks)
     evaluation_images = int(sum(run.test_counts) * ASSUMED_ROBUST * spent)
     return Estimate(
@@ -147,7 +149,9 @@ def measure(plan: Plan, device: torch.device) -> Speed:
     run, task = plan.run, plan.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
+        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
+        companion = companion and companion.to(device)
     # A method need not craft in every epoch; what is timed is a step of one in which it does.
     epochs = range(1, run.recipe.epochs + 1)
     crafting = [epoch for epoch in epochs if method.crafts(epoch, len(epochs))]
@@ -163,6 +167,7 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         _stand_in(plan.base, device) if plan.base and plan.card.base and plan.card.base.role == "teacher" else None,
         run.policy.model_copy(update={"compile": False}),  # compiling would take longer than the estimate
         task.ball,
+        companion=companion,
     )
     batch = min(run.recipe.batch_size, plan.train_size)
 
@@ -171,7 +176,7 @@ def measure(plan: Plan, device: torch.device) -> Speed:
         x = to_unit(torch.from_numpy(task.source.train_pixels(chosen)).to(device))
         y = torch.from_numpy(task.source.train_labels[chosen]).to(device)
         began = time.monotonic()
-        current = Step(trainee, x, y, epoch=epoch, epochs=run.recipe.epochs)
+        current = Step(trainee, x, y, (x, y), epoch=epoch, epochs=run.recipe.epochs)
         current.craft()
         current.update().item()
         return time.monotonic() - began

@@ -55,20 +55,23 @@ class Undo:
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         trainee = self.trainee
-        memories = {name: memory.state_dict() for name, memory in trainee.method.memory.items()}
-        return trainee.network.state_dict(), trainee.optimizer.state_dict(), memories
+        memories = {name: memory.state_dict() for name, memory in trainee.memories.items()}
+        weights = {name: network.state_dict() for name, network in trainee.networks.items()}
+        return weights, trainee.optimizer.state_dict(), memories
 
     def spoiled(self, loss: Tensor) -> bool:
         """Whether the step's loss, or a weight or statistic after it, is not finite."""
-        values = [loss, *(v for v in self.trainee.network.state_dict().values() if v.is_floating_point())]
+        weights = [v for network in self.trainee.networks.values() for v in network.state_dict().values()]
+        values = [loss, *(v for v in weights if v.is_floating_point())]
         return not torch.stack([value.isfinite().all() for value in values]).all().item()
 
     def put_back(self) -> None:
         """Undo the step: network, optimiser and memories are what they were."""
         weights, optimizer, memories = self.before
-        self.trainee.network.load_state_dict(weights)
+        for name, network in self.trainee.networks.items():
+            network.load_state_dict(weights[name])
         self.trainee.optimizer.load_state_dict(optimizer)
-        for name, memory in self.trainee.method.memory.items():
+        for name, memory in self.trainee.memories.items():
             memory.load_state_dict(memories[name])
 
 

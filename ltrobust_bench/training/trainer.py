@@ -24,23 +24,27 @@ from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
 from ltrobust_bench.plan.code import Code, code_of, joined, refuse_other_code
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import Policy
+from ltrobust_bench.plan.task import DATA_PLACE
 from ltrobust_bench.progress import Ended, Epoch, Progress, Resumed, Saved, Silent
 from ltrobust_bench.randomness import derive_seed
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
+    build_companion,
     build_method,
     build_network,
     build_plugins,
     inherit,
     load_deployed,
+    sampler_of,
     trained_parameters,
 )
 from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.hand import EpochInHand, begin_epoch
 from ltrobust_bench.training.losses import MOST_UNDONE, LossWatch, Undo
 from ltrobust_bench.training.monitor import due, monitor
+from ltrobust_bench.training.recalibration import recalibrate
 from ltrobust_bench.training.result import MODEL, TrainingCost, TrainingResult, finished, history_csv, told
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -97,6 +101,8 @@ def train_plan(
             session = Session(plan, folder, device, heard, base)
             if ranks.first():
                 write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
+                if plan.task.place is not None:
+                    write_text(folder / DATA_PLACE, f"{plan.task.place.absolute()}\n")
             return session.run()
 
 
@@ -114,11 +120,15 @@ class Session:
         teacher = self._teacher()
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, task.spec.shape, task.classes, method).to(device)
+        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
+        torch.manual_seed(derive_seed(run.seed, "companion"))
+        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
+        companion = companion and companion.to(device)
         recipe = run.recipe
-        optimizer = recipe.optimizer.build(trained_parameters(network, method), recipe.lr, recipe.weight_decay)
+        moved = trained_parameters(network, method, companion, recipe.weight_decay)
+        optimizer = recipe.optimizer.build(moved, recipe.lr, recipe.weight_decay)
         self.trainee = Trainee(
             network,
             method,
@@ -130,21 +140,25 @@ class Session:
             run.policy,
             task.ball,
             progress.note,
+            companion,
         )
         chosen = task.split.train
         self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
         self.held_out = None
         if run.holdout is not None:
             self.held_out = DeviceData.of(task.source.test_images, task.source.test_labels, device)
+        extra = plan.extra
         self.loader = TrainLoader(
             self.data,
-            method.sampler,
+            sampler_of(method, self.trainee.plugins),
             batch_size=recipe.batch_size,
             steps=plan.steps_per_epoch,
             seed=run.seed,
             padding=run.augmentation.crop_padding,
             flip=run.augmentation.flip,
             augment=recipe.augment,
+            extra=DeviceData.of(extra.images, extra.labels, device) if extra else None,
+            share=extra.terms.share if extra else 0.0,
         )
         self.cost = TrainingCost()
         self.code = [session.model_copy(update={"work": "base"}) for session in base.code] if base else []
@@ -192,19 +206,19 @@ class Session:
         forwards, backwards = counter.forwards - hand.forwards, counter.backwards - hand.backwards
         began = time.monotonic() - hand.seconds
         first_rate = self._set_rate(epoch - 1, epochs)
-        for x, y in self.loader.epoch(epoch, hand.order, hand.step):
+        for batch in self.loader.epoch(epoch, hand.order, hand.step):
             if hand.step and trainee.recipe.schedule.each == "step":
                 self._set_rate(epoch - 1 + hand.step / steps, epochs)
             undo = None if trainee.recipe.on_nan == "stop" else Undo(trainee)
-            step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
+            step = Step(trainee, *batch, epoch=epoch, epochs=epochs)
             step.craft(generator=hand.noise)
             loss = step.update()
             hand.step += 1
             if undo is not None and undo.spoiled(loss):
                 self._undo(undo, hand, loss.item())
             else:
-                hand.total += loss * len(y)
-                hand.images += len(y)
+                hand.total += loss * len(batch.y)
+                hand.images += len(batch.y)
                 if watch.add(loss):
                     self._check(watch, hand)
             hand.forwards, hand.backwards = counter.forwards - forwards, counter.backwards - backwards
@@ -218,8 +232,10 @@ class Session:
         mean = hand.total.item() / max(hand.images, 1)
         if not math.isfinite(mean) or not hand.images:
             raise self._diverged(hand, steps - 1, mean)
-        for memory in trainee.method.memory.values():
+        for memory in trainee.memories.values():
             memory.on_epoch_end(epoch, trainee.network)
+        if epoch == epochs:
+            recalibrate(trainee, self.loader.epoch(epoch + 1, hand.order), hand.noise, epoch)
         row: dict[str, Any] = {"epoch": epoch, "lr": first_rate, "loss": mean}
         if hand.undone:
             row["undone"] = hand.undone
@@ -257,7 +273,8 @@ class Session:
     def _diverged(self, hand: EpochInHand, step: int, loss: float) -> LTBenchError:
         """What is to be said of a step (from 0) whose loss is not finite."""
         size, newest = self.loader.batch_size, ckpt.newest(self.folder)
-        images = self.plan.task.split.train[hand.order[step * size : (step + 1) * size]]
+        batch, chosen = hand.order[..., step * size : (step + 1) * size].ravel(), self.plan.task.split.train
+        images = chosen[batch[batch < len(chosen)]]
         kept = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         undone = f" ({hand.undone} steps of the epoch were undone)" if hand.undone else ""
         return LTBenchError(
@@ -273,7 +290,7 @@ class Session:
         lasting = 1 / self.plan.steps_per_epoch if recipe.schedule.each == "step" else 1
         rate = self.lowered * recipe.schedule.rate(recipe.lr, progress, epochs, lasting)
         for group in self.trainee.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_share", 1.0)
         return rate
 
     def _state(self, hand: EpochInHand | None) -> dict[str, Any]:
@@ -282,10 +299,11 @@ class Session:
             "key": self.plan.run.key(),
             "code": [session.model_dump() for session in self.code],
             "optimizer": self.trainee.optimizer.state_dict(),
-            "memory": {name: memory.state_dict() for name, memory in self.trainee.method.memory.items()},
+            "memory": {name: memory.state_dict() for name, memory in self.trainee.memories.items()},
             "cost": asdict(self.cost),
             "history": self.history,
             "lowered": self.lowered,
+            "beside": None if self.trainee.companion is None else self.trainee.companion.state_dict(),
             "hand": hand and hand.state(),
         }
 
@@ -295,7 +313,8 @@ class Session:
         if (
             hand is None and ranks.count() > 1
         ):  # in the middle of an epoch the first stops alone, and the others with it
-            ranks.see_agreement(ckpt.weights_sha256(weights))
+            held = [network.state_dict() for network in self.trainee.networks.values()]
+            ranks.see_agreement(" ".join(map(ckpt.weights_sha256, held)))
         if ranks.first():
             began = time.monotonic()
             saved = ckpt.save_checkpoint(self.folder, epoch, weights, self._state(hand), hand.step if hand else 0)
@@ -314,8 +333,10 @@ class Session:
             refuse_other_code(self.plan, self.folder, earlier)
             self.code = joined(earlier, self.code)
             self.trainee.network.load_state_dict(weights)
+            if self.trainee.companion is not None:
+                self.trainee.companion.load_state_dict(state["beside"])
             self.trainee.optimizer.load_state_dict(state["optimizer"])
-            for name, memory in self.trainee.method.memory.items():
+            for name, memory in self.trainee.memories.items():
                 memory.load_state_dict(state["memory"][name])
             self.cost, self.history, self.lowered = TrainingCost(**state["cost"]), state["history"], state["lowered"]
             hand = state["hand"] and EpochInHand.of(state["hand"], self.device)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ltrobust_bench.api import Network, Output
-from ltrobust_bench.errors import ContractError
+from ltrobust_bench.errors import ContractError, UsageError
+from ltrobust_bench.terms import BNMode
 
 if TYPE_CHECKING:
     from ltrobust_bench.training.step import Step
@@ -52,6 +53,16 @@ class OutputsView(View):
     _behind: Step
 
     @property
+    def x(self) -> Tensor:
+        """The clean batch."""
+        return self._behind.x
+
+    @property
+    def x_adv(self) -> Tensor:
+        """The crafted batch."""
+        return self._behind.x_adv
+
+    @property
     def clean(self) -> Output:
         """Train-mode forward of the clean batch."""
         return self._behind.clean
@@ -60,6 +71,14 @@ class OutputsView(View):
     def adversarial(self) -> Output:
         """Train-mode forward of the adversarial batch."""
         return self._behind.adversarial
+
+    def of(self, images: Tensor, mode: BNMode = "train") -> Output:
+        """A forward of any images."""
+        return self._behind.of(images, mode)
+
+    def companion(self, images: Tensor) -> Output:
+        """A forward of any images through the companion."""
+        return self._behind.companion(images)
 
     def after_update(self) -> Output:
         """Train-mode forward of the adversarial batch after the update."""
@@ -82,6 +101,14 @@ class ContextView(View):
     def epochs(self) -> int:
         """Length of the budget."""
         return self._behind.epochs
+
+    @property
+    def partners(self) -> tuple[Tensor, Tensor]:
+        """Images and labels that were drawn beside the batch's."""
+        if self._behind.partners is None:
+            # No AttributeError, after which Python would ask __getattr__.
+            raise UsageError(f"{self.what} has no partners: they are there where a sampler draws pairs, [2, draws].")
+        return self._behind.partners
 
     def natural_logits(self) -> Tensor:
         """Logits of the clean batch in the mode of crafting, detached."""

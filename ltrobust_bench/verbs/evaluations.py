@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.registry import Dataset
 from ltrobust_bench.data.split import first_of_each_class, index_sha256
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.evaluation.analysis import Analysis, Classes, analysis_of
@@ -28,6 +28,7 @@ from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
+from ltrobust_bench.notebook import usual_progress
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Named, Progress, Silent
@@ -36,13 +37,13 @@ from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.training.estimate import evaluation_cost
-from ltrobust_bench.verbs.loading import load_model, own_record, task_of
-from ltrobust_bench.verbs.subject import EXAMINED, Model, Subject, subject_of
+from ltrobust_bench.verbs.loading import load_model, own_record
+from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
 
 
 def evaluate(
     model: Model,
-    dataset: str | None = None,
+    dataset: Dataset | None = None,
     *,
     protocol: str | None = None,
     imbalance_ratio: float | None = None,
@@ -50,7 +51,7 @@ def evaluate(
     attacks: list[str] | None = None,
     transfer_from: nn.Module | str | Path | None = None,
     limit_test: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     device: str = "auto",
     state: Path | None = None,
     code: Sequence[str] = (),
@@ -62,7 +63,7 @@ def evaluate(
     Args:
         model: a torch module (or function) from images in [0, 1], float32 [B, channels, height, width], to logits
             [B, C]; normalisation belongs inside it. Or the path of a network of ours.
-        dataset: its data set; for a network of ours its own.
+        dataset: its data set, a name or a :class:`DatasetSpec`; for a network of ours its own.
         protocol: whose suite and epsilon; default: the data set's.
         imbalance_ratio, profile: of the training set, which define head, medium and tail.
         attacks: names of some of the suite's attacks, or of AutoAttack and its parts (``apgd-ce``, ``apgd-dlr``,
@@ -97,20 +98,22 @@ def evaluate(
     )
     module, task, where = subject.module, subject.task, subject.device
     chosen = suite_attacks(task.protocol, attacks)
-    surrogate = None
+    surrogates: dict[str, nn.Module] = {}
     if transfer_from is not None:
         other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
-        surrogate = other.to(where).eval()
-        chosen = [*(chosen or []), Transfer.standard()]
+        crafted = Transfer.standard()
+        surrogates[crafted.name] = other.to(where).eval()
+        chosen = [*(chosen or []), crafted]
     identity = ""
     if state is not None:
         make_folder(state.parent)
-        parts = subject.parts(chosen, surrogate, code) | {"search": search}
+        parts = subject.parts(chosen, surrogates, code) | {"search": search}
         identity, changed = settled(parts, kept_identity(state))
         if changed:
             state.unlink()
             _say(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted", progress)
-    verdict = attack_model(module, task, where, identity, state, progress, chosen, surrogate, search)
+    told = usual_progress(progress)
+    verdict = attack_model(module, task, where, identity, state, told, chosen, surrogates, search)
     if state is not None:
         state.unlink(missing_ok=True)
     labels = task.source.test_labels[task.split.test]
@@ -126,24 +129,27 @@ def evaluate(
         verdict.backwards,
         verdict.seconds,
         verdict.reliability,
-        subject.about(dict(zip(named, used, strict=True)), surrogate),
+        subject.about(dict(zip(named, used, strict=True)), surrogates),
     )
 
 
 def curve(
     model: Model,
     kind: CurveKind,
-    dataset: str | None = None,
+    dataset: Dataset | None = None,
     *,
+    protocol: str | None = None,
+    imbalance_ratio: float | None = None,
+    profile: str | None = None,
+    limit_test: int | None = None,
+    data_dir: Path | str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
-    **terms: Any,
 ) -> Curve:
     """Robust accuracy along a growing radius (``eps``) or number of PGD steps (``steps``).
 
     Args:
-        model, dataset, device, progress: see :func:`evaluate`.
-        **terms: protocol, imbalance_ratio, profile, limit_test, data_dir, see :func:`evaluate`.
+        others: see :func:`evaluate`.
 
     Raises:
         UnknownNameError: for another kind.
@@ -151,7 +157,16 @@ def curve(
     """
     if kind not in CURVES:
         raise UnknownNameError("curve", kind, CURVES)
-    subject = subject_of(model, dataset, device, **terms)
+    subject = subject_of(
+        model,
+        dataset,
+        device,
+        protocol=protocol,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        limit_test=limit_test,
+        data_dir=data_dir,
+    )
     module, task, where = subject.module, subject.task, subject.device
     labels, counts = task.source.test_labels[task.split.test], task.split.train_counts
 
@@ -168,7 +183,7 @@ def analyse(
     network: Path | str,
     *,
     limit_test: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Analysis:
@@ -191,7 +206,7 @@ def analyse(
         UsageError: for a limit that leaves classes empty.
     """
     loaded = load_model(network, device)
-    task = task_of(loaded.run, data_dir)
+    task = loaded.task(data_dir)
     beside = Path(network) if Path(network).is_dir() else Path(network).parent
     path = beside / "record.json"
     alone = limit_test is not None or is_name(network)  # a network that comes with the package lies in no run folder
@@ -227,6 +242,7 @@ def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[Attack] |
         return None
     stated = {attack.name: attack for attack in protocol.evaluation.attacks}
     known = stated | {name: attack for name, attack in standard_attacks().items() if name not in stated}
+    names = [name.lower() for name in names]
     for name in names:
         if name not in known:
             raise UnknownNameError(f"attack of protocol {protocol.name}", name, known)
@@ -249,7 +265,7 @@ def attack_model(
     state_path: Path | None,
     progress: Progress | None,
     attacks: list[Attack] | None = None,
-    surrogate: nn.Module | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
     search: Search = "network",
     code: Code | None = None,
 ) -> Verdict:
@@ -273,8 +289,8 @@ def attack_model(
         identity=identity,
         state_path=state_path,
         progress=progress,
-        examined=EXAMINED if attacks is None else 0,
-        surrogate=surrogate,
+        examined=examined(task) if attacks is None else 0,
+        surrogates=surrogates,
         searched=searched,
         products="tf32" if search == "tf32" else "ieee",
         code=code,

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from torch import nn
 
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.data.registry import dataset_spec
+from ltrobust_bench.data.sources import DATA_VARIABLE
 from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.notebook import table
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
-from ltrobust_bench.plan.task import Task
+from ltrobust_bench.plan.task import DATA_PLACE, Task
+from ltrobust_bench.reading import read_text
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.weights import is_name, shipped_file
+from ltrobust_bench.records.weights import INDEX, is_name, read_index, shipped_file
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import load_deployed
 from ltrobust_bench.training.losses import exploded
 from ltrobust_bench.training.result import TrainingCost
 
+if TYPE_CHECKING:
+    from ltrobust_bench.verbs.prediction import Prediction
 
-@dataclass(frozen=True)
+SHOWN = 20
+"""Classes that a notebook shows."""
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".onnx", ".pt2", ".torchscript")
+"""Endings of files that hold networks, but none of ours."""
+
+
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A finished network of ours, ready to be used.
 
@@ -38,6 +51,7 @@ class LoadedModel:
         weights_sha256: digest of its tensors.
         code: of all sessions of its training; empty if it was trained before code was recorded.
         exploded: whether the loss of an epoch of its training was far beyond that of guessing.
+        folder: where it lies, its run folder if it was not moved.
     """
 
     model: nn.Module
@@ -48,6 +62,65 @@ class LoadedModel:
     weights_sha256: str
     code: tuple[Code, ...]
     exploded: bool
+    folder: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"<LoadedModel {self._what()}>"
+
+    def _repr_html_(self) -> str:
+        shape = "x".join(map(str, dataset_spec(self.run.dataset).shape))
+        rows = [[name, str(count)] for name, count in zip(self.class_names, self.run.train_counts, strict=True)]
+        more = "" if len(rows) <= SHOWN else f", of which {SHOWN} are shown"
+        note = f"takes images of {shape} in [0, 1]; {len(rows)} classes{more}"
+        return table(self._what(), ["class", "training images"], rows[:SHOWN], note)
+
+    def _what(self) -> str:
+        run, weights = self.run, sum(p.numel() for p in self.model.parameters())
+        label = "+".join([run.method, *run.plugins])
+        of = f"{len(self.class_names)} classes, {weights:,} weights"
+        return f"{label} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
+
+    def place(self, data_dir: Path | str | None = None) -> Path | str | None:
+        """Where its data set is looked for: the place that is named, else where its run found it, if that is still
+        there, else what the environment says."""
+        if data_dir is not None and str(data_dir) != os.environ.get(DATA_VARIABLE):
+            return data_dir
+        try:
+            noted = Path(read_text(self.folder / DATA_PLACE).strip()) if self.folder else None
+        except (OSError, ValueError):
+            return data_dir
+        return noted if noted is not None and noted.exists() else data_dir
+
+    def task(self, data_dir: Path | str | None = None) -> Task:
+        """Its data set and split, see :meth:`place` and :func:`task_of`."""
+        return task_of(self.run, self.place(data_dir))
+
+    def record(self) -> Record | None:
+        """The record of its attacks: beside it, or where records of networks that come with the package lie; None:
+        there is none.
+
+        Raises:
+            RecordError: if the one beside it is damaged, or another run's.
+        """
+        if self.folder is None:
+            return None
+        beside = self.folder / "record.json"
+        if beside.is_file():
+            return own_record(beside, self)
+        if not (self.folder / INDEX).is_file():
+            return None
+        filed = [one.record for one in read_index(self.folder).values() if one.weights_sha256 == self.weights_sha256]
+        paths = [self.folder.parent / "records" / place for place in filed]
+        return next((own_record(path, self) for path in paths if path.is_file()), None)
+
+    def predict(self, images: Any) -> Prediction | list[Prediction]:
+        """What it says of a picture (path, PIL image, array), or of each of several: see :func:`.prediction.predict`.
+
+        Example: ``load_model("runs/...").predict("photo.jpg").name``
+        """
+        from ltrobust_bench.verbs.prediction import predict
+
+        return predict(self, images)
 
 
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
@@ -65,6 +138,12 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     """
     where = choose_device(device)
     path = shipped_file(str(path)) if is_name(path) else Path(path)
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path} is no network of this package, which are called model.safetensors: build your network, load its "
+            f"weights and give the module to evaluate(module, dataset), or type `ltbench eval --torch MODULE:FACTORY "
+            f"--weights {path} --dataset NAME`."
+        )
     weights, description = ckpt.read_model(path, where)
     try:
         section = RunSection.model_validate(description["run"])
@@ -81,10 +160,12 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
             f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
-    return LoadedModel(model, section, names, cost, base_cost, description["weights_sha256"], code, bool(astray))
+    folder = path if path.is_dir() else path.parent
+    sha256 = description["weights_sha256"]
+    return LoadedModel(model, section, names, cost, base_cost, sha256, code, bool(astray), folder)
 
 
-def task_of(section: RunSection, data_dir: Path | None = None) -> Task:
+def task_of(section: RunSection, data_dir: Path | str | None = None) -> Task:
     """The data set and split of a run, checked against what the run was made with.
 
     Raises:

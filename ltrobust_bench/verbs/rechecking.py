@@ -13,6 +13,7 @@ import numpy as np
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import RecordError
+from ltrobust_bench.evaluation.adaptive import transfer_name
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.io import record_files
@@ -21,7 +22,8 @@ from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import Verification, examples_of, objections, tolerated
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.verification import attacked_again, retrain, try_examples
+from ltrobust_bench.verbs.adapting import STUDENT
+from ltrobust_bench.verbs.verification import attacked_again, attacked_thoroughly, retrain, try_examples
 
 
 def statements_in(results_dir: Path, files: Iterable[Path] = ()) -> list[tuple[Heard, Record]]:
@@ -80,9 +82,21 @@ def recheck(
             if again.places != statement.places:
                 return ["the images are those of other places"]
             return _otherwise(statement, again, 0)
+        if statement.kind == "thorough":
+            missing = sorted(seconds_of(statement) - {STUDENT})
+            if missing:
+                return [f"it cannot be computed again: attacks were crafted on {', '.join(missing)}"]
+            again = attacked_thoroughly(record, network, **asdict(where), progress=progress)
+            return _otherwise(statement, again, tolerated(again.images))
         places = None if statement.places is None else np.asarray(statement.places)
         again = attacked_again(record, network, places, **asdict(where), progress=progress)
         return objections(record, again) + _otherwise(statement, again, tolerated(again.images))
+
+
+def seconds_of(statement: Verification) -> set[str]:
+    """The second models on which a thorough evaluation's attacks were crafted."""
+    before = transfer_name("")
+    return {name.removeprefix(before) for name in statement.attacks or {} if name.startswith(before)}
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from ltrobust_bench.evaluation.evaluator import Verdict, frozen
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.machine import device_name
+from ltrobust_bench.notebook import usual_progress
 from ltrobust_bench.plan.code import code_of, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.task import Task
-from ltrobust_bench.progress import Ended, Progress, Silent, Warned
+from ltrobust_bench.progress import Ended, Progress, Warned
 from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.filing import file_record, unfit_note
 from ltrobust_bench.records.io import read_record, write_record
@@ -34,7 +35,7 @@ from ltrobust_bench.training.result import TrainingCost, TrainingResult
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs.evaluations import attack_model, possible_search
 from ltrobust_bench.verbs.loading import LoadedModel, load_model, own_record
-from ltrobust_bench.verbs.tuning import tuned_plan
+from ltrobust_bench.verbs.trials import tuned_plan
 
 RUNS, RESULTS = Path("runs"), Path("results")
 
@@ -43,7 +44,7 @@ RUNS, RESULTS = Path("runs"), Path("results")
 def train(
     request: Request,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = RUNS,
     device: str = "auto",
     fresh: bool = False,
@@ -57,7 +58,7 @@ def train(
         runs_dir: where run folders live.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         fresh: begin again: what is in the run folder is removed.
-        progress: what to report to; default: nothing.
+        progress: what to report to; default: in a notebook a line in the cell, elsewhere nothing.
 
     Returns:
         Path of the finished network, its cost and history.
@@ -67,9 +68,9 @@ def train(
 
     Example: ``train("at", "digits-lt", seed=1)``
     """
-    plan, progress = request.to_plan(data_dir), progress or Silent()
+    plan, progress = request.to_plan(data_dir), usual_progress(progress)
     folder = Path(runs_dir) / plan.run.folder_name()
-    _say_if_unfit(plan, progress)
+    _warn(plan, progress)
     return train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
 
 
@@ -78,7 +79,7 @@ def run(
     request: Request,
     *,
     tuned: Path | str | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = RUNS,
     results_dir: Path | str | None = RESULTS,
     device: str = "auto",
@@ -100,8 +101,8 @@ def run(
         CheckpointError: if the run folder holds what other code has trained or attacked; see ``fresh``.
     """
     plan, trials = tuned_plan(request, tuned, data_dir)
-    progress = progress or Silent()
-    _say_if_unfit(plan, progress)
+    progress = usual_progress(progress)
+    _warn(plan, progress)
     return run_plan(
         plan,
         runs_dir=Path(runs_dir),
@@ -113,10 +114,11 @@ def run(
     )
 
 
-def _say_if_unfit(plan: Plan, progress: Progress) -> None:
+def _warn(plan: Plan, progress: Progress) -> None:
+    """Say what must not be missed of a plan: of its images, and if no board will accept its record."""
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
-    if note:
-        progress.tell(Warned(note))
+    for line in (*plan.task.source.warnings, *([note] if note else [])):
+        progress.tell(Warned(line))
 
 
 def run_plan(

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust_bench.attacks.terms import Attack
-from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.registry import Dataset, named
 from ltrobust_bench.errors import CheckpointError, UsageError
 from ltrobust_bench.evaluation import identity
 from ltrobust_bench.evaluation.about import About, in_words
@@ -31,8 +31,9 @@ Model = nn.Module | Callable[[Tensor], Tensor] | str | Path
 """What can be evaluated: a module or function from [0, 1] pixels to logits, or the path of a network of ours."""
 PROBED = 4
 """Test images whose logits are part of a model's identity."""
-EXAMINED = 200
-"""Test images on which a model's reliability is measured."""
+EXAMINED, EXAMINED_IN_SMOKE = 200, 20
+"""Test images on which a model's reliability is measured; the few of a smoke protocol, whose numbers mean nothing, show
+that it runs."""
 
 
 class AsModule(nn.Module):
@@ -59,12 +60,12 @@ class Subject:
     device: torch.device
     weights_sha256: str
 
-    def about(self, attacks: Mapping[str, Attack], surrogate: nn.Module | None = None) -> About:
-        """What tables of it are about; ``attacks`` by their names there."""
+    def about(self, attacks: Mapping[str, Attack], surrogates: Mapping[str, nn.Module] | None = None) -> About:
+        """What tables of it are about; ``attacks`` and the second models of some of them by their names there."""
         task, protocol = self.task, self.task.protocol
         terms = {name: in_words(attack, task.epsilon, task.ball.name) for name, attack in attacks.items()}
-        if surrogate is not None:
-            terms[Transfer.standard().name] += f" surrogate={ckpt.weights_sha256(surrogate.state_dict())[:12]}"
+        for name, surrogate in (surrogates or {}).items():
+            terms[name] += f" surrogate={ckpt.weights_sha256(surrogate.state_dict())[:12]}"
         split = task.split
         digest = protocol.digest(task.spec.name)
         return About(
@@ -72,7 +73,7 @@ class Subject:
         )
 
     def parts(
-        self, attacks: list[Attack] | None, surrogate: nn.Module | None, modules: Sequence[str]
+        self, attacks: list[Attack] | None, surrogates: Mapping[str, nn.Module], modules: Sequence[str]
     ) -> dict[str, Any]:
         """What a verdict depends on, part by part."""
         module, task = self.module, self.task
@@ -90,14 +91,14 @@ class Subject:
             "images": [task.split.test_sha256, task.source.sha256],
             "protocol": [task.protocol.digest(task.spec.name), task.epsilon],
             "attacks": None if attacks is None else [attack.model_dump(mode="json") for attack in attacks],
-            "second model": ckpt.weights_sha256(surrogate.state_dict()) if surrogate is not None else None,
+            "second model": {n: ckpt.weights_sha256(other.state_dict()) for n, other in surrogates.items()},
             "code of ltbench": package_sha256("evaluation"),
         }
 
 
 def subject_of(
     model: Model,
-    dataset: str | None,
+    dataset: Dataset | None,
     device: str,
     *,
     protocol: str | None = None,
@@ -107,6 +108,7 @@ def subject_of(
 ) -> Subject:
     """A model ready to be attacked; of a network of ours what is not given is its own."""
     weights = ""
+    dataset = None if dataset is None else named(dataset)
     if isinstance(model, (str, Path)):
         loaded = load_model(Path(model), device=device)
         own = loaded.run
@@ -119,6 +121,7 @@ def subject_of(
                     f"profile out."
                 )
             terms["holdout"] = own.holdout
+        terms["data_dir"] = loaded.place(terms.get("data_dir"))
         dataset, protocol = own.dataset, protocol or own.protocol
         imbalance_ratio, profile = imbalance_ratio or own.asked_ratio, profile or own.profile
         module: nn.Module = loaded.model
@@ -140,6 +143,11 @@ def subject_of(
     if not isinstance(model, (str, Path)):
         _check_foreign(module, task, where)
     return Subject(module, task, where, weights or ckpt.weights_sha256(module.state_dict()))
+
+
+def examined(task: Task) -> int:
+    """On how many test images a model's reliability is measured."""
+    return EXAMINED_IN_SMOKE if task.protocol.status == "smoke" else EXAMINED
 
 
 def _check_foreign(module: nn.Module, task: Task, device: torch.device) -> None:

@@ -51,9 +51,9 @@ class Sweep:
     place: Place
 
     @classmethod
-    def of(cls, requests: Sequence[Request], place: Place, only: Sequence[str] = ()) -> Sweep:
+    def of(cls, requests: Sequence[Request], place: Place, only: Sequence[str] = (), evaluated: bool = True) -> Sweep:
         """The jobs of some runs, see :func:`.jobs.pieces_of` and :func:`.jobs.left_of`."""
-        pieces = pieces_of(requests, place)
+        pieces = pieces_of(requests, place, evaluated)
         return cls(pieces, left_of(pieces, OnDisk().done, only), place)
 
     def costs(self) -> dict[str, float]:
@@ -172,7 +172,12 @@ def executor_with(name: str, given: dict[str, Any], device: str = "auto") -> tup
 
 
 def place_of(
-    chosen: Options, runs_dir: Path | str, results_dir: Path | str | None, data_dir: Path | None, device: str
+    chosen: Options,
+    runs_dir: Path | str,
+    results_dir: Path | str | None,
+    data_dir: Path | None,
+    device: str,
+    race: int | None = None,
 ) -> Place:
     """Where jobs find and leave things, by paths that hold from wherever they run."""
     return Place(
@@ -181,6 +186,7 @@ def place_of(
         data_dir=None if data_dir is None else Path(data_dir).absolute(),
         device=device,
         threads=chosen.threads,
+        race=race,
     )
 
 
@@ -192,6 +198,7 @@ def sweep(
     retry: int = 0,
     keep_going: bool = False,
     max_hours: float | None = None,
+    race: int | None = None,
     runs_dir: Path | str = RUNS,
     results_dir: Path | str | None = RESULTS,
     data_dir: Path | None = None,
@@ -210,6 +217,8 @@ def sweep(
         retry: so often a job that failed is begun again.
         keep_going: after a failure do what does not need the failed job.
         max_hours: start nothing that will not be finished by then.
+        race: the full suite is left out for runs that PMA alone shows to be below the entry at this rank of their
+            board; they have a bound instead of a record, and no rank.
         runs_dir, results_dir, data_dir, device: see :func:`~ltrobust_bench.verbs.run`.
         progress, told: what to report to; default: nothing.
         **options: of the executor: ``workers``, ``threads_per_worker``, ``gpus_per_job`` and its own.
@@ -223,7 +232,7 @@ def sweep(
     Example: ``sweep("plan.toml", workers=4).left``
     """
     kind, chosen = executor_with(executor, options, device)
-    place = place_of(chosen, runs_dir, results_dir, data_dir, device)
+    place = place_of(chosen, runs_dir, results_dir, data_dir, device, race)
     requests = read_plan(Path(plan)).requests() if isinstance(plan, (str, Path)) else plan
     prepared = Sweep.of(requests, place, only)
     rules = Rules(retry=retry, keep_going=keep_going, max_seconds=None if max_hours is None else max_hours * 3600)

@@ -1,93 +1,39 @@
-"""Trying settings on images that are held out of the training set: tune, and the file that it writes."""
+"""Trying settings on images that are held out of the training set."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from ltrobust_bench.compute.device import choose_device
-from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.files import write_text
+from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
+from ltrobust_bench.files import is_there, write_text
+from ltrobust_bench.interrupt import Stopped
+from ltrobust_bench.notebook import usual_progress
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.make import Plan, literal
 from ltrobust_bench.plan.request import Request, takes_request
-from ltrobust_bench.plan.run import Name, Profile, RunSection, Settings, Sha256, Text, Track
-from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.reading import read_bytes
-from ltrobust_bench.scores.intervals import Spread, images_behind, over_seeds
-from ltrobust_bench.terms import Strict, canonical_digest, canonical_json, first_problem
+from ltrobust_bench.plan.run import RunSection, Settings
+from ltrobust_bench.progress import Progress
+from ltrobust_bench.scores.intervals import images_behind
+from ltrobust_bench.sweeps.notes import why
+from ltrobust_bench.sweeps.scheduler import Rules
+from ltrobust_bench.terms import canonical_digest, canonical_json
+from ltrobust_bench.training.checkpoint import remove_run
+from ltrobust_bench.training.folder import locked
+from ltrobust_bench.training.result import MODEL
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs.evaluations import evaluate, suite_attacks
+from ltrobust_bench.verbs.sweeping import Sweep, executor_with, place_of
+from ltrobust_bench.verbs.trials import OF_TRIALS, Trial, Trials, agree, best, digest_of, read_trials
 
 METRIC = "pgd-20:tail"
 PARTS = ("overall", "balanced", "head", "medium", "tail", "worst_class", "worst_tenth")
-OF_RUN = ("method", "card_version", "plugins", "dataset", "source_sha256", "protocol", "protocol_digest", "track")
-"""What a run that takes settings from trials must share with them."""
-OF_TRIALS = (*OF_RUN, "model", "profile", "train_index_sha256", "test_index_sha256", "epochs")
-"""What trials in one file share, so that they may be compared."""
-
-
-class Trial(Strict):
-    """One run with some settings, tested on held-out images."""
-
-    settings: Settings = Field(description="all that were given by hand, by name")
-    seed: int = Field(ge=0)
-    key: Sha256 = Field(description="run key; its run folder is named after it")
-    value: float = Field(ge=0, le=1, description="the metric, a fraction")
-    code: Sha256 = Field(description="of the method's and the package's code that trained it")
-
-
-class Trials(Strict):
-    """Trials of one method on one training set, as their file holds them.
-
-    All that were ever made for the file stay in it, so that it knows how many settings were tried.
-    """
-
-    version: Literal[1] = 1
-    method: Name
-    card_version: int = Field(ge=1)
-    plugins: list[Name]
-    dataset: Name
-    source_sha256: Sha256 | None
-    protocol: Name
-    protocol_digest: Sha256
-    track: Track
-    model: Name
-    profile: Profile
-    train_index_sha256: Sha256
-    test_index_sha256: Sha256 = Field(description="of the held-out images")
-    epochs: int | None
-    metric: Text = Field(description="attack:part")
-    images: float | None = Field(description="held-out images behind the metric; null: it is no proportion")
-    trials: list[Trial] = Field(min_length=1)
-    chosen: Settings = Field(description="the settings with the highest mean over their seeds, of equals the first")
-    digest: Sha256 = Field(description="SHA-256 of all the rest")
-
-    @model_validator(mode="after")
-    def _unedited(self) -> Trials:
-        if self.chosen != _best(self.trials) or self.digest != _digest(self.model_dump(mode="json")):
-            raise ValueError("digest: is not that of the trials; was the file edited?")
-        return self
-
-    @property
-    def count(self) -> int:
-        """How many settings were tried."""
-        return len(_by_settings(self.trials))
-
-    def table(self) -> list[tuple[Settings, list[int], Spread]]:
-        """Each of the settings with its seeds, and the metric over them; its interval is t over seeds, of one seed
-        Wilson's, and NaN where the metric is no proportion."""
-        images = float("nan") if self.images is None else self.images
-        return [
-            (own[0].settings, [trial.seed for trial in own], over_seeds([trial.value for trial in own], images))
-            for own in _by_settings(self.trials)
-        ]
+MOST = 8
+"""Settings that may be tried where nobody says otherwise: options are the paper's, or come from so few trials."""
 
 
 @takes_request
@@ -98,9 +44,12 @@ def tune(
     metric: str = METRIC,
     seeds: Sequence[int] | None = None,
     trials: int | None = None,
+    at_most: int | None = None,
     output: Path | str = Path("trials.json"),
     fresh: bool = False,
-    data_dir: Path | None = None,
+    executor: str | None = None,
+    workers: Mapping[str, Any] | None = None,
+    data_dir: Path | str | None = None,
     runs_dir: Path | str = Path("runs"),
     device: str = "auto",
     progress: Progress | None = None,
@@ -114,12 +63,18 @@ def tune(
             ``tail``, ``overall``, ``worst_class`` or ``worst_tenth``.
         seeds: of training, for each of the settings; default: the request's.
         trials: at most so many combinations, drawn at random, the same ones each time; None: all.
+        at_most: settings that may be tried, those that the file holds included; it is kept in the file. Default: the
+            file's own, or :data:`MOST`.
         output: file of the trials. Trials that it holds are not made again, and are kept.
         fresh: make the trials of this grid again, whatever the file and the run folders hold.
+        executor, workers: who trains, and the executor's options (``{"workers": 4}``), as for
+            :func:`~ltrobust_bench.verbs.sweep`; default: this process, one after the other.
         data_dir, runs_dir, device, progress: see :func:`~ltrobust_bench.verbs.train`.
 
     Raises:
-        UsageError: for an impossible grid or metric, or a file of other trials, or of trials by other code.
+        UsageError: for an impossible grid or metric, more settings than may be tried, or a file of other trials, or of
+            trials by other code.
+        LTBenchError: if a training failed elsewhere; what is finished is kept.
 
     Example: ``tune("at-bsl", "digits-lt", grid={"tau": [0.5, 1.0]}).chosen``
     """
@@ -142,57 +97,74 @@ def tune(
             f"{output} holds trials by other code than this: try all their settings again with --fresh, or name "
             f"another file with --output."
         )
-    told = progress or Silent()
+    at_most = _limit(output, at_most, [*(t.settings for t in done), *(_typed(*pair) for pair in plans.values())])
+    told = progress = usual_progress(progress)
+    left = {key: pair for key, pair in plans.items() if all(trial.key != key for trial in done)}
+    failed = ""
+    if left and (executor or workers):
+        place = {"runs_dir": runs_dir, "data_dir": data_dir, "device": device}
+        failed = _train_elsewhere(left.values(), fresh, executor or "local", dict(workers or {}), told, **place)
+        fresh = False  # what has to be trained again was removed, and trained
     for key, (one, plan) in plans.items():
         label = ", ".join([*(f"{name}={value}" for name, value in dict(one.settings).items()), f"seed {one.seed}"])
-        if any(trial.key == key for trial in done):
-            told.note(f"{label}: tried already")
-            continue
-        told.note(label)
         folder = Path(runs_dir) / plan.run.folder_name()
-        trained = train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
-        value = _value(trained.model_path, plan, attack, part, data_dir=data_dir, device=device, progress=progress)
-        done.append(Trial(settings=_typed(one, plan.run), seed=one.seed, key=key, value=value, code=code))
-        write_text(output, _trials(plan.run, metric, images, done).model_dump_json(indent=1) + "\n")
+        if key not in left:
+            told.note(f"{label}: tried already")
+        elif not failed or is_there(folder / MODEL):
+            told.note(label)
+            trained = train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
+            value = _value(trained.model_path, plan, attack, part, data_dir=data_dir, device=device, progress=progress)
+            done.append(Trial(settings=_typed(one, plan), seed=one.seed, key=key, value=value, code=code))
+            write_text(output, _trials(plan.run, metric, images, at_most, done).model_dump_json(indent=1) + "\n")
+    if failed:
+        raise LTBenchError(failed)
     return read_trials(output)
 
 
-def read_trials(path: Path | str) -> Trials:
-    """What :func:`tune` wrote.
+def _train_elsewhere(
+    asked: Iterable[tuple[Request, Plan]],
+    fresh: bool,
+    executor: str,
+    options: dict[str, Any],
+    progress: Progress,
+    **where: Any,
+) -> str:
+    """Have the networks of trials trained by an executor; why some are not, empty if all are.
 
     Raises:
-        UsageError: if there is no such file, or it is damaged or was edited.
+        Stopped: if this process was asked to stop; its workers have kept what they had.
     """
-    try:
-        return Trials.model_validate_json(read_bytes(path))
-    except FileNotFoundError:
-        raise UsageError(f"no trials at {path}; `ltbench tune` writes them.") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} holds no trials: {first_problem(error)}.") from None
+    kind, chosen = executor_with(executor, options, where["device"])
+    place = place_of(chosen, where["runs_dir"], None, where["data_dir"], where["device"])
+    pairs = list(asked)
+    for _, plan in pairs if fresh else ():
+        folder = place.runs_dir / plan.run.folder_name()
+        with locked(folder, None):
+            remove_run(folder)
+    sweep = Sweep.of([one for one, _ in pairs], place, evaluated=False)
+    report = sweep.run(kind(chosen), Rules(keep_going=True), progress)
+    if report.interrupted:
+        raise Stopped(f"Stopped by {report.interrupted}. The same command goes on from here.")
+    for outcome in report.failed.values():
+        return f"{len(report.failed)} trials failed; {outcome.job.id}: {why(outcome) or outcome.end}; {outcome.job.log}"
+    return f"{len(report.left)} trials are left; the same command goes on." if report.left else ""
 
 
-def tuned_plan(request: Request, tuned: Path | str | None, data_dir: Path | None = None) -> tuple[Plan, int]:
-    """The plan of a request with the settings chosen in a file of trials, and how many were tried; without a file the
-    request's own plan, and 0.
+def _limit(output: Path, asked: int | None, settings: Sequence[Settings]) -> int:
+    """How many settings may be tried for a file.
 
     Raises:
-        UsageError: if the trials are of another method, data set, protocol or card, or settings are given twice.
+        UsageError: if more are asked for, with those that it holds.
     """
-    if tuned is None:
-        return request.to_plan(data_dir), 0
-    trials, given = read_trials(tuned), dict(request.settings)
-    _agree(tuned, trials, {"method": request.method}, "this run")  # before another method's settings are looked up
-    for name in given.keys() & trials.chosen.keys():
-        raise UsageError(f"{tuned} chooses {name}={trials.chosen[name]}: leave {name} out, or the file.")
-    plan = request.replace(settings=given | trials.chosen).to_plan(data_dir)
-    _agree(tuned, trials, {name: getattr(plan.run, name) for name in OF_RUN}, "this run")
-    return plan, trials.count
-
-
-def _agree(path: Path | str, trials: Trials, wanted: Mapping[str, Any], whose: str) -> None:
-    for name, value in wanted.items():
-        if (theirs := getattr(trials, name)) != value:
-            raise UsageError(f"{path} holds trials of another {name.replace('_', ' ')}: {theirs}, {whose} has {value}.")
+    stated = read_trials(output).at_most if output.exists() else None
+    most = asked or stated or MOST
+    count = len({canonical_json(each) for each in settings})
+    if count > most:
+        raise UsageError(
+            f"{count} settings would be tried for {output}, and at most {most} may be: a smaller grid, --trials N of "
+            f"it, or --at-most {count}, which the file keeps."
+        )
+    return max(most, stated or 0)
 
 
 def _metric(metric: str) -> tuple[str, str]:
@@ -245,9 +217,9 @@ def _code(run: RunSection) -> str:
     return canonical_digest([code.method_sha256, code.package_sha256])
 
 
-def _typed(request: Request, run: RunSection) -> Settings:
+def _typed(request: Request, plan: Plan) -> Settings:
     """The settings of a request as the run holds them."""
-    held = run.options | run.overrides
+    held = plan.run.options | plan.run.overrides
     return {name: held.get(name, literal(value)) for name, value in dict(request.settings).items()}
 
 
@@ -257,28 +229,12 @@ def _trials_in(path: Path, run: RunSection, metric: str) -> list[Trial]:
         return []
     found = read_trials(path)
     wanted = {name: getattr(run, name) for name in OF_TRIALS} | {"metric": metric}
-    _agree(path, found, wanted, "what is asked for")
+    agree(path, found, wanted, "what is asked for")
     return list(found.trials)
 
 
-def _trials(run: RunSection, metric: str, images: float | None, done: list[Trial]) -> Trials:
-    terms = {name: getattr(run, name) for name in OF_TRIALS}
-    fields = {**terms, "metric": metric, "images": images, "trials": done, "chosen": _best(done)}
+def _trials(run: RunSection, metric: str, images: float | None, at_most: int, done: list[Trial]) -> Trials:
+    terms = {name: getattr(run, name) for name in OF_TRIALS} | {"at_most": at_most}
+    fields = {**terms, "metric": metric, "images": images, "trials": done, "chosen": best(done)}
     plain = Trials.model_construct(**fields, digest="").model_dump(mode="json")
-    return Trials(**fields, digest=_digest(plain))
-
-
-def _digest(plain: Mapping[str, Any]) -> str:
-    return canonical_digest({name: value for name, value in plain.items() if name != "digest"})
-
-
-def _by_settings(trials: Sequence[Trial]) -> list[list[Trial]]:
-    found: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        found[canonical_json(trial.settings)].append(trial)
-    return list(found.values())
-
-
-def _best(trials: Sequence[Trial]) -> Settings:
-    """The settings with the highest mean, of equals the first."""
-    return max(_by_settings(trials), key=lambda own: sum(t.value for t in own) / len(own))[0].settings
+    return Trials(**fields, digest=digest_of(plain))

@@ -23,7 +23,7 @@ from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_arrays, read_bytes
 from ltrobust_bench.records.provenance import environment
-from ltrobust_bench.records.schema import Environment, Record
+from ltrobust_bench.records.schema import Environment, Record, Standing
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
 
 BATCH = 500
@@ -107,6 +107,52 @@ def attacked_again(
         loaded.weights_sha256,
         by,
         _here(where, record, loaded),
+    )
+
+
+def attacked_thoroughly(
+    record: Record,
+    weights: Path,
+    *,
+    by: str,
+    base: Path | None = None,
+    folder: Path | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Verification:
+    """Attack what a record's suite left standing with the adaptive suite, see :func:`~ltrobust_bench.verbs.thorough`.
+
+    Args:
+        base: the network that the record's is built on, on which attacks are crafted, too.
+        folder: where the state is kept, so that an interrupted call goes on.
+        others: see :func:`re_evaluate`.
+
+    Raises:
+        CheckpointError: if these are not the record's weights, or not those of its base.
+        RecordError: if nothing stands that could be attacked.
+    """
+    loaded, where = _weights_of(record, weights, device), choose_device(device)
+    known = record.judged(Standing())  # what others broke is attacked again: the statement speaks for itself
+    places = np.flatnonzero(known.bits("union"))
+    if not len(places):
+        raise RecordError(f"record {record.id} has no image that withstands its suite: there is nothing to attack.")
+    if base is not None and verbs.load_model(base, device=device).run.key() != record.run.base_key:
+        raise CheckpointError(f"{base} is not the run that record {record.id} is built on.")
+    result = verbs.thorough(
+        weights, base=base, before=known, folder=folder, data_dir=data_dir, device=device, progress=progress
+    )
+    robust = np.logical_and.reduce([result.bits[name][places] for name in result.adaptive])
+    return verification(
+        record,
+        "thorough",
+        places,
+        np.ones(len(places), dtype=bool),
+        robust,
+        loaded.weights_sha256,
+        by,
+        _here(where, record, loaded),
+        attacks=result.broken_after,
     )
 
 
@@ -268,4 +314,4 @@ def _arrays(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return index, images.astype(np.float32)
 
 
-__all__ = ["attacked_again", "examples_to_file", "re_evaluate", "retrain", "try_examples"]
+__all__ = ["attacked_again", "attacked_thoroughly", "examples_to_file", "re_evaluate", "retrain", "try_examples"]

@@ -13,10 +13,12 @@ from ltrobust_bench import interrupt
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import BusyError, LTBenchError
 from ltrobust_bench.executors.base import AGAIN, Job, obey_tether
+from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.progress import Progress, RichProgress, Several
 from ltrobust_bench.sweeps.notes import Heartbeat
 from ltrobust_bench.sweeps.states import worked_on
 from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs.racing import given_up
 from ltrobust_bench.verbs.runs import run_plan
 
 PATIENCE = 10.0
@@ -71,8 +73,13 @@ def _do(job: Job, progress: Progress) -> None:
     device = choose_device(place.device)
     if job.kind == "train":
         train_plan(plan, job.folder, device, progress)
-    else:
+    elif job.place.race is None or not _out_of_the_race(job, plan, device, progress):
         run_plan(plan, runs_dir=place.runs_dir, results_dir=place.results_dir, device=device, progress=progress)
+
+
+def _out_of_the_race(job: Job, plan: Plan, device: torch.device, progress: Progress) -> bool:
+    train_plan(plan, job.folder, device, progress)
+    return given_up(plan, job.folder, job.place, progress) is not None
 
 
 def _failed(follower: Progress, heart: Heartbeat, reason: str, code: int) -> int:

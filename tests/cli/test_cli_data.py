@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from command_line import FAST, call, refused
+from PIL import Image
 
 
 def test_info_prints_counts_groups_and_digests(capsys):
@@ -85,30 +88,60 @@ def test_a_pack_with_a_part_of_the_test_set(capsys, tmp_path):
     assert "lacks 30 of the 80" in more
 
 
-def test_a_folder_of_images_from_run_to_eval(capsys, tmp_path):
-    import numpy as np
-    from PIL import Image
-
+@pytest.fixture
+def photos(tmp_path):
+    """A small imbalanced folder of images."""
     generator = np.random.default_rng(0)
     for name, count in {"ants": 12, "bees": 30, "cats": 40}.items():
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(count):
             pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    photos = tmp_path / "photos"
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_images_from_run_to_eval(capsys, photos, tmp_path, monkeypatch):
+    (photos / "cats" / "list.txt").write_text("not an image")
     place = ["--runs-dir", tmp_path / "runs", "--results-dir", tmp_path / "results"]
     code, out, err = call(
         capsys, "run", "--method", "at-bsl", "--dataset", f"folder:{photos}@8", "--protocol", "smoke", *place
     )
     assert code == 0, err
+    assert "images scaled from 20x20 each to 8x8; @20 keeps more of them\n  1 files were left out: 1 .txt\n" in out
+    assert "each class has 2 test images, and one image is 50 points" in out
+    table = out[out.index("class by class") :].splitlines()
+    assert sorted(line.split()[:3] for line in table[4:7]) == [
+        ["ants", "10", "2"],
+        ["bees", "28", "2"],
+        ["cats", "38", "2"],
+    ]
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("at-bsl-folder-photos-8px-ir3.8-")
-    assert "needs a data folder" in refused(capsys, "eval", folder / "model.safetensors")
-    code, out, _ = call(capsys, "eval", folder / "model.safetensors", "--data-dir", photos)
-    assert code == 0 and "tail" in out
+    monkeypatch.setenv("LTBENCH_DATA", str(tmp_path))  # where other data sets lie
+    for command in (["eval", folder / "model.safetensors"], ["report", "analyse", folder]):
+        code, out, err = call(capsys, *command)
+        assert code == 0 and "tail" in out, err
+    monkeypatch.delenv("LTBENCH_DATA")
     next(photos.glob("bees/*.png")).unlink()
     other = photos.rename(tmp_path / "fewer")  # a process reads each folder once
+    assert "needs a data folder" in refused(capsys, "eval", folder / "model.safetensors")
     assert "another folder" in refused(capsys, "eval", folder / "model.safetensors", "--data-dir", other)
+
+
+def test_folds_of_a_folder_are_put_together(capsys, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["run", "--method", "erm", "--dataset", f"folder:{photos}@8", *FAST]
+    code, out, err = call(capsys, *asked, "--folds", 3, "--epochs", 1)
+    assert code == 0, err
+    last = out[out.index("class by class, over 3 folds") :].splitlines()
+    rows = sorted(line.split()[:3] for line in last[4:7])
+    assert rows == [["ants", "8", "12"], ["bees", "26", "12"], ["cats", "36", "12"]]
+    assert {path.name.split("-ir")[0] for path in (tmp_path / "runs").iterdir()} == {
+        f"erm-folder-photos-8px-fold{i}of3" for i in (1, 2, 3)
+    }
+    code, out, _ = call(capsys, *asked, "--test-share", 0.5, "--dry-run")
+    assert code == 0 and "6 images of each class (50% of the smallest) are the test set" in out
+    assert "has its own test set" in refused(capsys, "run", "--method", "at", "--dataset", "digits-lt", "--folds", 2)
 
 
 def test_a_run_on_an_archive_of_few_test_images(capsys, tmp_path, monkeypatch):

@@ -128,6 +128,38 @@ def test_submit_files_the_record_and_prints_the_commands_that_propose_it(capsys,
     assert code == 0 and f"already filed: {place}" in out and place.read_bytes() == before
 
 
+def test_what_submit_prints_begins_at_the_base_and_tells_what_it_lacks(capsys, here, tmp_path, monkeypatch):
+    """A branch of a branch would bring the method along, and records and code in one pull request are refused."""
+
+    def git(*arguments, at="."):
+        done = subprocess.run(["git", "-C", at, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "t")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "t@example.org")
+    base = tmp_path / "base"
+    git("init", "--quiet", "--initial-branch=trunk", base, at=tmp_path)
+    git("commit", "--quiet", "--allow-empty", "--message", "start", at=base)
+    git("init", "--quiet")
+    for remote in ("origin", "upstream"):
+        git("remote", "add", remote, base)
+    git("fetch", "--quiet", "upstream")
+    git("remote", "set-head", "upstream", "--auto")
+    git("switch", "--quiet", "--create", "my-method", "upstream/trunk")
+    Path("method.py").write_text("")
+    git("add", "method.py")
+    git("commit", "--quiet", "--message", "a method")
+    out = call(capsys, "record", "submit", "runs/reat")[1]
+    commit = read_record(REAL).environment.git_commit
+    assert f"note: it will be refused: upstream/trunk does not have commit {commit[:7]}, from which it was comp" in out
+    for line in out.splitlines():
+        if line.startswith("  git "):
+            git(*shlex.split(line)[1:])
+    assert git("diff", "--name-only", "upstream/trunk...HEAD") == str(filed(read_record(REAL)))
+    assert git("branch", "--list", "record-*", at=base)
+
+
 def test_a_run_and_its_record_are_one_submission(capsys, here):
     code, out, _ = call(capsys, "record", "submit", "runs/reat", "runs/reat/record.json")
     assert code == 0 and out.count("filed: ") == 1

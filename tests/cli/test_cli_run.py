@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 from command_line import FAST, call
 
+from ltrobust_bench.cli.main import main
 from ltrobust_bench.records.io import read_record
 
 SMALL = ["run", "--method", "reat", "--dataset", "digits-lt", *FAST]
@@ -177,14 +178,16 @@ BRIEF = [*SMALL, "--epochs", 20, "--limit-test", 50, "--threads", 1]
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The record of an uninterrupted run of the real program."""
+    """The record of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    assert program(*BRIEF, cwd=folder).wait(120) == 0
-    (path,) = folder.glob("runs/*/record.json")
+    assert main([*map(str, BRIEF), "--runs-dir", str(folder)]) == 0
+    (path,) = folder.glob("*/record.json")
     return read_record(path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGKILL, signal.SIGINT))]
+)
 def test_stopped_from_outside_and_continued_equals_uninterrupted(here, uninterrupted, how):
     """The real program, stopped while training; the same command ends with the same result."""
     arguments = [*BRIEF, "--runs-dir", "again"]

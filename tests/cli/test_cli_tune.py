@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from command_line import FAST, call, refused
 
 from ltrobust_bench.data.sources import load_source
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.executors.base import Job, Outcome
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.records.io import read_record
+from ltrobust_bench.sweeps.scheduler import Report
+from ltrobust_bench.terms import canonical_digest
+from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import evaluate, read_trials, tuning
+from ltrobust_bench.verbs import trials as trials_file
 
 TUNE = ["tune", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--metric", "pgd-5:tail", "--epochs", 1]
 RUN = ["run", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--epochs", 1]
@@ -70,10 +78,10 @@ def test_trials_of_something_else_are_refused(tuned, capsys):
     assert "another metric" in refused(capsys, *TUNE[:-4], "--epochs", 1, "--metric", "clean", "--grid", "tau=1")
     assert "another epochs" in refused(capsys, *TUNE[:-1], 2, "--grid", "tau=1")
     for name, value in (("card_version", 9), ("dataset", "cifar10-lt")):
-        terms = {n: getattr(read_trials(tuned), n) for n in tuning.OF_TRIALS} | {name: value}
+        terms = {n: getattr(read_trials(tuned), n) for n in trials_file.OF_TRIALS} | {name: value}
         rest = {n: getattr(read_trials(tuned), n) for n in ("metric", "images", "trials", "chosen")}
-        plain = tuning.Trials.model_construct(**terms, **rest, digest="").model_dump(mode="json")
-        (tuned.parent / "other.json").write_text(json.dumps(plain | {"digest": tuning._digest(plain)}))
+        plain = trials_file.Trials.model_construct(**terms, **rest, digest="").model_dump(mode="json")
+        (tuned.parent / "other.json").write_text(json.dumps(plain | {"digest": trials_file.digest_of(plain)}))
         said = refused(capsys, *RUN, "--tuned", tuned.parent / "other.json")
         assert f"another {name.replace('_', ' ')}: {value}" in said
 
@@ -100,9 +108,70 @@ def test_an_edited_file_of_trials_is_refused(tuned, capsys):
     assert "`ltbench tune` writes them" in refused(capsys, *RUN, "--tuned", "nowhere.json")
 
 
+def test_no_more_settings_are_tried_than_the_file_allows(tuned, capsys):
+    """What it holds counts, and tried again it counts once."""
+    before = tuned.read_bytes()
+    assert read_trials(tuned).at_most == 8
+    grid = [*TUNE, "--set", "attack.steps=1", "--grid"]
+    said = refused(capsys, *grid, "tau=0.5,2,3", "--at-most", 2)
+    assert "3 settings would be tried" in said and "--at-most 3, which the file keeps" in said
+    assert "9 settings would be tried" in refused(capsys, *grid, "tau=0.1,0.2,0.3,0.4,0.6,0.7,0.8")
+    assert tuned.read_bytes() == before
+    assert call(capsys, *grid, "tau=3", "--at-most", 9)[0] == 0
+    assert (read_trials(tuned).at_most, read_trials(tuned).count) == (9, 3)
+
+
+def test_a_file_of_before_there_was_a_limit_is_read(tuned):
+    plain = json.loads(tuned.read_text())
+    old = {name: value for name, value in plain.items() if name not in ("at_most", "extra", "digest")}
+    old["digest"] = canonical_digest(old)
+    tuned.write_text(json.dumps(old))
+    assert read_trials(tuned).at_most is None and read_trials(tuned).count == 2
+    tuned.write_text(json.dumps(plain | {"at_most": 99}))
+    with pytest.raises(UsageError, match="was the file edited"):
+        read_trials(tuned)
+
+
+@pytest.mark.slow
+def test_trials_by_several_workers_are_those_of_one_process(tuned, capsys):
+    alone = read_trials(tuned)
+    side = [*TUNE, "--set", "attack.steps=1", "--grid", "tau=0.5,2", "--runs-dir", "others", "--output", "others.json"]
+    code, out, error = call(capsys, *side, "--workers", 2, "--threads-per-worker", 1)
+    assert code == 0, out + error
+    assert read_trials("others.json").trials == alone.trials
+    assert sorted(p.name for p in tuned.parent.glob("others/*")) == sorted(p.name for p in tuned.parent.glob("runs/*"))
+    assert not list(tuned.parent.glob("others/*/record.json")), "trained by the workers, and not attacked as runs are"
+    before = {path: path.stat().st_mtime_ns for path in tuned.parent.glob("others/*/model.safetensors")}
+    assert call(capsys, *side, "--workers", 2)[0] == 0, "tried already"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert call(capsys, *side, "--workers", 2, "--fresh")[0] == 0
+    assert all(path.stat().st_mtime_ns != when for path, when in before.items())
+    assert read_trials("others.json").trials == alone.trials
+
+
+def test_a_trial_that_fails_elsewhere_is_one_line_and_the_others_are_kept(here, capsys, monkeypatch):
+    """The trainings are pretended: what the parent does with their outcomes is not."""
+
+    def done_by(requests, place, evaluated):
+        assert not evaluated and len(requests) == 2
+        train_plan(requests[0].to_plan(), place.runs_dir / requests[0].to_plan().run.folder_name(), torch.device("cpu"))
+        job = Job.of("train", requests[1].to_plan().run, requests[1], 0, place)
+        report = Report(failed={job.id: Outcome(job, 2)})
+        return SimpleNamespace(run=lambda executor, rules, progress: report)
+
+    monkeypatch.setattr(tuning.Sweep, "of", done_by)
+    said = refused(capsys, *TUNE, "--grid", "tau=0.5,2", "--set", "attack.steps=1", "--workers", 2, code=1)
+    assert "1 trials failed; at-bsl-digits-lt-" in said
+    assert [trial.settings["tau"] for trial in read_trials("trials.json").trials] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--grid", "tau=1,2,3", "--at-most", 2], "3 settings would be tried for trials.json, and at most 2 may be"),
+        (["--grid", "tau=1,2,3,4,5,6,7,8,9"], "9 settings would be tried for trials.json, and at most 8 may be"),
+        (["--grid", "tau=1", "--executor", "lokal"], "did you mean 'local'"),
+        (["--grid", "tau=1", "--workers", 0], "workers"),
         (["--grid", "tua=1"], "did you mean 'tau'"),
         (["--grid", "tau"], "--grid tau=0.5,1"),
         (["--grid", "tau=1,wide"], "is a float"),

@@ -74,7 +74,7 @@ import torch.nn.functional as F
 class Seen:
     images = 0
 
-    def on_step_end(self, outputs, y):
+    def on_step_end(self, outputs, y, network):
         self.images += len(y)
 
     def on_epoch_end(self, epoch, network):

@@ -57,8 +57,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(subject, "EXAMINED", 10)
-    monkeypatch.setattr(verbs.evaluations, "EXAMINED", 10)
+    monkeypatch.setattr(subject, "EXAMINED_IN_SMOKE", 10)
     monkeypatch.setattr(examine, "STEPS_AT_HALF", 3)
 
 
@@ -78,7 +77,7 @@ def verdict(network, kind, *, search="network", ball="Linf", state=None, progres
         epsilon=0.03 if ball == "Linf" else 0.3,
         suite=Suite(seed=0, batch_size=16, attacks=SUITE),
         ball=BALLS[ball],
-        surrogate=other,
+        surrogates={"transfer": other},
         searched=copied,
         identity="this",
         state_path=state,

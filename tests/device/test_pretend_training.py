@@ -77,6 +77,12 @@ VARIANTS = {
     ),
     "robustlt": ("reat", {"plugins": ("robustlt",)}),
     "awp and robustlt": ("trades", {"plugins": ("awp", "robustlt")}),
+    "mixup": ("at-bsl", {"plugins": ("mixup",)}),
+    "cutmix": ("reat", {"plugins": ("cutmix", "awp"), "settings": {"cutmix.probability": 1}}),
+    "cmo": ("trades", {"plugins": ("cmo",), "settings": {"cmo.probability": 1}}),
+    "ema": ("reat", {"plugins": ("ema",), "settings": {"recalibrate_bn": "adversarial"}}),
+    "ema by the released code": ("at", {"plugins": ("ema",), "settings": {"ema.buffers": "official", "ema.warmup": 0}}),
+    "swa": ("at", {"plugins": ("swa",), "settings": {"recalibrate_bn": "clean", "swa.rule": "mean"}}),
     "bf16": ("at", {"precision": "bf16"}),
     "folded": ("at", {"policy": Policy(crafting="folded", memory_format="channels_last")}),
     "winograd": ("at", {"policy": Policy(crafting="winograd", memory_format="channels_last")}),
@@ -95,7 +101,7 @@ VARIANTS = {
     "adamw": ("at", {"settings": {"optimizer": "adamw"}}),
     "held out": ("at", {"holdout": "val"}),
 }
-ORDINARY = {"awp and robustlt", "folded"}
+ORDINARY = {"awp and robustlt", "cmo", "ema", "folded"}
 """Of these the quick suite takes so many; ``make test-slow`` all."""
 
 

@@ -59,7 +59,7 @@ def test_ikl_class_predictions(case):
     before = memory.matrix.clone()
     for batch in case["inputs"]["batches"]:
         logits = tensor(case, batch["logits_nat"])
-        memory.on_step_end(SimpleNamespace(clean=Output(logits, logits)), torch.tensor(batch["labels"]))
+        memory.on_step_end(SimpleNamespace(clean=Output(logits, logits)), torch.tensor(batch["labels"]), None)
         assert torch.equal(memory.matrix, before), "constant within an epoch"
     memory.on_epoch_end(1, None)
     close_rows(case, "class_weights", memory.matrix, before)

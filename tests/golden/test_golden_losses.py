@@ -136,7 +136,7 @@ def test_reat_outer_loss(case):
     close(case, "grad_logits", gradients[0])
     close(case, "grad_features", gradients[1])
     memory = reat.PredictedCounts(counts(case))
-    memory.on_step_end(outputs, labels(case))
+    memory.on_step_end(outputs, labels(case), None)
     close(case, "predicted_counts", memory.current)
 
 
@@ -461,6 +461,6 @@ def test_dafa_weights(case):
     weights = dafa.class_weights(similarity, case["options"]["lambda"])
     close(case, "weights", weights)
     memory = dafa.Similarity(given.shape[1], 1, case["options"]["lambda"], given)
-    memory.on_step_end(SimpleNamespace(adversarial=Output(given.log(), given)), labels(case))
+    memory.on_step_end(SimpleNamespace(adversarial=Output(given.log(), given)), labels(case), None)
     memory.on_epoch_end(1, None)
     assert torch.allclose(memory.weights, weights, rtol=1e-4)

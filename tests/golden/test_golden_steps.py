@@ -78,16 +78,20 @@ def run(
     epoch=1,
     epochs=1,
     make=torch.nn.Linear,
+    teacher=None,
+    views=(),
 ):
     """Play a case through; with ``minimal`` forwards only what must then agree is compared.
 
     ``make``: makes the linear head.
+    ``teacher``: what the method asks for labels of the adversarial batch.
+    ``views``: further forwards of the loss, after the others.
     ``looked_at``: the official attack forwards its last iterate once more in train mode, to choose among restarts.
     """
     model = network(case, make)
     settings = recipe(case, [] if minimal else forwards, [] if minimal else after, before)
     optimizer = settings.optimizer.build(model.parameters(), settings.lr, settings.weight_decay)
-    trainee = Trainee(model, method, settings, optimizer, Counter(), plugins)
+    trainee = Trainee(model, method, settings, optimizer, Counter(), plugins, teacher)
     if "predicted" in method.memory and "predicted_counts_last_epoch" in case["inputs"]:
         last = torch.tensor(case["inputs"]["predicted_counts_last_epoch"], dtype=torch.float64)
         method.memory["predicted"].load_state_dict({"last": last, "current": torch.zeros_like(last)})
@@ -98,7 +102,7 @@ def run(
     for k, expected in enumerate(case["expected"]["steps"]):
         if not minimal:
             official = [f for f in [*forwards, *after] if crafts or f == "nat"] or ["nat"]
-            assert ["nat"] * (before and crafts) + [*attacked, *proxied, *official] == expected["bn_forwards"]
+            assert ["nat"] * (before and crafts) + [*attacked, *proxied, *official, *views] == expected["bn_forwards"]
         step = Step(trainee, x, y, epoch=epoch, epochs=epochs)
         start = case["inputs"].get("x_start")
         crafted = step.craft(start=None if start is None else tensor(case, start[k]))

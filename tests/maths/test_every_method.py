@@ -31,7 +31,7 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
-CLEAN, ADVERSARIAL, TEACHER = (2 * drawn(6, 3, seed=s) for s in (1, 2, 3))
+CLEAN, ADVERSARIAL, TEACHER, GUIDE = (2 * drawn(6, 3, seed=s) for s in (1, 2, 3, 4))
 INFO = TrainInfo(torch.tensor(COUNTS, dtype=DOUBLE), "cifar10-lt", EPOCHS)
 
 
@@ -40,7 +40,12 @@ def build(slug, **options) -> Method:
 
 
 def loss_of(method, epoch=EPOCHS):
-    outputs = SimpleNamespace(clean=Output(CLEAN, CLEAN), adversarial=Output(ADVERSARIAL, ADVERSARIAL))
+    outputs = SimpleNamespace(
+        x=CLEAN,
+        clean=Output(CLEAN, CLEAN),
+        adversarial=Output(ADVERSARIAL, ADVERSARIAL),
+        companion=lambda images: Output(GUIDE, GUIDE) if images is CLEAN else None,
+    )
     ctx = SimpleNamespace(epoch=epoch, epochs=EPOCHS, teacher_logits=lambda: TEACHER)
     return method.loss(outputs, LABELS, ctx).item()
 
@@ -181,6 +186,11 @@ def balanced(z):
     return sum(cross_entropies(z + torch.tensor(COUNTS, dtype=DOUBLE).log())) / 6
 
 
+def guided(beta):
+    squared = sum((a - g) ** 2 for a, g in zip(ADVERSARIAL.flatten().tolist(), GUIDE.flatten().tolist(), strict=True))
+    return sum(cross_entropies(GUIDE)) / 6 + squared / 18 + beta * sum(kl(CLEAN, ADVERSARIAL)) / 6
+
+
 EQUAL = [1 / 3] * 3
 INVERSE = [3 * (1 / n) / sum(1 / m for m in COUNTS) for n in COUNTS]
 TEMPERATURES = torch.tensor([(16 / n) ** 0.3 for n in COUNTS], dtype=DOUBLE)
@@ -295,6 +305,13 @@ CHECKS = {
         {"no divisors": {"tau": 0.0}},
     ),
     "at-balanced": ("at-balanced", {}, frequencies_are(EQUAL), {"plain shuffling": without(sampler=shuffle)}),
+    "lbgat": (
+        "lbgat",
+        {},
+        loss_is(lambda: guided(6.0)),
+        {"no TRADES term": {"beta": 0.0}, "plain cross-entropy": without(loss=PLAIN)},
+    ),
+    "lbgat without TRADES' term": ("lbgat", {"beta": 0.0}, loss_is(lambda: guided(0.0)), {"with it": {"beta": 6.0}}),
     "selfdistill": (
         "selfdistill",
         {},

@@ -344,8 +344,8 @@ def test_frl_counts_errors_of_classes_and_raises_what_is_unfair():
     for total, means in (("class", (1 / 3, 1 / 3)), ("images", (0.2, 0.2))):
         method = build("frl", [6, 2, 2], epochs=40, total=total)
         memory = method.memory["multipliers"]
-        memory.on_step_end(forwards(clean[:5], z[:5]), y[:5])
-        memory.on_step_end(forwards(clean[5:], z[5:]), y[5:])
+        memory.on_step_end(forwards(clean[:5], z[:5]), y[:5], None)
+        memory.on_step_end(forwards(clean[5:], z[5:]), y[5:], None)
         errors = memory.errors()
         assert (errors.clean.tolist(), errors.boundary.tolist()) == ([0, 1, 0], [0, 0, 1])
         assert (errors.mean_clean.item(), errors.mean_boundary.item()) == pytest.approx(means)

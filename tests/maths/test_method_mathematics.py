@@ -183,7 +183,7 @@ def test_reat_memory_counts_an_epoch_and_then_reweighs():
     first = memory.weights.clone()
     logits = torch.eye(3, dtype=DOUBLE)[[0, 0, 2, 1]]
     for _ in range(2):
-        memory.on_step_end(SimpleNamespace(adversarial=Output(logits, logits)), torch.zeros(4, dtype=torch.int64))
+        memory.on_step_end(SimpleNamespace(adversarial=Output(logits, logits)), torch.zeros(4, dtype=torch.int64), None)
     assert memory.current.tolist() == [4, 2, 2]
     assert torch.equal(memory.weights, first)  # constant within an epoch
     memory.on_epoch_end(1, None)
@@ -197,7 +197,7 @@ def test_reat_counts_after_the_update_when_asked():
     outputs = SimpleNamespace(adversarial=Output(before, before), after_update=lambda: Output(after, after))
     for when, expected in (("before", [1, 0]), ("after", [0, 1])):
         memory = reat.PredictedCounts(torch.tensor([2.0, 1]), when)
-        memory.on_step_end(outputs, torch.tensor([0]))
+        memory.on_step_end(outputs, torch.tensor([0]), None)
         assert memory.current.tolist() == expected
 
 

@@ -65,8 +65,8 @@ def test_cfa_weight_is_trades_up_to_a_factor():
 def test_cfa_counts_an_epoch(form, expected):
     """Two of three images of class 0 and none of class 1 are right; the released code divides by N / C = 2."""
     memory = cfa.RobustAccuracy(torch.tensor([3.0, 1.0], dtype=DOUBLE), form)
-    memory.on_step_end(predicting([0, 0]), Y[:2])
-    memory.on_step_end(predicting([1, 0]), Y[2:])
+    memory.on_step_end(predicting([0, 0]), Y[:2], None)
+    memory.on_step_end(predicting([1, 0]), Y[2:], None)
     memory.on_epoch_end(1, None)
     assert memory.last.tolist() == pytest.approx(expected)
     assert memory.correct.sum() == memory.seen.sum() == 0
@@ -134,7 +134,7 @@ def test_dafa_weights_do_not_turn_negative_in_the_fixed_track():
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     for least, expected in ((None, -1.0), (0.0, 0.0)):
         memory = dafa.Similarity(3, 1, 1.0, torch.zeros(1, dtype=DOUBLE), least)
-        memory.on_step_end(predicting(taken.tolist(), classes=3), y)
+        memory.on_step_end(predicting(taken.tolist(), classes=3), y, None)
         memory.on_epoch_end(1, None)
         assert memory.weights[0].item() == pytest.approx(expected, abs=0.1)
     assert methods.get("dafa").card.resolve_options("fixed", {})["least"] == 0.0
@@ -144,14 +144,14 @@ def test_dafa_weights_are_one_in_the_warm_up_and_fixed_afterwards():
     method = build("dafa", [3, 1], warmup=0.2)
     memory, given = method.memory["similarity"], AttackBudget(0.1, 0.02, 0.1)
     assert memory.last == 2 and method.attack_budget(given, Y, at(1)).epsilon.tolist() == pytest.approx([0.1] * 4)
-    memory.on_step_end(predicting([1, 1, 1, 0]), Y)  # not the last epoch of the warm-up: not counted
+    memory.on_step_end(predicting([1, 1, 1, 0]), Y, None)  # not the last epoch of the warm-up: not counted
     memory.on_epoch_end(1, None)
     assert memory.seen.sum() == 0 and memory.weights.tolist() == [1, 1]
-    memory.on_step_end(predicting([0, 0, 0, 0]), Y)  # class 1 is taken for class 0
+    memory.on_step_end(predicting([0, 0, 0, 0]), Y, None)  # class 1 is taken for class 0
     memory.on_epoch_end(2, None)
     fixed = memory.weights.tolist()
     assert fixed[1] > 1 > fixed[0] and sum(fixed) == pytest.approx(2)
-    memory.on_step_end(predicting([1, 1, 1, 0]), Y)
+    memory.on_step_end(predicting([1, 1, 1, 0]), Y, None)
     memory.on_epoch_end(3, None)
     assert memory.weights.tolist() == fixed
     budget = method.attack_budget(given, Y, at(4))

@@ -108,7 +108,7 @@ def loader(name):
 
 def test_batches_of_an_epoch_are_augmented_before_crop_and_differently_each_epoch():
     plain, first, again, second = (
-        torch.cat([x for x, _ in loader(name).epoch(epoch)])
+        torch.cat([x for x, _, _ in loader(name).epoch(epoch)])
         for name, epoch in (("none", 1), ("randaugment", 1), ("randaugment", 1), ("randaugment", 2))
     )
     assert torch.equal(plain, images() / 255.0)

@@ -9,7 +9,6 @@ import pytest
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import find_records, read_record
-from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.records.trust import Results, heard
 from ltrobust_bench.records.verify import DIFFERING, Verification, objections
 from ltrobust_bench.report import leaderboard
@@ -42,9 +41,11 @@ def test_every_defense_of_the_registry_is_on_the_board_or_a_campaign_has_it(root
     found, _ = find_records([RESULTS / "records"])
     on_board = {r.run.method for r in found if r.run.imbalance_ratio > 1 and r.run.profile == "exp"}
     plans = [read_plan(path) for path in (root / "campaigns").glob("*.toml")]
-    on_their_way = {request.method for plan in plans for request in plan.requests()}
+    requests = [request for plan in plans for request in plan.requests()]
+    on_their_way = {request.method for request in requests}
     assert on_board <= set(methods.names()) == on_board | on_their_way
-    assert {p for r in found for p in r.run.plugins} == set(plugins.names())
+    around = {p for r in found for p in r.run.plugins}
+    assert around <= set(plugins.names()) == around | {p for request in requests for p in request.plugins}
 
 
 def test_each_was_attacked_again_and_chance_explains_what_came_out_otherwise():
@@ -74,7 +75,7 @@ def test_they_defend():
     """Under PGD-20 each run is more robust than plain training with the same seed. There is no exception to list."""
     found, _ = find_records([RESULTS / "records"])
     board = [r for r in found if r.run.imbalance_ratio > 1 and r.run.profile == "exp"]
-    robust = {r.id: float(summary(r, "pgd-20").balanced) for r in board}
+    robust = {r.id: float(r.metrics("pgd-20").balanced) for r in board}
     terms = {r.id: (r.run.protocol, r.run.dataset, r.run.seed) for r in board}
     plain = {terms[r.id]: robust[r.id] for r in board if r.run.method == "erm"}
     assert {("digits-v0", "digits-lt", seed) for seed in range(3)} <= plain.keys()

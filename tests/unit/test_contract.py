@@ -13,7 +13,7 @@ from ltrobust_bench.api import Method, Plugin
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.compute import forwards
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.errors import ContractError, LTBenchError
+from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
@@ -32,14 +32,15 @@ class Seen:
 
     def __init__(self, monkeypatch):
         self.forwards, self.backwards = 0, 0
-        for name in ("build_network", "load_deployed"):
+        for name in ("build_network", "build_companion", "load_deployed"):
             monkeypatch.setattr(trainer, name, self.watching(getattr(trainer, name)))
         monkeypatch.setattr(trainer, "monitor", lambda *_: {"train_clean": 0.0, "train_robust": 0.0})
 
     def watching(self, build):
         def built(*arguments):
             network = build(*arguments)
-            network.backbone.register_forward_hook(self.passed)
+            if network is not None:
+                network.backbone.register_forward_hook(self.passed)
             return network
 
         return built
@@ -95,7 +96,7 @@ class Remembers:
     def __init__(self):
         self.network, self.copy = None, None
 
-    def on_step_end(self, outputs, y):
+    def on_step_end(self, outputs, y, network):
         pass
 
     def on_epoch_end(self, epoch, network):
@@ -149,11 +150,19 @@ def test_an_attack_that_begins_again_is_counted_once(monkeypatch, tmp_path):
         calls.append(len(logits))
         return F.cross_entropy(logits, y, reduction="none")
 
-    plain, _ = played(monkeypatch, tmp_path / "plain")
-    monkeypatch.setattr(forwards, "Splitting", Tight)
-    split, _ = played(monkeypatch, tmp_path / "split", objective=objective)
-    assert split == plain and set(calls) == {BATCH}
-    assert len(calls) > 2 * 2  # epochs times attack steps
+    def asks_too(logits, y, ctx):
+        ctx.natural_logits()
+        return objective(logits, y, ctx)
+
+    for name, climbed in (("alone", objective), ("asks", asks_too)):
+        plain, _ = played(monkeypatch, tmp_path / f"plain {name}", objective=climbed)
+        whole = len(calls)
+        with monkeypatch.context() as patch:
+            patch.setattr(forwards, "Splitting", Tight)
+            split, _ = played(monkeypatch, tmp_path / f"split {name}", objective=climbed)
+        assert split == plain and set(calls) == {BATCH}
+        assert len(calls) > 2 * whole, "the attack began again"
+        calls.clear()
 
 
 def views():
@@ -175,18 +184,57 @@ def test_views_give_what_the_contract_names_and_nothing_else(tmp_path):
     caught, method, plugin = views()
     session = Session(make_plan("at", "digits-lt", **SMALL), tmp_path, CPU, Silent(), None)
     session.trainee.method, session.trainee.plugins = method, (plugin,)
-    x, y = next(session.loader.epoch(1))
+    x, y, _ = next(session.loader.epoch(1))
     Step(session.trainee, x, y, epoch=1, epochs=2).update()
     step, outputs, ctx = caught
     public = [sorted(n for n in dir(view) if not n.startswith("_") and n != "what") for view in (outputs, ctx, step)]
-    asked = ["epoch", "epochs", "natural_logits", "teacher_logits"]
-    assert public[:2] == [["adversarial", "after_update", "clean"], asked]
+    asked = ["epoch", "epochs", "natural_logits", "partners", "teacher_logits"]
+    assert public[:2] == [["adversarial", "after_update", "clean", "companion", "of", "x", "x_adv"], asked]
     assert public[2] == sorted([*asked, "x", "y", "network", "optimizer", "fresh_loss"])
-    for view, name in ((outputs, "x"), (ctx, "trainee"), (ctx, "network"), (step, "trainee"), (step, "craft")):
+    for view, name in ((outputs, "y"), (ctx, "trainee"), (ctx, "network"), (step, "trainee"), (step, "craft")):
         assert not hasattr(view, name)
         with pytest.raises(ContractError, match=f"has no '{name}': a method may ask it for") as error:
             getattr(view, name)
         assert isinstance(error.value, LTBenchError), "said in one line"
     with pytest.raises(ContractError, match="'x' of `step` cannot be set"):
         step.x = 1 - step.x
+    with pytest.raises(UsageError, match="`ctx` has no partners: they are there where a sampler draws pairs"):
+        _ = ctx.partners
     assert not hasattr(ctx, "__dict__")
+
+
+def test_further_views_are_forwards_in_their_mode_and_counted(monkeypatch, tmp_path):
+    found = []
+
+    def loss(outputs, y, ctx):
+        again = outputs.of(outputs.x)
+        looked = [outputs.of(outputs.x_adv, mode) for mode in ("eval", "batch")]
+        found.append((outputs, outputs.clean.logits.equal(again.logits), [one.logits for one in looked]))
+        return F.cross_entropy(outputs.of(0.5 * outputs.x + 0.5 * outputs.x_adv).logits, y)
+
+    counted, seen = played(monkeypatch, tmp_path, loss=loss)
+    assert counted == seen
+    # Two attack steps, clean, again, two modes, and the one with a gradient, in two epochs of one step.
+    assert counted == (2 * BATCH * (2 + 5), 2 * BATCH * (2 + 1))
+    _, equal, (evaluated, of_batch) = found[0]
+    assert equal and not torch.allclose(evaluated, of_batch, atol=1e-3)
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("train", 1), ("eval", 0), ("batch", 0)])
+def test_statistics_move_in_train_mode_alone(mode, moves, tmp_path):
+    session = Session(make_plan("at", "digits-lt", **SMALL), tmp_path, CPU, Silent(), None)
+    step = Step(session.trainee, *next(session.loader.epoch(1)), epoch=1, epochs=2)
+    session.trainee.network.train()
+    step.of(step.x, mode).logits.sum().backward()
+    norm = session.trainee.network.backbone.norms[0]
+    assert norm.num_batches_tracked == moves and norm.training and norm.weight.grad is not None
+
+
+@pytest.mark.parametrize("name", ["x", "x_adv"])
+def test_images_are_only_read(name, tmp_path, monkeypatch):
+    def loss(outputs, y, ctx):
+        getattr(outputs, name).clamp_(0.1, 0.9)
+        return F.cross_entropy(outputs.adversarial.logits, y)
+
+    with pytest.raises(ContractError, match=f"wrote into {name}, which it may only read"):
+        played(monkeypatch, tmp_path, loss=loss)

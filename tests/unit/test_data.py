@@ -221,7 +221,7 @@ def test_only_the_drawn_images_are_mirrored():
 def test_loader_flips_about_half_of_the_images_if_it_should(flip, low, high):
     images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(400, 1, 8, 8)
     data = DeviceData(images, torch.zeros(400, dtype=torch.int64))
-    ((x, _),) = TrainLoader(data, shuffle, batch_size=400, steps=1, seed=0, padding=0, flip=flip).epoch(1)
+    ((x, _, _),) = TrainLoader(data, shuffle, batch_size=400, steps=1, seed=0, padding=0, flip=flip).epoch(1)
     kept = ((x * 255).round() == images).flatten(1).all(1)
     assert low <= 400 - kept.sum() <= high
 
@@ -232,13 +232,13 @@ def loader(n=10, batch=4, steps=3, seed=0):
 
 
 def test_epoch_has_every_image_once_and_differs_between_epochs():
-    first, again, second = (torch.cat([y for _, y in loader().epoch(e)]).tolist() for e in (1, 1, 2))
+    first, again, second = (torch.cat([y for _, y, _ in loader().epoch(e)]).tolist() for e in (1, 1, 2))
     assert sorted(first) == list(range(10))
     assert first == again != second
 
 
 def test_images_and_labels_stay_together():
-    for x, y in loader().epoch(1):
+    for x, y, _ in loader().epoch(1):
         assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), y)
         assert x.dtype == torch.float32 and x.max() <= 1
 

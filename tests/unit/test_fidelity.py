@@ -25,6 +25,10 @@ LEFT_OUT = {
     ("lr_schedules", "awp_at_piecewise"): "a rate per iteration; a plug-in follows its host's schedule",
     ("lr_schedules", "ldam_warmup"): "the original's schedule for clean training; ours is that of RoBal's study",
     ("lr_schedules", "robal_lws_resume80"): "ten epochs are scheduled, one is used: our card's recipe",
+    (
+        "weight_averaging",
+        "in_loop_start_then_average",
+    ): "an average that the released training computes and never saves",
     ("mcat_geom", "etf_normalized_c3_d5"): "a regulariser that the released training never calls",
     ("mcat_geom", "etf_alpha_beta_c5_d3"): "as above",
     ("splits", "synthetic_robustlt"): "RobustLT's own split; the protocol's is LDAM's",

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltrobust_bench.data.registry import dataset_spec, locate
-from ltrobust_bench.data.sources import load_source
+from ltrobust_bench.data.copies import near
+from ltrobust_bench.data.registry import cuts_of, dataset_spec, locate
+from ltrobust_bench.data.sources import data_place, load_source
 from ltrobust_bench.data.split import long_tailed_counts, make_split
 from ltrobust_bench.errors import DataError, UnknownNameError, UsageError
 from ltrobust_bench.plan.make import make_plan
@@ -131,12 +132,183 @@ def test_bad_folders_are_one_line(tmp_path):
     assert "same class folders" in refused(tmp_path / "both")
 
 
-@pytest.mark.parametrize("parts", [("train", "val"), ("Train", "Test"), ("training", "valid")])
-def test_parts_of_the_data_are_not_taken_for_classes(tmp_path, parts):
-    for part in parts:
-        images(tmp_path / part, {"a": 4, "b": 4})
-    with pytest.raises(DataError, match="name the parts of the data train/ and test/"):
+@pytest.mark.parametrize(
+    "parts", [("train", "val"), ("Train", "Test"), ("training", "valid"), ("train", "test", "val")]
+)
+def test_parts_of_the_data_are_taken_as_such_in_any_spelling(tmp_path, parts):
+    for seed, part in enumerate(parts):
+        images(tmp_path / part, {"a": 4 + seed, "b": 4 + seed}, seed=seed)
+    source = make_task(f"folder:{tmp_path}").source
+    assert np.bincount(source.train_labels).tolist() == [4, 4] and np.bincount(source.test_labels).tolist() == [5, 5]
+    unused = "; val/ is not used" if len(parts) == 3 else ""
+    assert source.notes[0] == f"2 classes in {tmp_path}: trained on {parts[0]}/, tested on {parts[1]}/{unused}"
+
+
+def test_a_training_folder_alone_is_cut_and_says_what_lies_beside_it(tmp_path):
+    images(tmp_path / "train", {"a": 10, "b": 5})
+    alone = make_task(f"folder:{tmp_path}").source
+    assert "1 images of each class (a fifth of the smallest) are the test set, the rest of train/" in alone.notes[0]
+    images(tmp_path / "test", {"a": 1, "b": 1}, seed=1)
+    deeper = make_task(f"folder:{tmp_path / 'train'}").source
+    assert len(deeper.test_labels) == 2 and f"test/ lies beside it: {tmp_path} takes both" in deeper.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        (["train", "cats", "dogs"], "name the parts of the data train/ and test/"),
+        (["test", "val"], "has test/, val/ and no train/"),
+        (["train", "Training"], "has both"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, folders, says):
+    for folder in folders:
+        images(tmp_path / folder, {"a": 4, "b": 4})
+    with pytest.raises(DataError, match=says):
         make_task(f"folder:{tmp_path}")
+
+
+def test_what_people_do_not_mean_is_passed_over_and_counted(tmp_path):
+    root = images(tmp_path / "photos", {"a": 10, "b": 10})
+    plain = make_task(f"folder:{root}").source
+    other = images(tmp_path / "other" / "photos", {"a": 10, "b": 10})
+    images(other, {".git": 3, "__MACOSX": 3, "a/.ipynb_checkpoints": 3, "b/__MACOSX": 3}, seed=1)
+    for name in ("notes.txt", "x.png", "a/._000.png", "a/Thumbs.db", "a/1.heic", "b/2.HEIC"):
+        (other / name).write_bytes(b"")
+    source = make_task(f"folder:{other}").source
+    assert source.sha256 == plain.sha256, "hidden files and systems' folders are no images"
+    assert "4 files were left out: 2 .heic, 1 .db, 1 in no class folder" in source.notes
+    assert source.warnings[0].endswith("which changes the classes' sizes: 2 .heic")
+    assert len(plain.notes) == 2 and ".heic" not in plain.warnings[0]
+
+
+def test_gifs_are_read(tmp_path):
+    root = images(tmp_path, {"a": 4, "b": 10})
+    for i in range(6):
+        frames = [Image.new("RGB", (20, 20), (40 * i, 255, 0)), Image.new("RGB", (20, 20))]
+        frames[0].save(root / "a" / f"{i}.gif", save_all=True, append_images=frames[1:])
+    source = make_task(f"folder:{root}").source
+    assert np.bincount(source.train_labels).tolist() == [8, 8], "ten pictures each, two of them to be tested on"
+    assert {tuple(image[:, 5, 5]) for image in source.train_images} >= {(40 * i, 255, 0) for i in (0, 5)} - {
+        tuple(image[:, 5, 5]) for image in source.test_images
+    }
+
+
+def test_the_plan_says_what_was_done_to_the_size(tmp_path):
+    images(tmp_path, {"a": 4}, size=(200, 300))
+    images(tmp_path, {"b": 4}, size=(224, 224))
+    images(tmp_path, {"c": 4}, size=(230, 240))
+    said = {size: make_task(f"folder:{tmp_path}@{size}").source.notes[1] for size in (32, 64)}
+    assert said[64] == "images scaled from 240x224 (median) to 64x64, the middle cut out"
+    assert said[32] == "images scaled from 240x224 (median) to 32x32, the middle cut out; @64 keeps more of them"
+    square = images(tmp_path / "square", {"a": 2, "b": 2}, size=(16, 16))
+    assert make_task(f"folder:{square}@16").source.notes[1] == "images are 16x16 as they are"
+
+
+def test_pictures_that_are_there_twice_are_told(tmp_path):
+    images(tmp_path / "train", {"a": 30, "b": 30})
+    images(tmp_path / "test", {"a": 20, "b": 20}, seed=1)
+    assert make_task(f"folder:{tmp_path}@16").source.warnings == ()
+    copied, saved_again, mislabelled = tmp_path / "train" / "a", tmp_path / "test" / "b", tmp_path / "train" / "b"
+    (tmp_path / "test" / "a" / "copy.png").write_bytes((copied / "003.png").read_bytes())
+    with Image.open(mislabelled / "007.png") as picture:
+        picture.resize((100, 80)).save(saved_again / "again.jpg", quality=90)
+    (mislabelled / "other.png").write_bytes((copied / "004.png").read_bytes())
+    again = images(tmp_path / "z", {}) / "photos"  # a process reads each folder once
+    again.parent.mkdir()
+    for part in ("train", "test"):
+        (tmp_path / part).rename(again.parent / part)
+    labels, exact, alike = make_task(f"folder:{again.parent}@16").source.warnings
+    assert labels.startswith("1 pictures lie in several classes")
+    assert exact.startswith(
+        "1 of 42 test images are training images too, byte for byte (the first: test/a/copy.png and "
+    )
+    assert "train/a/003.png" in exact
+    assert alike.startswith(
+        "1 of 42 test images look like a training image (the first: test/b/again.jpg and train/b/007"
+    )
+
+
+def test_nearly_equal_test_images_of_cifar10(cifar10_folder):
+    """The data set has such pairs (Barz & Denzler, 2020, ciFAIR): two crops of one photograph are found, others not."""
+    source = load_source(dataset_spec("cifar10-lt"), cifar10_folder)
+    tested, trained = [506, 1103, 1513, 1712, *range(100)], [17129, 12009, 6451, 5657, *range(2000)]
+    assert near(source.train_images[trained], source.test_images[tested]) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert (source.test_labels[tested[:4]] == source.train_labels[trained[:4]]).all()
+    flat = np.full((3, 3, 16, 16), 200, dtype=np.uint8)
+    assert near(flat, flat) == [], "pictures of one colour show nothing"
+    assert near(source.train_images, source.test_images) is None, "too many pairs for a reader who waits"
+
+
+def test_few_test_images_are_told_and_more_can_be_had(tmp_path):
+    root = images(tmp_path / "photos", {"a": 50, "b": 12, "c": 30})
+    few = make_task(f"folder:{root}").source.warnings
+    assert few == (
+        "each class has 2 test images, and one image is 50 points of its accuracy: test on more of each class with "
+        "--test-share, or on all parts in turn with --folds",
+    )
+    more = make_task(f"folder:{root}@16-test50")
+    assert more.split.test_counts == [6, 6, 6] and more.spec.name == "folder-photos-16px-test50"
+    assert "6 images of each class (50% of the smallest)" in more.source.notes[0]
+    with pytest.raises(UsageError, match="0.01 to 0.9"):
+        make_task(f"folder:{root}@16-test95")
+
+
+def test_folds_are_disjoint_and_the_first_fifth_is_the_usual_test_set(tmp_path):
+    root = images(tmp_path / "photos", {"a": 50, "b": 12, "c": 30}, size=(8, 8))
+    usual = make_task(f"folder:{root}@8").source
+    folds = [make_task(f"folder:{root}@8-fold{i}of5").source for i in range(1, 6)]
+    tested = [{image.tobytes() for image in source.test_images} for source in folds]
+    assert [len(of) for of in tested] == [6] * 5 and len(set.union(*tested)) == 30
+    assert tested[0] == {image.tobytes() for image in usual.test_images}
+    for source, of in zip(folds, tested, strict=True):
+        assert not of & {image.tobytes() for image in source.train_images}
+        assert len(source.train_images) == 86
+    assert len({source.sha256 for source in folds}) == 5, "each fold is a data set of its own"
+    for cut, says in (
+        ("fold13of13", "too few for 13 folds"),
+        ("fold6of5", "no fold 6 of 5"),
+        ("fold1of1", "two folds"),
+    ):
+        with pytest.raises((DataError, UsageError), match=says):
+            make_task(f"folder:{root}@8-{cut}")
+    images(tmp_path / "own" / "train", {"a": 4, "b": 4})
+    images(tmp_path / "own" / "test", {"a": 4, "b": 4}, seed=1)
+    with pytest.raises(DataError, match="has its own test images in test/"):
+        make_task(f"folder:{tmp_path / 'own'}@8-fold1of2")
+
+
+def test_options_for_the_test_set_are_for_folders():
+    assert cuts_of("cifar10-lt", None, None) == ["cifar10-lt"]
+    assert cuts_of("folder:x", 0.3, None) == ["folder:x@32-test30"]
+    assert cuts_of("folder:x@64", None, 2) == ["folder:x@64-fold1of2", "folder:x@64-fold2of2"]
+    for dataset, share, folds in (("cifar10-lt", 0.3, None), ("folder:x", 0.3, 2), ("folder:x@32-test30", 0.3, None)):
+        with pytest.raises(UsageError):
+            cuts_of(dataset, share, folds)
+
+
+def test_folders_with_odd_names(tmp_path, monkeypatch):
+    images(tmp_path / "photos@2024", {"a": 4, "b": 4})
+    assert make_task(f"folder:{tmp_path / 'photos@2024'}").spec.name == "folder-photos-2024-32px"
+    assert make_task(f"folder:{tmp_path / 'photos@2024'}@16").spec.shape == (3, 16, 16)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert make_task("folder:~/photos@2024").place == tmp_path / "photos@2024"
+
+
+def test_a_folder_too_deep_or_too_high_is_told(tmp_path):
+    images(tmp_path / "download" / "photos", {"a": 4, "b": 4})
+    (tmp_path / "download" / "__MACOSX").mkdir()
+    with pytest.raises(DataError, match=f"1 class folders.*{tmp_path / 'download' / 'photos'} has several"):
+        make_task(f"folder:{tmp_path / 'download'}")
+    with pytest.raises(DataError, match=f"directly: name the folder above, {tmp_path / 'download' / 'photos'}"):
+        make_task(f"folder:{tmp_path / 'download' / 'photos' / 'a'}")
+    (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
+    fashion = dataset_spec("fashion-mnist-lt")
+    for named in ("", "FashionMNIST", "FashionMNIST/raw"):
+        assert data_place(fashion, tmp_path / named) == tmp_path
+    same = tmp_path / "FashionMNIST" / "FashionMNIST"
+    same.mkdir()
+    assert data_place(fashion, same.parent) == same.parent, "it holds the tree itself"
 
 
 def test_links_that_repeat_images_are_refused(tmp_path):

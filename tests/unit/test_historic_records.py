@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ltrobust_bench.records.io import read_record
-from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.records.schema import SCHEMA_VERSION, json_schema
 from ltrobust_bench.records.validate import validate
 
@@ -35,7 +34,7 @@ def test_it_reads_and_has_the_run_key_of_its_day(path):
 
 def test_its_numbers_are_those_of_its_day():
     record = read_record(next(p for p in MUSEUM if p.name.startswith("v1-first-")))
-    found = [summary(record, name).balanced for name in ("clean", "pgd-20", "autoattack", "union")]
+    found = [record.metrics(name).balanced for name in ("clean", "pgd-20", "autoattack", "union")]
     assert found == pytest.approx([0.952, 0.59, 0.536, 0.536])
     assert record.id == "f201bce19e7e"
 

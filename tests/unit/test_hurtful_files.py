@@ -27,7 +27,7 @@ from ltrobust_bench.interop.factory import from_factory
 from ltrobust_bench.interop.weights import read_weights
 from ltrobust_bench.protocol.load import read_protocol
 from ltrobust_bench.sweeps.plan import read_plan
-from ltrobust_bench.verbs.tuning import read_trials
+from ltrobust_bench.verbs.trials import read_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = sorted((ROOT / "results" / "records" / "digits-v0").rglob("*.json"))[0]
@@ -333,11 +333,11 @@ def test_a_terminal_is_given_what_prints(capsys):
 
 # the one place
 
-READS = {"read_bytes", "read_text", "load", "ZipFile", "loads"}
 OF_MODULES = {"np": "load", "zipfile": "ZipFile", "tomllib": "loads"}
 OURS = {
     "ltrobust_bench/reading.py": "it is the place",
     "ltrobust_bench/data/archive.py": "members are stored, and bounded by the file",
+    "ltrobust_bench/data/extra.py": "names of members, of a plain file",
     "ltrobust_bench/data/known.py": "the package's own table",
     "ltrobust_bench/report/claims/stated.py": "the package's own table",
     "ltrobust_bench/report/site": "the package's own pages, and a mark in a page of ours",

@@ -186,7 +186,8 @@ def test_a_second_model_that_attacks_are_crafted_on_is_split():
     terms = {"classes": 10, "epsilon": 0.1, "suite": Suite(seed=0, batch_size=40, attacks=[Transfer.standard()])}
     with torch.no_grad():
         data.labels = model(data.images / 255.0).argmax(1)
-    whole, split = (evaluate_images(model, data, surrogate=m, **terms) for m in (other, Narrow(other, 5, graph=True)))
+    seconds = (other, Narrow(other, 5, graph=True))
+    whole, split = (evaluate_images(model, data, surrogates={"transfer": second}, **terms) for second in seconds)
     assert np.array_equal(whole.bits["transfer"], split.bits["transfer"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from record_factory import synthetic_record
 
-from ltrobust_bench.records.numbers import boundary_error, class_accuracies, natural_error, summary
+from ltrobust_bench.records.numbers import boundary_error, class_accuracies, natural_error
 from ltrobust_bench.scores.metrics import metrics_from_bits
 
 COUNTS = [10, 40, 20]  # head: class 1, medium: class 2, tail: class 0
@@ -24,28 +24,28 @@ def record():
 
 
 def test_summary_by_hand(record):
-    clean = summary(record, "clean")
+    clean = record.metrics("clean")
     assert list(clean.per_class) == [0.5, 1.0, 0.75]
     assert (clean.head, clean.medium, clean.tail) == (1.0, 0.75, 0.5)
     assert clean.overall == clean.balanced == 0.75
     assert clean.worst_class == clean.worst_tenth == 0.5
     assert clean.head_tail_gap == 0.5
-    assert list(summary(record, "pgd-20").per_class) == [0.25, 0.75, 0.5]
+    assert list(record.metrics("pgd-20").per_class) == [0.25, 0.75, 0.5]
 
 
 def test_union_is_the_worst_case_per_image_and_not_per_attack(record):
-    assert list(summary(record, "union").per_class) == [0.0, 0.75, 0.25]
+    assert list(record.metrics("union").per_class) == [0.0, 0.75, 0.25]
 
 
 def test_errors_of_each_class_add_up_to_the_robust_error(record):
     assert list(natural_error(record)) == [0.5, 0.0, 0.25]
     assert list(boundary_error(record)) == [0.5, 0.25, 0.5]
-    assert list(natural_error(record) + boundary_error(record)) == list(1 - summary(record, "union").per_class)
+    assert list(natural_error(record) + boundary_error(record)) == list(1 - record.metrics("union").per_class)
 
 
 def test_an_attack_that_was_not_run(record):
     with pytest.raises(KeyError, match="square"):
-        summary(record, "square")
+        record.metrics("square")
 
 
 def test_balanced_is_not_overall_on_an_unbalanced_test_set():
@@ -91,7 +91,7 @@ def test_the_fast_path_of_whole_records_agrees():
     record = synthetic_record(seed=3)
     fast = class_accuracies([record], record.attacks)[0]
     for name, row in zip(["clean", *record.attacks, "union"], fast, strict=True):
-        assert list(row) == list(summary(record, name).per_class)
+        assert list(row) == list(record.metrics(name).per_class)
 
 
 def test_no_torch():

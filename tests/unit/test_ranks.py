@@ -27,9 +27,15 @@ OF_OTHERS = {"bf16": 2e-2, "a whole run in float64": 1e-9}
 """Numbers with 8 bits of mantissa; with 53, in which 21 steps amplify rounding to no more."""
 
 
-OF_EACH_KIND = ["at", "ldam", "reat", "dafa", "crt", "both plug-ins"]
-OF_EACH_KIND += ["the folded copy", "held-out images", "a whole run in float64"]
-"""Cases that are looked at every time: a loss, stages of its own, memories, a base, plug-ins, copies."""
+OF_EACH_KIND = ["at", "ldam", "reat", "dafa", "crt", "hat", "lbgat", "both plug-ins"]
+OF_EACH_KIND += [
+    "cmo {'cmo.probability': '1'}",
+    "ema {'ema.decay': '0.5', 'recalibrate_bn': 'adversarial'}",
+    "the folded copy",
+    "held-out images",
+    "a whole run in float64",
+]
+"""Cases that are looked at every time: a loss, stages of its own, memories, bases, a companion, plug-ins, copies."""
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from ltrobust_bench.cli.report import command as report
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import write_record
-from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.report import leaderboard, tables
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, boards, method_label
 from ltrobust_bench.report.columns import LEADERBOARD
@@ -86,7 +85,7 @@ def test_groups_and_classes_by_hand():
 
 def test_spread_over_seeds_in_every_table(six):
     built = boards(six)
-    reat = [summary(record, "union") for record in six[6:9]]
+    reat = [record.metrics("union") for record in six[6:9]]
     row = next(r for r in rows(tables.leaderboard_csv(built)) if r["method"] == "reat")
     for column, name in (("union_balanced_std", "balanced"), ("union_tail_std", "tail")):
         assert row[column] == f"{100 * np.std([getattr(m, name) for m in reat], ddof=1):.2f}"
@@ -96,7 +95,7 @@ def test_spread_over_seeds_in_every_table(six):
     assert row["head_tail_gap_std"] == f"{100 * np.std([m.head_tail_gap for m in reat], ddof=1):.2f}"
     assert (row["seeds"], row["interval_kind"]) == ("3", "t over seeds")
     row = next(r for r in rows(tables.per_class_csv(built)) if (r["method"], r["class"]) == ("reat", "4"))
-    errors = [summary(r, "clean").per_class[4] - m.per_class[4] for r, m in zip(six[6:9], reat, strict=True)]
+    errors = [r.metrics("clean").per_class[4] - m.per_class[4] for r, m in zip(six[6:9], reat, strict=True)]
     assert row["boundary_error_std"] == f"{100 * np.std(errors, ddof=1):.2f}"
     low, high = t_interval([m.per_class[4] for m in reat])
     assert (row["union_low"], row["union_high"]) == (f"{max(0, 100 * low):.2f}", f"{100 * high:.2f}")
@@ -145,7 +144,7 @@ def test_hours_of_training_by_device():
 def test_seeds_are_averaged_and_the_interval_is_over_them(six):
     (board,) = boards(six)
     entry = next(e for e in board.entries if e.label == "reat")
-    means = [100 * summary(record, "union").balanced for record in six[6:9]]
+    means = [100 * record.metrics("union").balanced for record in six[6:9]]
     assert entry.percent("union", "balanced") == pytest.approx(np.mean(means))
     assert [100 * bound for bound in entry.interval] == pytest.approx(list(t_interval(means)))
     assert entry.interval_kind == "t over seeds" and entry.flags == [NEEDS_SEEDS]
@@ -240,7 +239,16 @@ def test_what_makes_an_entry():
         "synthetic+awp",
         "synthetic (lr=0.05)",
     }
-    assert next(e for e in board.entries if "lr" in e.label).flags == ["off-recipe", "1 seed", NEEDS_SEEDS]
+    off = next(e for e in board.entries if "lr" in e.label)
+    assert off.flags == ["off-recipe", "1 seed"] and off.rank is None
+    assert {e.rank for e in board.entries if e is not off} == {1}
+
+
+def test_a_recipe_given_by_hand_takes_no_rank_from_any_entry():
+    seeds, by_hand = range(3), {"activation": "silu"}
+    better = [synthetic_record(robustness=0.9, overrides=by_hand, seed=seed) for seed in seeds]
+    (board,) = boards([*better, *(synthetic_record(robustness=0.3, seed=seed) for seed in seeds)])
+    assert [(e.label, e.rank) for e in board.entries] == [("synthetic (activation=silu)", None), ("synthetic", 1)]
 
 
 def test_an_entry_one_of_whose_trainings_exploded_is_flagged():

@@ -14,7 +14,6 @@ from record_factory import synthetic_record
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.protocol import load_protocol
-from ltrobust_bench.records.numbers import summary
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.paper import BEST, FORMATS, GROUPS, SECOND, escaped, paper_table, render
 
@@ -42,7 +41,7 @@ def test_numbers_are_mean_and_standard_deviation_over_seeds(board):
     table = paper_table(board, ["reat"], ["pgd-20"], list(GROUPS))
     runs = next(e.runs for e in board.entries if e.label == "reat")
     for g, metric in enumerate(GROUPS.values()):
-        values = [100 * float(getattr(summary(run, "pgd-20"), metric)) for run in runs]
+        values = [100 * float(getattr(run.metrics("pgd-20"), metric)) for run in runs]
         assert table.means[0, 0, g] == pytest.approx(np.mean(values))
         assert table.stds[0, 0, g] == pytest.approx(np.std(values, ddof=1))
     (row,) = csv.DictReader(io.StringIO(render(table, "csv")))

@@ -1,4 +1,5 @@
-"""A package of somebody else adds a method, a data set and a network: ``tests/third_party``, installed as any other."""
+"""A package of somebody else adds a method, a plug-in, a data set and a network: ``tests/third_party``, installed as
+any other."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.registry import DuplicateNameError, Registration
 from ltrobust_bench.report.aggregate import boards
@@ -80,19 +82,55 @@ def broken(tmp_path, install):
     ("kind", "line"),
     [
         ("methods", "third              Somebody else's method (arXiv 2026)"),
+        ("methods", "gentle             Somebody else's plug-in (arXiv 2026)"),
         ("datasets", "third-data         noisy stripes (8x8, grey), drawn when they are read"),
         ("models", "third-net          ltbench-example 0.1 (ltbench_example.net:third_net)"),
     ],
 )
 def test_listings_show_them_with_their_origin(example, capsys, kind, line):
     assert main(["list", kind]) == 0
-    assert f"from ltbench-example 0.1:\n  {line}\n" in capsys.readouterr().out
+    theirs = capsys.readouterr().out.partition("from ltbench-example 0.1:\n")[2].partition("\n\n")[0]
+    assert f"  {line}\n" in f"{theirs}\n"
     assert "ltbench_example.net" not in sys.modules and "ltbench_example.third.method" not in sys.modules
 
 
 def test_its_method_keeps_the_contract(example, capsys):
     assert main(["check", "third"]) == 0, capsys.readouterr().out
     assert card_of("third").title == "Somebody else's method"
+
+
+def test_its_plug_in_keeps_the_contract_and_goes_around_our_methods(example, tmp_path):
+    from ltrobust_bench.contribute.conformance import problems
+
+    assert problems("gentle") == []
+    plan = make_plan("reat", "third-data", plugins=("gentle", "awp"), protocol="smoke")
+    assert plan.run.plugins == ["awp", "gentle"] and plan.run.options["gentle.least"] == 0.5
+
+
+def test_its_recipe_is_on_the_terms_of_track_paper_and_of_no_other(example):
+    fixed, paper = (make_plan("third", "digits-lt", track=track).run for track in ("fixed", "paper"))
+    assert (paper.recipe.activation, paper.recipe.label_smoothing, paper.recipe.schedule.kind) == (
+        "silu", 0.1, "piecewise",
+    )  # fmt: skip
+    assert (fixed.recipe.activation, fixed.recipe.label_smoothing) == ("relu", 0.0)
+    assert not paper.off_recipe and make_plan("third", "digits-lt", settings={"activation": "silu"}).run.off_recipe
+
+
+def test_its_extra_data_are_generated_from_the_split_declared_and_trained_on(example, tmp_path, monkeypatch, capsys):
+    from ltbench_example.generate import generate
+
+    monkeypatch.chdir(tmp_path)
+    generate("third-data", Path("means.npz"))
+    terms = ["--kind", "generated", "--saw", "split", "--share", "0.2", "--maker", "class means of the split and noise"]
+    assert main(["data", "declare", "third-data", "means.npz", *terms]) == 0
+    (shown,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ltbench run")]
+    assert main([*shown.split()[1:], "--protocol", "smoke", "--plugin", "gentle", "--device", "cpu"]) == 0
+    record = read_record(next(tmp_path.glob("runs/at+gentle-third-data-*/record.json")))
+    case = Case.of(record, None, datetime.now(UTC))
+    assert [found for rule in RULES.values() for found in rule(case)] == []
+    (board,) = boards([record])
+    assert record.run.extra.counts == [10] * 4
+    assert "extra data" in board.entries[0].flags and "tail leak" not in board.entries[0].flags
 
 
 def test_its_parts_run_together(example, tmp_path, monkeypatch, capsys):

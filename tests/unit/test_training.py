@@ -268,7 +268,7 @@ def test_natural_logits_never_move_the_running_statistics(tmp_path):
     p = plan("trades")
     training = Session(p, tmp_path, CPU, Silent(), None)
     trainee: Trainee = training.trainee
-    x, y = next(training.loader.epoch(1))
+    x, y, _ = next(training.loader.epoch(1))
     trainee.network.train()
     Step(trainee, x, y, epoch=1, epochs=1).natural_logits()
     assert trainee.network.backbone.norms[0].num_batches_tracked == 0 and trainee.network.training

@@ -36,11 +36,18 @@ EVERY_OPTION = {
     "ikl-at": [{"gamma": "0.4", "radius_ramp": "true", "outer": "bsl"}],
     "mail": [{"host": "at", "first_weighted_epoch": "1"}],
     "faal": [{"form": "batch_sum", "host": "mart"}],
+    "hat": [{"robust": "ce"}],
+    "lbgat": [{"beta": "0"}],
     "frl": [{"kind": "rwrm", "step": "largest", "base_weights": "counts"}],
 }
 AROUND = {
     "awp": ("reat", [{}, {"awp.proxy": "main_optimizer"}]),
     "robustlt": ("trades", [{}, {"robustlt.start": "class"}]),
+    "ema": ("at", [{}, {"ema.decay": "0.5", "recalibrate_bn": "adversarial"}]),
+    "mixup": ("at-bsl", [{}]),
+    "cutmix": ("trades", [{"cutmix.probability": "1"}]),
+    "cmo": ("reat", [{"cmo.probability": "1"}]),
+    "swa": ("reat", [{"swa.rule": "mean", "recalibrate_bn": "clean"}]),
 }
 REMEMBERING = ("reat", "dafa", "cfa", "taet", "resample", "ikl-at", "mail", "frl")
 """An epoch depends on those before."""
@@ -95,7 +102,9 @@ def trained(folder: Path, **request) -> dict:
     deployment = deployed(trainee.method, trainee.network, info)
     with torch.no_grad():
         logits = deployment(session.data.images[:3] / 255)
-    memory = {f"{n} {k}": v for n, m in trainee.method.memory.items() for k, v in m.state_dict().items()}
+    memory = {f"{n} {k}": v for n, m in trainee.memories.items() for k, v in m.state_dict().items()}
+    if trainee.companion is not None:
+        memory |= {f"companion {k}": v for k, v in trainee.companion.state_dict().items()}
     numbers = {k: torch.tensor(v) for row in result.history for k, v in row.items()}
     cost = torch.tensor([result.cost.forwards, result.cost.backwards, result.cost.steps])
     return {**trainee.network.state_dict(), **memory, **numbers, "cost": cost, "logits": logits}

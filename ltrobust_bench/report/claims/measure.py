@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.report.aggregate import UNRANKED
+from ltrobust_bench.report.aggregate import on_terms
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.claims.stated import EVERY_ENTRY, PLACEHOLDERS, Case, Claim, Group
 from ltrobust_bench.scores.groups import rank_groups
@@ -89,7 +89,7 @@ def finding_of(claim: Claim, board: Board | None) -> Finding:
 def _cases(claim: Claim, entries: Mapping[str, Entry]) -> list[Case]:
     """The claim's cases; ``*`` is every entry that competes and that its terms do not name."""
     if claim.cases == [[EVERY_ENTRY]]:
-        competing = [label for label, entry in entries.items() if UNRANKED not in entry.flags]
+        competing = [label for label, entry in entries.items() if on_terms(entry)]
         return [[label] for label in competing if label not in claim.entries()]
     return claim.cases or [[]]
 

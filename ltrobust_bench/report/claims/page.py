@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ltrobust_bench.cards import card_of
-from ltrobust_bench.report.aggregate import UNRANKED
+from ltrobust_bench.report.aggregate import on_terms
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.claims.measure import SEEDS, Comparison, Finding
 from ltrobust_bench.report.claims.size import SizeEffect, head_less_tail
@@ -104,7 +104,7 @@ def decomposition(board: Board) -> str:
 
 def ranking(board: Board) -> str:
     """Where entries stand under PGD-20 and in the worst case."""
-    competing = [entry for entry in board.entries if UNRANKED not in entry.flags]
+    competing = [entry for entry in board.entries if on_terms(entry)]
     values = {name: [float(e.percent(name, "balanced")) for e in competing] for name in ("pgd-20", "union")}
     place = {name: _places(numbers) for name, numbers in values.items()}
     rows = [

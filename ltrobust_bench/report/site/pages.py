@@ -17,6 +17,7 @@ from ltrobust_bench.records.io import dumps
 from ltrobust_bench.report import columns, tables
 from ltrobust_bench.report.aggregate import FLAGS, Board
 from ltrobust_bench.report.site import chart, folder, view
+from ltrobust_bench.report.site.headings import PAGE
 
 POLICY = "; ".join(
     [
@@ -84,7 +85,7 @@ class _Pages:
             "version": __version__,
             "total": len(records),
             "newest": max(record.record.environment.created for record in records)[:10],
-            "headings": columns.PAGE,
+            "headings": PAGE,
             "columns": columns.COLUMNS,
             "files": {
                 "leaderboard.csv": ("one line per entry", columns.LEADERBOARD),

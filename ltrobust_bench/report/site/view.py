@@ -24,6 +24,7 @@ from ltrobust_bench.report.board import METRICS
 from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
+from ltrobust_bench.report.site.headings import Heading, headings
 from ltrobust_bench.scores.metrics import metrics_from_classes
 from ltrobust_bench.scores.reliability import Flag
 
@@ -111,6 +112,11 @@ class BoardView:
     @property
     def heading(self) -> str:
         return "{dataset}, imbalance ratio {imbalance}, network {model}".format(**self.switches)
+
+    @property
+    def headings(self) -> list[Heading]:
+        """Its columns."""
+        return headings(line.cells for line in self.lines)
 
     @property
     def end(self) -> int:

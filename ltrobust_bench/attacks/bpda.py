@@ -1,0 +1,103 @@
+"""Backward pass differentiable approximation, BPDA (Athalye et al., ICML 2018, arXiv 1802.00420)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Unpack
+
+from pydantic import Field
+
+from ltrobust_bench.attacks.terms import Count, Pursuing, Stage, Target
+from ltrobust_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ltrobust_bench.attacks.pursuit import Settings
+
+DECLARED = "preprocessing"
+"""How a model declares its preprocessing: a submodule of this name, from images to images of the same shape."""
+
+
+class BPDA(Pursuing):
+    """Ascent on the margin; the model's declared preprocessing is the identity in the backward pass."""
+
+    help: ClassVar[str] = "declared preprocessing is the identity in backward passes (BPDA, Athalye et al., ICML 2018)"
+    kind: Literal["bpda"]
+    modules: Annotated[list[str], Field(min_length=1, description="names of the submodules that preprocess")]
+    draws: Annotated[Count, Field(description="gradients that a step is the mean of; for random preprocessing")]
+
+    def stages(self, on: Target) -> dict[str, Stage]:
+        """One."""
+        return {"bpda": on.stage(f"{self.name}/bpda", bpda, **self.settings(on))}
+
+    def passes(self, classes: int) -> float:
+        """One for each draw of each step."""
+        return super().passes(classes) * self.draws
+
+    @classmethod
+    def standard(cls) -> Self:
+        """What is called ``preprocessing`` in the model."""
+        return cls(name="bpda", kind="bpda", steps=100, start="uniform", restarts=1, modules=[DECLARED], draws=1)
+
+
+def bpda(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    modules: Sequence[str] = (DECLARED,),
+    draws: int = 1,
+    **settings: Unpack[Settings],
+) -> Tensor:
+    """Ascent on the margin of logits, where the gradient of each of ``modules`` is taken for that of the identity.
+
+    Args:
+        model, x, y, settings: see :class:`ltrobust_bench.attacks.pursuit.Settings`.
+        modules: names of submodules, as ``named_modules`` gives them or their last part.
+        draws: gradients that a step is the mean of, and forwards that a verdict is the mean of.
+
+    Raises:
+        UsageError: if the model has no such submodule, or it changes the shape of the images; for wrong input.
+    """
+    from ltrobust_bench.attacks.eot import mean_gradient
+    from ltrobust_bench.attacks.pursuit import on_margin, pursue
+
+    with straight_through(model, modules):
+        if draws == 1:
+            return pursue(model, x, y, [on_margin], **settings)
+        return pursue(model, x, y, [on_margin], gradient=mean_gradient(draws, 0.0), votes=draws, **settings)
+
+
+def declared(model: nn.Module, modules: Sequence[str] = (DECLARED,)) -> list[nn.Module]:
+    """The submodules of these names."""
+    wanted = set(modules)
+    return [part for name, part in model.named_modules() if {name, name.rpartition(".")[2]} & wanted]
+
+
+@contextmanager
+def straight_through(model: nn.Module, modules: Sequence[str]) -> Iterator[None]:
+    """Inside, each of ``modules`` computes what it does and has the gradient of the identity."""
+    found = declared(model, modules)
+    if not found:
+        raise UsageError(
+            f"the model has no submodule called {' or '.join(modules)}; name what preprocesses its images, or call it "
+            f"{DECLARED!r}."
+        )
+
+    def through(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
+        x: Tensor = given[0]
+        if output.shape != x.shape:
+            raise UsageError(
+                f"{type(module).__name__} turns images of shape {tuple(x.shape)} into {tuple(output.shape)}; BPDA "
+                "needs preprocessing that keeps the shape."
+            )
+        return x + (output - x).detach()
+
+    hooks = [part.register_forward_hook(through) for part in found]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

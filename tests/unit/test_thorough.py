@@ -1,0 +1,343 @@
+"""The adaptive suite: what is chosen, that it goes on where it stopped, what it breaks, what follows for a board."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from record_factory import synthetic_record
+from torch import nn
+
+from ltrobust_bench import verbs
+from ltrobust_bench.attacks.ball import LINF
+from ltrobust_bench.attacks.pgd import PGD
+from ltrobust_bench.attacks.pma import PMA
+from ltrobust_bench.attacks.terms import Target
+from ltrobust_bench.cli.main import main
+from ltrobust_bench.data.loader import DeviceData
+from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.evaluation import student
+from ltrobust_bench.evaluation.adaptive import adaptive_suite
+from ltrobust_bench.evaluation.demonstration import Gated, quantised
+from ltrobust_bench.evaluation.evaluator import evaluate_images
+from ltrobust_bench.evaluation.state import State
+from ltrobust_bench.executors.base import Place
+from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.protocol import Suite
+from ltrobust_bench.records.io import find_records, write_record
+from ltrobust_bench.records.verify import standing, verification, write_verification
+from ltrobust_bench.report.aggregate import MASKED, boards
+from ltrobust_bench.report.columns import cells_of
+from ltrobust_bench.scores.reliability import MASKING, Reliability
+from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.verbs import adapting, racing, subject
+from ltrobust_bench.verbs.verification import attacked_thoroughly
+
+CPU = torch.device("cpu")
+TERMS = {"protocol": "smoke", "limit_train": 600, "epochs": 6, "imbalance_ratio": 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "classes", "given", "names"),
+    [
+        ((), 10, {}, "pma"),
+        (("scaled logits",), 10, {"seconds": ["base"]}, "pma transfer-base"),
+        ((), 100, {}, "pma nearest-t"),
+        (("square",), 10, {"seconds": ["student"]}, "pma transfer-student eot nes spsa square"),
+        (("random",), 10, {"preprocessing": ["preprocessing"]}, "pma bpda eot nes spsa square"),
+    ],
+)
+def test_what_follows_is_chosen_by_what_is_known(flags, classes, given, names):
+    assert " ".join(attack.name for attack in adaptive_suite(flags, classes, **given)) == names
+
+
+def test_a_random_model_is_averaged_over_and_square_asks_more_than_in_autoattack():
+    chosen = {a.name: a for a in adaptive_suite(["random"], 10, preprocessing=["clean"])}
+    assert chosen["bpda"].draws == chosen["eot"].draws > 1 and chosen["bpda"].modules == ["clean"]
+    assert chosen["square"].queries > 5000 and chosen["square"].restarts > 1
+    assert adaptive_suite([], 10, preprocessing=["clean"])[1].draws == 1
+
+
+def digits(n=60):
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 1, 8, 8), dtype=np.uint8)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
+    data = DeviceData.of(pixels, np.zeros(n, dtype=np.int64), CPU)
+    with torch.no_grad():
+        data.labels = model(data.images / 255.0).argmax(1)
+    return model, data
+
+
+TWO = [
+    PGD(name="weak", kind="pgd", steps=2, step_size="epsilon/4", start="uniform", restarts=1),
+    PMA(name="pma", kind="pma", steps=10, start="uniform", restarts=1),
+]
+
+
+def attacked(state=None, attacks=TWO, **more):
+    model, data = digits()
+    suite = Suite(seed=0, batch_size=16, attacks=attacks)
+    terms = {"classes": 4, "epsilon": 0.03, "suite": suite, "identity": "this"}
+    return evaluate_images(model, data, state_path=state, **terms, **more)
+
+
+def test_each_attack_sees_what_the_ones_before_it_left_standing():
+    alone, after = attacked(), attacked(cumulative=True)
+    assert np.array_equal(alone.bits["weak"], after.bits["weak"])
+    assert 0 < after.bits["pma"].sum() < after.bits["weak"].sum() < 60
+    assert (after.bits["pma"] <= after.bits["weak"]).all()
+    assert after.forwards < alone.forwards
+
+
+def test_it_goes_on_where_it_stopped_with_the_same_bits(tmp_path, monkeypatch):
+    whole = attacked(cumulative=True)
+    save, kept = State.save, []
+
+    def stopping(self, path):
+        save(self, path)
+        if len(kept) < 6:
+            kept.append(self.batch)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "save", stopping)
+    for _ in range(6):
+        with pytest.raises(KeyboardInterrupt):
+            attacked(tmp_path / "state.npz", cumulative=True)
+    again = attacked(tmp_path / "state.npz", cumulative=True)
+    assert all(np.array_equal(whole.bits[name], again.bits[name]) for name in whole.bits)
+    assert (whole.forwards, whole.backwards) == (again.forwards, again.backwards)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Run folder of a network that knows the digits, and its record."""
+    place = tmp_path_factory.mktemp("runs")
+    plan = make_plan("erm", "digits-lt", **TERMS)
+    folder = place / plan.run.folder_name()
+    train_plan(plan, folder, CPU)
+    loaded = verbs.load_model(folder, "cpu")
+    record = verbs.finish_run(loaded, plan.task, folder, None, adapting.Silent())
+    return folder, record
+
+
+@pytest.fixture
+def _short(monkeypatch):
+    """Few steps, so that each test takes a second."""
+    monkeypatch.setattr(subject, "EXAMINED", 20)
+    monkeypatch.setattr(student, "EPOCHS", 1)
+    usual = adapting.adaptive_suite
+    short = {"steps": 10, "draws": 3, "queries": 60}
+
+    def shortened(*flags, **given):
+        return [a.model_copy(update={n: v for n, v in short.items() if hasattr(a, n)}) for a in usual(*flags, **given)]
+
+    monkeypatch.setattr(adapting, "adaptive_suite", shortened)
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_masked_model_falls_to_the_honest_one_and_a_stopped_evaluation_goes_on(run, tmp_path, monkeypatch):
+    honest = verbs.load_model(run[0], "cpu").model
+    masked, terms = quantised(honest), {"protocol": "smoke", "limit_test": 100, "device": "cpu"}
+    own = verbs.thorough(honest, "digits-lt", **terms)
+    whole = verbs.thorough(masked, "digits-lt", base=honest, **terms)
+    assert "zero gradients" in {flag.name for flag in whole.flags}
+    assert whole.adaptive == ("pma", "transfer-base", "transfer-student", "bpda", "eot", "nes", "spsa", "square")
+    left, lowest = int(whole.bits["square"].sum()), int(own.bits["pma"].sum())
+    assert left <= lowest + 1 < whole.frozen.sum() - 10
+    assert sum(whole.broken_after.values()) == whole.frozen.sum() - left
+    assert float(whole.metrics("union").overall) == left / 100
+    assert (
+        set(whole.about.attacks) >= {"fgsm", *whole.adaptive} and "surrogate=" in whole.about.attacks["transfer-base"]
+    )
+    assert "transfer-base" in whole.csv()
+
+    folder, save, stops = tmp_path / "out", State.save, [0]
+
+    def stopping(self, path):
+        save(self, path)
+        stops[0] += 1
+        if path.name == adapting.STATE and stops[0] in (12, 13, 15):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "save", stopping)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            verbs.thorough(masked, "digits-lt", base=honest, folder=folder, before=replace(whole), **terms)
+    monkeypatch.setattr(State, "save", save)
+    assert (folder / adapting.STATE).exists() and (folder / adapting.TAUGHT).exists()
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_submodule_that_is_not_there_is_named(run):
+    honest = verbs.load_model(run[0], "cpu").model
+    with pytest.raises(UsageError, match=r"no submodule 'cleaner' that could preprocess; it has: model"):
+        verbs.thorough(
+            Gated(honest), "digits-lt", protocol="smoke", limit_test=20, device="cpu", preprocessing=["cleaner"]
+        )
+
+
+def test_a_student_learns_what_a_model_without_gradients_says(run):
+    """On images that nobody showed it; and twice the same."""
+    honest = verbs.load_model(run[0], "cpu").model
+    task = verbs.task_of(verbs.load_model(run[0], "cpu").run)
+    pixels = torch.from_numpy(task.source.train_pixels(task.split.train))
+    on = Target(quantised(honest), 10, 0.05, LINF, 0, "cpu")
+    learned, again = (student.distilled(on, pixels[:400], "small") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(learned.parameters(), again.parameters(), strict=True))
+    x = torch.from_numpy(task.source.test_pixels(task.split.test)).float() / 255
+    with torch.no_grad():
+        agreed = (learned(x).argmax(1) == honest(x).argmax(1)).float().mean()
+    assert agreed > 0.7
+
+
+MEASURED = Reliability(
+    images=200,
+    randomness=0.0,
+    probabilities=False,
+    confidence=0.6,
+    zero_gradients=0.5,
+    accuracy_at_half=0.0,
+    accuracy_by_radius={"1": 0.5},
+    batch_dependence=0.0,
+    state_changed=False,
+)
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A board of one's own with an honest and a masked entry; the masked one's records."""
+    place = tmp_path / "results"
+    masked = [
+        synthetic_record(method="masked", seed=s, robustness=0.9).model_copy(update={"reliability": MEASURED})
+        for s in (0, 1)
+    ]
+    for record in (*masked, *(synthetic_record(method="honest", seed=s) for s in (0, 1))):
+        write_record(record, place / "records" / record.run.record_path())
+    return place, masked
+
+
+def seen(place):
+    (found,) = boards(find_records([place / "records"])[0])
+    return {entry.label: entry for entry in found.entries}, {c["method"]: c for c in cells_of(found)}
+
+
+def stated(record, place, robust=None, places=None, kind="thorough", weights=None):
+    left = np.flatnonzero(record.bits("union")) if places is None else places
+    robust = np.ones(len(left), dtype=bool) if robust is None else robust
+    weights = weights or record.result.weights_sha256
+    clean = np.ones(len(left), dtype=bool)
+    attacks = {"pma": int((~robust).sum())} if kind == "thorough" else None
+    made = verification(record, kind, left, clean, robust, weights, "Jane", record.environment, attacks=attacks)
+    write_verification(made, place)
+    return made
+
+
+def test_an_entry_with_masked_gradients_has_no_rank_before_all_of_it_was_attacked_thoroughly(board):
+    place, masked = board
+    entries, cells = seen(place)
+    assert MASKED in entries["masked"].flags and entries["masked"].rank is None
+    assert entries["honest"].rank == 1 and cells["masked"]["external"] is None
+    stated(masked[0], place)
+    entries, _ = seen(place)
+    assert MASKED in entries["masked"].flags and entries["masked"].rank is None  # its other seed
+    part = np.flatnonzero(masked[1].bits("union"))[:-1]
+    stated(masked[1], place, places=part)
+    assert seen(place)[0]["masked"].rank is None
+    stated(masked[1], place)
+    entries, cells = seen(place)
+    assert MASKED not in entries["masked"].flags and entries["masked"].rank == 1
+    assert cells["masked"]["external"] == pytest.approx(cells["masked"]["union_balanced"])
+    assert cells["honest"]["external"] is None
+
+
+def test_what_a_thorough_evaluation_breaks_lowers_the_entry_and_raises_no_level(board):
+    place, masked = board
+    before = seen(place)[1]["masked"]["union_balanced"]
+    for record in masked:
+        left = np.flatnonzero(record.bits("union"))
+        stated(record, place, robust=np.arange(len(left)) >= 40)
+    entries, cells = seen(place)
+    assert cells["masked"]["external"] == cells["masked"]["union_balanced"] < before
+    assert "lowered" in entries["masked"].flags and {r.standing.level for r in entries["masked"].runs} == {"claimed"}
+    assert not any(r.standing.disputed for r in entries["masked"].runs)
+
+
+def test_a_thorough_evaluation_of_other_weights_or_without_its_attacks_is_none(board):
+    place, masked = board
+    other = stated(masked[0], place, weights="c" * 64)
+    found = standing(masked[0], [other])
+    assert not found.thorough and not found.external and found.disputed
+    with pytest.raises(RecordError, match="attacks: belongs to a thorough evaluation"):
+        verification(masked[0], "thorough", None, masked[0].bits("clean"), masked[0].bits("union"), "c" * 64, "Jane",
+                     masked[0].environment)  # fmt: skip
+
+
+def test_every_masking_flag_keeps_an_entry_from_a_rank():
+    values = {
+        "random": {"randomness": 0.1},
+        "zero gradients": {},
+        "robust to anything": {"accuracy_at_half": 0.5},
+        "not monotone": {"accuracy_by_radius": {"1": 0.2, "2": 0.6}},
+    }
+    assert {*values, "square"} == set(MASKING)
+    for flag, change in values.items():
+        measured = MEASURED.model_copy(update={"zero_gradients": 0.5 if flag == "zero gradients" else 0.0, **change})
+        (found,) = boards([synthetic_record().model_copy(update={"reliability": measured})])
+        assert found.entries[0].rank is None and {flag, MASKED} <= set(found.entries[0].flags)
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_records_network_is_attacked_thoroughly(run):
+    folder, record = run
+    made = attacked_thoroughly(record, folder, by="Jane", device="cpu")
+    assert made.kind == "thorough" and list(made.attacks) == ["pma"]
+    assert made.places == np.flatnonzero(record.bits("union")).tolist()
+    found = standing(record, [made])
+    assert found.thorough and found.external and not found.disputed
+    assert (0 if found.broken is None else found.broken.sum()) == sum(made.attacks.values())
+
+
+def test_a_run_below_the_cut_is_given_up_and_one_above_it_is_not(run, tmp_path, monkeypatch):
+    folder, record = run
+    plan, place = make_plan("erm", "digits-lt", **TERMS), Place(runs_dir=folder.parent, race=2, device="cpu")
+    monkeypatch.setattr(racing, "cut_of", lambda plan, place: 0.0)
+    assert racing.given_up(plan, folder, place, adapting.Silent()) is None and not (folder / "bound.json").exists()
+    monkeypatch.setattr(racing, "cut_of", lambda plan, place: 0.99)
+    bound = racing.given_up(plan, folder, place, adapting.Silent())
+    assert bound.accuracy < bound.high < 0.99 and racing.read_bound(folder) == bound
+    assert bound.text.startswith("\u2264 ") and bound.text.endswith("below 99.0 of rank 2")
+    monkeypatch.setattr(racing, "cut_of", lambda plan, place: None)
+    assert racing.given_up(plan, folder, place, adapting.Silent()) is None
+
+
+@pytest.mark.board
+def test_the_cut_is_the_accuracy_at_a_rank_of_the_board(root, tmp_path):
+    plan = make_plan("erm", "digits-lt")
+    place = Place(runs_dir=tmp_path, results_dir=root / "results", race=5, device="cpu")
+    found = next(b for b in boards(find_records([root / "results" / "records"])[0]) if b.main and b.usual)
+    ranked = [entry for entry in found.entries if entry.rank is not None and entry.label != "erm"]
+    assert racing.cut_of(plan, place) == pytest.approx(float(ranked[4].percent("union", "balanced")) / 100)
+    assert racing.cut_of(plan, place.model_copy(update={"race": 1000})) is None
+    assert racing.cut_of(plan, place.model_copy(update={"results_dir": None})) is None
+
+
+@pytest.mark.usefixtures("_short")
+def test_the_command_line(run, capsys, tmp_path):
+    folder, record = run
+    assert main(["eval", str(folder), "--quick", "--limit-test", "50", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "\u2264 pma" in out and "at most" in out and "union " not in out.replace("union: per-image", "")
+    place = ["--runs-dir", str(folder.parent), "--results-dir", str(tmp_path), "--device", "cpu"]
+    assert main(["eval", str(folder), "--thorough", *place]) == 0
+    out = capsys.readouterr().out
+    assert "pma: breaks" in out and (folder / "thorough.csv").exists()
+    assert main(["record", "verify", str(folder), "--weights", str(folder), "--thorough", "--by", "Jane",
+                 "--device", "cpu", "--results-dir", str(tmp_path)]) == 0  # fmt: skip
+    (statement,) = (Path(tmp_path) / "verifications").glob("*-thorough-*.json")
+    assert '"attacks":{"pma":' in statement.read_text()
+    for wrong in (["--quick", "--thorough"], ["--base", "x"], ["--thorough", "--attack", "pgd-5"]):
+        assert main(["eval", str(folder), *wrong]) == 2
+        assert "leave" in (said := capsys.readouterr().err) or "belong to --thorough" in said
