@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# LOCK=requirements.lock (continuous integration): the packages of that file, by hash, and no others.
+LOCK ?=
+
 # For `make lite`: which defense, and whatever else `ltbench run` takes (--seed 1, --set tau=2, ...).
 METHOD ?= reat
 ARGS ?=
 LITE := ltr-linf-lite-v1
 DATA := $(or $(LTBENCH_DATA),data)
 
-.PHONY: board cluster fuzz gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
+DOCS := .venv-docs
+
+.PHONY: audit board lock cluster docs fuzz gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -48,6 +53,16 @@ cluster: $(STAMP)  ## sweeps whose nodes and workers are killed, by Ray, local p
 	$(BIN)/python benchmarks/cluster.py
 	$(BIN)/python benchmarks/simulate_sweep.py
 
+lock: $(STAMP)  ## requirements.lock: every package by version and hash, as tested in this .venv; CI installs no others
+	$(BIN)/python -m pip install --quiet -e '.[supply]'
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/tested.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra robustbench --extra supply --universal --python-version 3.11.9 --generate-hashes --no-header \
+	  --quiet --constraint $(VENV)/tested.txt --output-file requirements.lock
+
+audit: $(STAMP)  ## known vulnerabilities and licences of the locked packages, and zizmor on the workflows
+	$(BIN)/python -m pip install --quiet -e '.[supply]'
+	$(BIN)/python .github/supply.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,15 +79,28 @@ board: $(STAMP)  ## everything that is written from the committed records: table
 	$(BIN)/ltbench report campaign campaigns/cifar10-lite.toml
 	$(BIN)/python docs/readme.py
 
+docs: $(DOCS)/.installed  ## the documentation site, docs/_build/index.html; a warning is an error
+	$(DOCS)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+$(DOCS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
 screenshots: $(STAMP)  ## docs/site-*.png and docs/figure-*.png: pages (in Debian's chromium) and figures of the committed records
 	$(BIN)/python docs/screenshots.py
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ltrobust-bench needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
+ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[robustbench,dev]'
+else
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+endif
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo fuzz lite build dist
+	rm -rf $(VENV) $(DOCS) docs/_build demo fuzz lite build dist

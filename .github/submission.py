@@ -36,6 +36,7 @@ DECIDES = (
     ("known digests", ("ltrobust_bench/data/known", "tests/pinned.json", "tests/unit/test_pinned.py")),
     ("signers", (KEYS,)),
     ("workflows", (".github/",)),
+    ("locked packages", ("requirements.lock",)),
     ("rules and statements", ("ltrobust_bench/records/", *STATEMENTS)),
     ("how boards are made", ("ltrobust_bench/report/", "ltrobust_bench/scores/")),
     ("attacks and evaluation", ("ltrobust_bench/attacks/", "ltrobust_bench/evaluation/", "ltrobust_bench/compute/")),

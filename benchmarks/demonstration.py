@@ -55,8 +55,18 @@ def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequenc
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--leave-out", multiple=True, metavar="ATTACK", help="An attack of the adaptive suite; repeatable.")
 @click.option("--model", "only", multiple=True, metavar="NAME", help="Only this model, and no table; repeatable.")
+@click.option(
+    "--kept", "only_kept", is_flag=True, help="Write the tables of the models whose results are kept already."
+)
 @click.option("--docs", type=click.Path(path_type=Path), default=DOCS, show_default=True, help="Folder to write to.")
-def main(runs_dir: Path, limit_test: int | None, leave_out: tuple[str, ...], only: tuple[str, ...], docs: Path) -> None:
+def main(
+    runs_dir: Path,
+    limit_test: int | None,
+    leave_out: tuple[str, ...],
+    only: tuple[str, ...],
+    only_kept: bool,
+    docs: Path,
+) -> None:
     """Attack an honest network and the ones that are built to fool, and write the tables."""
     from ltrobust_bench import verbs
     from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
@@ -69,6 +79,8 @@ def main(runs_dir: Path, limit_test: int | None, leave_out: tuple[str, ...], onl
     for name in only or models:
         folder = runs_dir / "demonstration" / name.replace(" ", "-")
         kept = folder / f"result-{limit_test or 'all'}-{'-'.join(leave_out) or 'whole'}.json"
+        if only_kept and not kept.exists():
+            continue
         if not kept.exists():
             write_text(kept, json.dumps(attacked(models[name], honest, limit_test, leave_out, folder)))
         done[name] = json.loads(kept.read_text(encoding="utf-8"))

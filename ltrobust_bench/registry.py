@@ -116,6 +116,11 @@ class Registry(Generic[T]):
         for entry in found:
             self.add(entry)
 
+    def read_again(self) -> None:
+        """Look for entries anew at the next look-up."""
+        self._entries.clear()
+        self._complete = False
+
     def entry(self, name: str) -> Registration:
         """The entry called ``name``, in any case.
 

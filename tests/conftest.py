@@ -53,6 +53,29 @@ def cifar100_folder() -> Path:
     return _real("cifar-100-python", "CIFAR-100")
 
 
+@pytest.fixture
+def judge_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are judged, and trained again, in this process, which is quicker and has run methods' code already;
+    test_judge.py does it in processes apart."""
+    import torch
+
+    from ltrobust_bench.judge.graph import write_graph
+    from ltrobust_bench.plan.request import Request
+    from ltrobust_bench.training.trainer import train_plan
+    from ltrobust_bench.verbs import judging, loading, rechecking, verification
+
+    def trained(run, folder, data_dir, device, progress):  # type: ignore[no-untyped-def]
+        return train_plan(
+            Request.of(run).to_plan(data_dir), folder / run.folder_name(), torch.device(device)
+        ).model_path
+
+    for module in (judging, verification, rechecking):
+        monkeypatch.setattr(module, "refuse_imported", lambda: None)
+    monkeypatch.setattr(judging, "write_graph_apart", lambda network, output, progress: write_graph(
+        output, loading.graph_of_network(network)))  # fmt: skip
+    monkeypatch.setattr(verification, "trained_apart", trained)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["LTBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -20,10 +20,17 @@ class TauNormalised(nn.Module):
         tau: 0 leaves the weights as they are, 1 makes them unit vectors.
     """
 
+    trained: Tensor
+
     def __init__(self, weight: Tensor, tau: float) -> None:
         super().__init__()
-        norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
-        self.register_buffer("weight", (weight / norms**tau).detach())
+        self.tau = tau
+        self.register_buffer("trained", weight.detach())
+
+    @property
+    def weight(self) -> Tensor:
+        """W_c / |W_c|**tau, shape [C, D]; made anew of the trained weights: what is deployed has no others."""
+        return self.trained / torch.linalg.vector_norm(self.trained, dim=1, keepdim=True) ** self.tau
 
     def forward(self, h: Tensor) -> Tensor:
         """Logits of features ``h`` [B, D], shape [B, C]."""

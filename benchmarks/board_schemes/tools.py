@@ -105,7 +105,7 @@ def stated(record: Record, kind: str = "re-evaluated", robust: np.ndarray | None
     robust = record.bits("union") if robust is None else robust
     made = verification(record, kind, None, record.bits("clean"), robust, record.result.weights_sha256,  # type: ignore[arg-type]
                         "an independent laboratory", record.environment)  # fmt: skip
-    return made.model_copy(update=more)
+    return made.model_copy(update={"graph_sha256": "9" * 64} | more)
 
 
 def forged(like: Record, *, bits: dict[str, np.ndarray] | Record | None = None, weights: str | None = "f" * 64,

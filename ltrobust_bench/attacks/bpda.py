@@ -21,7 +21,7 @@ DECLARED = "preprocessing"
 
 
 class BPDA(Pursuing):
-    """Ascent on the margin; the model's declared preprocessing is the identity in the backward pass."""
+    """PMA's two passes and one on the margin of logits; declared preprocessing is the identity in the backward pass."""
 
     help: ClassVar[str] = "declared preprocessing is the identity in backward passes (BPDA, Athalye et al., ICML 2018)"
     kind: Literal["bpda"]
@@ -33,8 +33,8 @@ class BPDA(Pursuing):
         return {"bpda": on.stage(f"{self.name}/bpda", bpda, **self.settings(on))}
 
     def passes(self, classes: int) -> float:
-        """One for each draw of each step."""
-        return super().passes(classes) * self.draws
+        """One for each draw of each step of three passes."""
+        return super().passes(classes) * 3 * self.draws
 
     @classmethod
     def standard(cls) -> Self:
@@ -51,7 +51,8 @@ def bpda(
     draws: int = 1,
     **settings: Unpack[Settings],
 ) -> Tensor:
-    """Ascent on the margin of logits, where the gradient of each of ``modules`` is taken for that of the identity.
+    """PMA's two passes, then one on the margin of logits, where the gradient of each of ``modules`` is taken for the
+    identity's.
 
     Args:
         model, x, y, settings: see :class:`ltrobust_bench.attacks.pursuit.Settings`.
@@ -62,12 +63,13 @@ def bpda(
         UsageError: if the model has no such submodule, or it changes the shape of the images; for wrong input.
     """
     from ltrobust_bench.attacks.eot import mean_gradient
-    from ltrobust_bench.attacks.pursuit import on_margin, pursue
+    from ltrobust_bench.attacks.pma import phases
+    from ltrobust_bench.attacks.pursuit import exact, on_margin, pursue
 
+    passes = [*phases(settings["steps"]), on_margin]
+    gradient = exact if draws == 1 else mean_gradient(draws, 0.0)
     with straight_through(model, modules):
-        if draws == 1:
-            return pursue(model, x, y, [on_margin], **settings)
-        return pursue(model, x, y, [on_margin], gradient=mean_gradient(draws, 0.0), votes=draws, **settings)
+        return pursue(model, x, y, passes, gradient=gradient, votes=draws, **settings)
 
 
 def declared(model: nn.Module, modules: Sequence[str] = (DECLARED,)) -> list[nn.Module]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
+
 
 @click.command(epilog="Example: ltbench check reat")
-@click.argument("method")
+@click.argument("method", shell_complete=names_of("methods"))
 def command(method: str) -> int:
     """Prove that a method keeps the contract: card, options, determinism, exact resume, a sane deployed
     model, and nothing touched that is not its own."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.shared import PATH, console, data_dir_option, split_options
+
+if TYPE_CHECKING:
+    from ltrobust_bench.plan.task import Task
 
 
 @click.group(name="data")
@@ -19,11 +24,13 @@ def command() -> None:
     Example: ltbench data info cifar10-lt --imbalance-ratio 50
              ltbench data info folder:photos/@64"""
 )
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("datasets"))
 @split_options
 @data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 def info(
     dataset: str,
+    as_json: bool,
     protocol: str | None,
     imbalance_ratio: float | None,
     profile: str | None,
@@ -37,6 +44,9 @@ def info(
 
     task = make_task(dataset, protocol=protocol, imbalance_ratio=imbalance_ratio, profile=profile, data_dir=data_dir)
     counts, out = task.split.train_counts, console()
+    if as_json:
+        click.echo(_as_json(task))
+        return
     group_of = {int(c): name for name, members in rank_groups(counts).items() for c in members}
     out.print(
         f"{task.spec.name}: {sum(counts)} training images in {len(counts)} classes, imbalance ratio "
@@ -48,9 +58,10 @@ def info(
         out.print(note, soft_wrap=True)
     for warning in task.source.warnings:
         out.print(warning, style="yellow", soft_wrap=True)
+    mark = "█" if out.encoding.startswith("utf") else "#"
     table = Table("label", "class", "group", "train", "test", "profile", box=None, pad_edge=False)
     for label, count in enumerate(counts):
-        bar = "█" * max(1, round(40 * count / max(counts)))
+        bar = mark * max(1, round(40 * count / max(counts)))
         name = task.source.class_names[label]
         table.add_row(str(label), name, group_of.get(label, "-"), str(count), str(task.split.test_counts[label]), bar)
     out.print(table)
@@ -61,8 +72,33 @@ def info(
         out.print(f"files, SHA-256:                           {task.source.sha256}", soft_wrap=True)
 
 
+def _as_json(task: Task) -> str:
+    import json
+
+    source, split = task.source, task.split
+    return json.dumps(
+        {
+            "dataset": task.spec.name,
+            "shape": task.spec.shape,
+            "imbalance_ratio": task.imbalance_ratio,
+            "profile": task.profile,
+            "protocol": task.protocol.name,
+            "classes": list(source.class_names),
+            "train_counts": split.train_counts,
+            "test_counts": split.test_counts,
+            "train_sha256": split.train_sha256,
+            "train_sha256_sorted": split.train_sha256_sorted,
+            "test_sha256": split.test_sha256,
+            "source_sha256": source.sha256,
+            "notes": source.notes,
+            "warnings": source.warnings,
+        },
+        indent=1,
+    )
+
+
 @command.command(epilog="Example: ltbench data prepare cifar10-lt --data-dir data")
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("datasets"))
 @click.option(
     "--data-dir",
     type=PATH,
@@ -92,7 +128,7 @@ def prepare(dataset: str, data_dir: Path) -> None:
 
 
 @command.command(epilog="Example: ltbench data pack cifar10-lt --imbalance-ratio 50 cifar10-lt-ir50.zip")
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=names_of("datasets"))
 @click.argument("file", type=PATH)
 @split_options
 @data_dir_option

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
+from ltrobust_bench.cli.foreign import OWN_TERMS, foreign_model, foreign_options, only_source, print_log
 from ltrobust_bench.cli.shared import (
     PATH,
     console,
     data_dir_option,
     device_option,
     metrics_table,
-    options,
-    parse_settings,
     progress_on,
     results_dir_option,
     runs_dir_option,
     set_threads,
-    split_options,
     threads_option,
 )
 
@@ -37,18 +36,6 @@ if TYPE_CHECKING:
 BOUND = "pma"
 """The attack of ``--quick``."""
 
-foreign_options = options(
-    click.option("--robustbench", metavar="NAME", help="A model of RobustBench's zoo, e.g. Wong2020Fast."),
-    click.option("--torch", "factory", metavar="MODULE:FACTORY", help="A network from your own code."),
-    click.option("--official", metavar="METHOD",
-                 help="A checkpoint of the RoBal, REAT or AT-BSL repository (--weights), with this method's head and "
-                      "inference form."),
-    click.option("--weights", type=PATH, metavar="FILE", help="Weights for --torch or --official: tensors only."),
-    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-                 help="An option of the --official method, e.g. variant=N; repeatable."),
-    split_options,
-)  # fmt: skip
-
 
 @click.command(
     epilog="""\b
@@ -57,19 +44,36 @@ foreign_options = options(
              ltbench eval runs/at-digits-lt-ir20-small-s0-1a2b3c4d --quick
              ltbench eval --torch my_nets:defended --weights net.pt -d cifar10-lt --thorough --base honest.safetensors
              ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt
+             ltbench eval --torch my_nets:pretrained -d cifar10-lt --normalise 0.49,0.48,0.45 0.25,0.24,0.26
+             ltbench eval --torch my_nets:resnet --weights net.pt -d cifar10-lt --examples aa_standard.pth
+             ltbench eval --log log.txt -d cifar10-lt
              ltbench eval --official robal --set variant=N --weights epoch80.pt -d cifar10-lt
 
     Only a whole evaluation of a network of ours makes a record."""
 )
 @click.argument("checkpoint", type=PATH, required=False)
-@click.option("--dataset", "-d", help="Data set of a model that is not ours; refuses a network of ours of another.")
+@click.option(
+    "--dataset",
+    "-d",
+    shell_complete=names_of("datasets"),
+    help="Data set of a model that is not ours; refuses a network of ours of another.",
+)
 @click.option(
     "--attack",
     "-a",
     "attacks",
     multiple=True,
+    shell_complete=names_of("attacks"),
     help="Only this attack: of the suite, or one that `ltbench list attacks` shows; repeatable.",
 )
+@click.option(
+    "--examples",
+    type=PATH,
+    metavar="FILE",
+    help="Score adversarial images made elsewhere instead of attacking: what AutoAttack or torchattacks saved, or an "
+    ".npz of images and index.",
+)
+@click.option("--log", type=PATH, metavar="FILE", help="What a log of AutoAttack says, beside the protocol's terms.")
 @click.option(
     "--transfer-from",
     "transfer_from",
@@ -123,6 +127,8 @@ def command(
     checkpoint: Path | None,
     dataset: str | None,
     attacks: tuple[str, ...],
+    examples: Path | None,
+    log: Path | None,
     transfer_from: tuple[Path, ...],
     thorough: bool,
     base: Path | None,
@@ -133,6 +139,7 @@ def command(
     factory: str | None,
     official: str | None,
     weights: Path | None,
+    weights_key: str | None,
     settings: tuple[str, ...],
     output: Path | None,
     limit_test: int | None,
@@ -150,9 +157,13 @@ def command(
     from ltrobust_bench import verbs
     from ltrobust_bench.errors import UsageError
     from ltrobust_bench.records.weights import is_name
+    from ltrobust_bench.verbs.rescoring import rescore
 
     set_threads(threads)
     out = console()
+    if log is not None:
+        print_log(out, log, dataset, terms["protocol"])
+        return
     if quick:
         if thorough or attacks or transfer_from or curves:
             raise UsageError("--quick is PMA alone: leave --thorough, --attack, --transfer-from and --curve out.")
@@ -162,7 +173,8 @@ def command(
     if not thorough and (base is not None or preprocessing or len(transfer_from) > 1):
         raise UsageError("--base, --preprocessing and several --transfer-from belong to --thorough.")
     asked = {"CHECKPOINT": checkpoint, "--robustbench": robustbench, "--torch": factory, "--official": official}
-    source = _only_source({name: value for name, value in asked.items() if value is not None}, weights, settings)
+    given = {name: value for name, value in asked.items() if value is not None}
+    source = only_source(given, weights, weights_key, settings)
     terms |= {"limit_test": limit_test}
     subject: Path | nn.Module
     record: Record | None = None
@@ -171,11 +183,13 @@ def command(
         own = checkpoint if checkpoint.is_dir() else checkpoint.parent
         place = runs_dir / f"eval-{name.replace(':', '-')}" if is_name(checkpoint) else own
     else:
-        subject, name, dataset = _foreign(source, str(asked[source]), weights, settings, dataset, runs_dir, terms)
+        subject, name, dataset = foreign_model(
+            out, source, str(asked[source]), weights, weights_key, settings, dataset, runs_dir, terms
+        )
         folder = place = output or runs_dir / f"eval-{name}"
     part = attacks or (transfer_from and not thorough) or limit_test is not None
-    own_terms = any(terms[name] is not None for name in ("protocol", "imbalance_ratio", "profile"))
-    whole = checkpoint is not None and not (part or own_terms or curves)
+    own_terms = any(terms[name] is not None for name in OWN_TERMS)
+    whole = checkpoint is not None and not (part or own_terms or curves or examples)
     if started() > 1 and not whole:
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if started() > 1 and search == "bf16":
@@ -192,6 +206,14 @@ def command(
         record = _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
         if not thorough:
             return
+    if examples is not None:
+        if part or thorough or curves or search not in (None, "network"):
+            raise UsageError("--examples scores the images in a file: leave out what is about attacks.")
+        del terms["limit_test"]
+        with progress_on(out, follow) as progress:
+            scored = rescore(subject, dataset, examples, device=device, progress=progress, **terms)
+        _show(out, scored, name, examples.name, folder, "evaluation-examples.csv")
+        return
     search = search or "network"
     if thorough:
         others: dict[str, Path | str] = {path.name.lower(): path for path in transfer_from}
@@ -260,64 +282,6 @@ def print_broken(out: Console, result: Evaluation) -> None:
     out.print(f"the suite leaves {int(result.frozen.sum())} of {images} images standing")
     for attack, broken in result.broken_after.items():
         out.print(f"  {attack}: breaks {broken} of them ({100 * broken / images:.1f} points)")
-
-
-def _only_source(given: dict[str, object], weights: Path | None, settings: tuple[str, ...]) -> str:
-    """The one place that a model was asked from."""
-    from ltrobust_bench.errors import UsageError
-
-    if len(given) != 1:
-        seen = f"got {' and '.join(given)}" if given else "got none"
-        raise UsageError(f"name one model: CHECKPOINT, --robustbench, --torch or --official; {seen}.")
-    (source,) = given
-    if weights is not None and source not in ("--torch", "--official"):
-        raise UsageError(f"--weights belongs to --torch or --official, not to {source}.")
-    if source == "--official" and weights is None:
-        raise UsageError("--official needs the checkpoint: --weights FILE.")
-    if settings and source != "--official":
-        raise UsageError(f"--set belongs to --official, not to {source}.")
-    return source
-
-
-def _foreign(
-    source: str,
-    name: str,
-    weights: Path | None,
-    settings: tuple[str, ...],
-    dataset: str | None,
-    runs_dir: Path,
-    terms: dict[str, Any],
-) -> tuple[nn.Module, str, str]:
-    """A model that is not ours, a name for it that two files of one name do not share, and its data set."""
-    from ltrobust_bench.data.registry import locate
-    from ltrobust_bench.errors import UsageError
-
-    if dataset is None:
-        if source != "--robustbench":
-            raise UsageError(f"{source} needs --dataset NAME; `ltbench list datasets` shows them.")
-        dataset = "cifar10-lt"
-    known = locate(dataset, terms["data_dir"])[0].name
-    if source == "--robustbench":
-        from ltrobust_bench.interop.zoo import zoo_model
-
-        model = zoo_model(name, known, runs_dir / "robustbench")
-    elif source == "--torch":
-        from ltrobust_bench.interop.factory import from_factory
-
-        model = from_factory(name, weights)
-    else:
-        from ltrobust_bench.interop.official import from_official
-        from ltrobust_bench.plan.task import make_task
-
-        assert weights is not None
-        task = make_task(dataset, **terms)
-        model = from_official(weights, name, parse_settings(settings), task.split.train_counts, known)
-    from ltrobust_bench.terms import canonical_digest
-    from ltrobust_bench.training.checkpoint import weights_sha256
-
-    digest = canonical_digest([source, name, sorted(settings), weights_sha256(model.state_dict())])[:8]
-    stem = [weights.stem] if weights else []
-    return model, "-".join([name.replace(":", "."), *stem, known, digest]), dataset
 
 
 def _file(

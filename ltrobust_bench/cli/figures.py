@@ -12,6 +12,7 @@ from ltrobust_bench.cli.table import listed
 
 KINDS = (
     "per_class",
+    "heat_map",
     "groups",
     "tradeoff",
     "head_tail",
@@ -54,7 +55,8 @@ def command(
 
     \b
     per_class  clean and worst-case accuracy of every class, entry by entry
-    groups     the same of head, medium and tail
+    heat_map   worst-case accuracy of every class, entries in rows
+    groups     the same as per_class of head, medium and tail
     tradeoff   worst case against clean accuracy, with the Pareto front
     head_tail  worst case of the tail against that of the head
     seeds      every seed, mean and interval
@@ -64,7 +66,10 @@ def command(
     steps      accuracy along the steps of PGD, from `ltbench eval RUN --curve steps`
     training   loss and training accuracy over the epochs
 
-    The first seven are drawn from records, the others from run folders. Leaves with code 1 if a file could not be read;
+    An entry has one colour and mark in all figures of its board. Without --methods the best entries are named, and AT
+    and TRADES; with it all that are named, on more pages where one has no room (groups-2).
+
+    The first eight are drawn from records, the others from run folders. Leaves with code 1 if a file could not be read;
     the figures are drawn from the others.
     """
     from ltrobust_bench.report.figures.kinds import draw_kinds

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import click
 
+from ltrobust_bench.cli.words import in_words
+
 
 @click.command(epilog="Example: ltbench list methods")
 @click.argument("kind", type=click.Choice(["methods", "datasets", "models", "attacks", "protocols", "weights"]))
-def command(kind: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs: name, group and help of each.")
+def command(kind: str, as_json: bool) -> None:
     """What there is, one line each; methods by group, and what other packages registered under their names."""
     from itertools import groupby
 
     lines = sorted(_lines(kind))
+    if as_json:
+        import json
+
+        click.echo(json.dumps([{"name": n, "group": g, "help": h} for g, n, h in lines], indent=1))
+        return
     for group, members in groupby(lines, key=lambda line: line[0]):
         if group:
             click.echo(f"{group}:")
         for _, name, text in members:
-            click.echo(f"{'  ' if group else ''}{name:<18} {text}".rstrip())
+            click.echo(in_words(f"{'  ' if group else ''}{name:<18} {text}".rstrip(), indent=21))
 
 
 def _lines(kind: str) -> list[tuple[str, str, str]]:
@@ -35,7 +43,11 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
     if kind == "models":
         from ltrobust_bench.models.registry import models
 
-        return [(e.group, e.name, e.help or e.origin) for e in models]
+        return [
+            *((e.group, e.name, e.help or e.origin) for e in models),
+            ("", "timm:NAME", "any network of timm (an extra), untrained; transformers with patches for small images"),
+            ("", "torchvision:NAME", "any classifier of torchvision, untrained"),
+        ]
     if kind == "attacks":
         from ltrobust_bench.attacks.registry import attacks
 

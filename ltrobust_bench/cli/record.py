@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 by_option = click.option("--by", required=True, metavar="NAME", help="Who looked; one line that stays with the record.")
 
+graph_option = click.option(
+    "--graph", type=PATH, metavar="FILE", help="The network's graph, written elsewhere by `record graph`."
+)
+
 
 @click.group(name="record")
 def command() -> None:
-    """Validate, submit, show, verify, sign, recheck, lower, retract and export records.
+    """Validate, submit, show, verify, sign, recheck, lower, retract and export records; write networks as graphs.
 
     Records are append-only: a file below results/records is never edited or deleted, a wrong one is retracted.
     """
@@ -148,6 +152,24 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
     click.echo(f"wrote {path}; sign it (ltbench record sign) and commit it: unsigned, it is a claim on a public board")
 
 
+@command.command(epilog="Example: ltbench record graph runs/R --output graph.safetensors")
+@click.argument("network", metavar="NETWORK")
+@click.option("--output", type=PATH, metavar="FILE", required=True, help="Where to write it.")
+def graph(network: str, output: Path) -> None:
+    """Write a network as a graph of tensor operations, by which `record verify` judges it.
+
+    NETWORK is model.safetensors, its run folder, or the name of a network that comes with the package. This runs the
+    code of its method; `verify` and `lower` do it in a process apart. To keep a stranger's code off your machine, do
+    it in a container and give them the file with --graph.
+    """
+    from ltrobust_bench.judge.graph import write_graph
+    from ltrobust_bench.verbs.loading import graph_of_network
+
+    written = graph_of_network(network)
+    write_graph(output, written)
+    click.echo(f"wrote {output}: {len(written.graph.nodes)} operations, SHA-256 {written.sha256[:12]}")
+
+
 @command.command(epilog="Example: ltbench record verify results/records/P/D/M/x.json --weights runs/R --by 'Jane Doe'")
 @click.argument("record", type=PATH)
 @click.option(
@@ -158,6 +180,7 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Attack all test images.")
 @click.option("--retrain", is_flag=True, help="Do the whole run again instead: train, and attack everything.")
+@graph_option
 @click.option("--thorough", is_flag=True, help="Attack what the suite left standing with the adaptive suite.")
 @click.option("--base", type=PATH, metavar="FILE", help="With --thorough: the network that the record's is built on.")
 @by_option
@@ -174,6 +197,7 @@ def verify(
     images: int,
     everything: bool,
     retrain: bool,
+    graph: Path | None,
     thorough: bool,
     base: Path | None,
     by: str,
@@ -183,7 +207,10 @@ def verify(
     results_dir: Path,
     follow: Follow,
 ) -> None:
-    """Attack a record's weights again, or train it again, and write down what came out.
+    """Attack a record's network again, or train it again, and write down what came out.
+
+    No code of the method runs in this process: the network is written as a graph of tensor operations, or trained, in
+    a process apart, and the graph is attacked here. A network that cannot be written as one stays claimed.
 
     The statement goes to the folder verifications of --results-dir and is committed like a record; it makes the record
     `re-evaluated` or `retrained`, or disputes it. With --thorough it says what the adaptive suite broke: an entry whose
@@ -191,11 +218,13 @@ def verify(
     """
     from ltrobust_bench.errors import UsageError
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import attacked_thoroughly, re_evaluate
+    from ltrobust_bench.verbs.verification import Where, attacked_thoroughly, re_evaluate
     from ltrobust_bench.verbs.verification import retrain as train_again
 
     if retrain == (weights is not None):
         raise UsageError("give either --weights FILE (attack again) or --retrain (train again).")
+    if retrain and graph is not None:
+        raise UsageError("--graph FILE belongs to --weights FILE: what is trained again has a graph of its own.")
     if thorough and (retrain or everything):
         raise UsageError("--thorough attacks all that stands: leave --all and --retrain out.")
     if base is not None and not thorough:
@@ -207,13 +236,12 @@ def verify(
             statement = train_again(found, by=by, data_dir=data_dir, device=device, progress=progress)
         elif thorough:
             folder = weights if weights.is_dir() else None
-            statement = attacked_thoroughly(
-                found, weights, by=by, base=base, folder=folder, data_dir=data_dir, device=device, progress=progress
-            )
+            where = Where(by, data_dir, device, graph)
+            statement = attacked_thoroughly(found, weights, where, base=base, folder=folder, progress=progress)
         else:
             sample = None if everything else images
             statement = re_evaluate(
-                found, weights, by=by, images=sample, data_dir=data_dir, device=device, progress=progress
+                found, weights, by=by, images=sample, graph=graph, data_dir=data_dir, device=device, progress=progress
             )
     context.exit(_state(found, statement, results_dir))
 
@@ -231,12 +259,20 @@ def verify(
     required=True,
     help="Arrays `index` (places in the data set's test set) and `images` (float in [0, 1], or uint8).",
 )
+@graph_option
 @by_option
 @data_dir_option
 @device_option
 @results_dir_option
 def lower(
-    record: Path, weights: Path, examples: Path, by: str, data_dir: Path | None, device: str, results_dir: Path
+    record: Path,
+    weights: Path,
+    examples: Path,
+    graph: Path | None,
+    by: str,
+    data_dir: Path | None,
+    device: str,
+    results_dir: Path,
 ) -> None:
     """Lower an entry by adversarial examples that you found, whatever the attack was.
 
@@ -244,10 +280,10 @@ def lower(
     broken from then on.
     """
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import examples_to_file, try_examples
+    from ltrobust_bench.verbs.verification import Where, examples_to_file, try_examples
 
     found = read_record(record / "record.json" if record.is_dir() else record)
-    statement = try_examples(found, weights, examples, by=by, data_dir=data_dir, device=device)
+    statement = try_examples(found, weights, examples, Where(by, data_dir, device, graph))
     _state(found, statement, results_dir, examples_to_file(examples))
 
 

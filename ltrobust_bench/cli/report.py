@@ -13,7 +13,7 @@ from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.campaign import command as campaign
 from ltrobust_bench.cli.claims import command as claims
 from ltrobust_bench.cli.published import command as published
-from ltrobust_bench.cli.shared import board_options, records_option, results_dir_option
+from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option
 
 
 @click.group(name="report")
@@ -42,9 +42,15 @@ command.add_command(table.command)
     show_default=True,
     help="Entries printed of each board; files hold all.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print every entry for programs, and write nothing.")
 @click.pass_context
 def leaderboard(
-    context: click.Context, results_dir: Path, records_dirs: tuple[Path, ...], no_figures: bool, top: int
+    context: click.Context,
+    results_dir: Path,
+    records_dirs: tuple[Path, ...],
+    no_figures: bool,
+    top: int,
+    as_json: bool,
 ) -> None:
     """Rank all runs by worst-case robust accuracy, and write leaderboard.csv, groups.csv, per_class.csv,
     leaderboard.md and figures.
@@ -53,13 +59,20 @@ def leaderboard(
     """
     from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import leaderboard as build
+    from ltrobust_bench.report.compare import resolution_in_words
     from ltrobust_bench.report.tables import LEGEND, terminal_table
 
+    if as_json:
+        result = build(records_dirs or (results_dir / "records",))
+        click.echo(result.to_frame().to_json(orient="records", indent=1))
+        context.exit(1 if result.damaged else 0)
     console = Terminal(highlight=False, markup=False, emoji=False)
     result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     for board in result.boards:
         console.print(board.title, style="bold")
         console.print(terminal_table(board, console.width, top))
+        if board.status != "smoke" and (floor := resolution_in_words(board)):
+            console.print(floor, style="dim", soft_wrap=True)
     console.print(LEGEND, style="dim")
     for message in result.messages:
         console.print(f"note: {message}", style="yellow", soft_wrap=True)
@@ -68,10 +81,53 @@ def leaderboard(
     context.exit(1 if result.damaged else 0)
 
 
+@command.command(epilog="Example: ltbench report across --format csv --output across.csv")
+@click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True)
+@click.option("--format", "form", type=click.Choice(["markdown", "csv"]), default="markdown", show_default=True)
+@click.option("--output", "-o", type=PATH, metavar="FILE", help="Write it here instead of printing it.")
+@results_dir_option
+@records_option
+@click.pass_context
+def across(
+    context: click.Context,
+    track: str,
+    form: str,
+    output: Path | None,
+    results_dir: Path,
+    records_dirs: tuple[Path, ...],
+) -> None:
+    """Several data sets together: mean ranks with intervals over seeds, who beats whom on how many boards, and the
+    share of the balanced reference reached. It says on which pool of entries it depends."""
+    from ltrobust_bench.files import write_text
+    from ltrobust_bench.report import aggregate, read_records
+    from ltrobust_bench.report.across import across as together
+    from ltrobust_bench.report.across import as_csv, as_markdown, comparable
+
+    records, problems = read_records(records_dirs or (results_dir / "records",))
+    found = together(comparable(aggregate.boards(records), track))
+    text = as_csv(found) if form == "csv" else as_markdown(found)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        click.echo(f"wrote {output}")
+    for message in problems:
+        click.echo(f"note: {message}", err=True)
+    context.exit(1 if problems else 0)
+
+
 @command.command(epilog="Example: ltbench report compare reat at-bsl --dataset cifar10-lt")
 @click.argument("methods", nargs=-1, required=True)
 @board_options
 @click.option("--attack", default="union", show_default=True, help="clean, an attack of the suite, or union.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Two methods are equivalent if they are shown to differ by less.",
+)
 @results_dir_option
 @records_option
 @click.pass_context
@@ -79,6 +135,7 @@ def compare(
     context: click.Context,
     methods: tuple[str, ...],
     attack: str,
+    margin: float,
     results_dir: Path,
     records_dirs: tuple[Path, ...],
     **board_terms: Any,
@@ -86,7 +143,8 @@ def compare(
     """Whether methods differ: the first against each of the others, image by image, seed by seed.
 
     Names are those of the leaderboard, for instance 'robal (variant=N)'. Exact McNemar test per seed pair (the largest
-    p-value counts), Holm's correction over the methods, and an interval over the seed pairs.
+    p-value counts), Holm's correction over the methods, and an interval over the seed pairs. 'equivalent' is a
+    statement of its own (two one-sided tests, TOST, at 5 %), not the lack of a difference.
     """
     from rich.table import Table
 
@@ -97,11 +155,13 @@ def compare(
     board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
     from ltrobust_bench.report.compare import compare as differences
 
-    found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack)
+    found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack, margin / 100)
     console = Terminal(highlight=False, markup=False, emoji=False)
     console.print(f"{board.title}; accuracy under {attack}, points", style="bold", soft_wrap=True)
     for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
-        table = Table("", "difference", "95 % interval", "p", "p (Holm)", "", box=None, title_justify="left")
+        table = Table(
+            "", "difference", "95 % interval", "p", "p (Holm)", "p (equal)", "", box=None, title_justify="left"
+        )
         table.title = f"{first} - {second}"
         for d in groups:
             low, high = (100 * bound for bound in d.interval)
@@ -111,7 +171,8 @@ def compare(
                 f"{low:+.1f} to {high:+.1f}",
                 f"{d.p_value:.3g}",
                 f"{d.p_holm:.3g}",
-                ("better" if d.difference > 0 else "worse") if d.resolved else "not resolved",
+                f"{d.p_equal:.3g}",
+                d.verdict,
             )
         console.print(table)
     for message in [*problems, *board.messages]:

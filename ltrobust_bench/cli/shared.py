@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.devices import listens
 from ltrobust_bench.cli.following import PATH, Follow, followers
 
@@ -81,16 +82,21 @@ records_option = click.option(
 )
 
 board_options = options(
-    click.option("--dataset", "-d", help="Data set of the board, if there are several boards."),
-    click.option("--protocol", help="Protocol of the board."),
+    click.option(
+        "--dataset",
+        "-d",
+        shell_complete=names_of("datasets"),
+        help="Data set of the board, if there are several boards.",
+    ),
+    click.option("--protocol", shell_complete=names_of("protocols"), help="Protocol of the board."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True),
     click.option("--imbalance-ratio", type=float, help="Imbalance ratio of the board."),
     click.option("--profile", help="Profile of the board."),
-    click.option("--model", help="Network of the board."),
+    click.option("--model", shell_complete=names_of("models"), help="Network of the board."),
 )
 
 split_options = options(
-    click.option("--protocol", help="Protocol (default: the data set's)."),
+    click.option("--protocol", shell_complete=names_of("protocols"), help="Protocol (default: the data set's)."),
     click.option("--imbalance-ratio", type=float, help="Largest over smallest class (default: the protocol's)."),
     click.option(
         "--profile",
@@ -100,14 +106,16 @@ split_options = options(
 )
 
 request_options = options(
-    click.option("--plugin", "plugins", multiple=True, help="Plug-in, e.g. awp or robustlt; repeatable."),
-    click.option("--dataset", "-d", required=True,
+    click.option("--plugin", "plugins", multiple=True, shell_complete=names_of("plugins"),
+                 help="Plug-in, e.g. awp or robustlt; repeatable."),
+    click.option("--dataset", "-d", required=True, shell_complete=names_of("datasets"),
                  help="Data set, e.g. digits-lt or cifar10-lt; folder:PATH[@SIZE]: your own images, one subfolder per "
                  "class, scaled to SIZE x SIZE pixels (32)."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
                  help="fixed: one budget for all; paper: the authors' recipe."),
     split_options,
-    click.option("--model", help="Network (default: the protocol's, or the recipe's in track paper)."),
+    click.option("--model", shell_complete=names_of("models"),
+                 help="Network (default: the protocol's, or the recipe's in track paper)."),
     click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True,
                  help="Training seed; repeatable."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
@@ -143,7 +151,8 @@ request_options = options(
 )  # fmt: skip
 
 plan_options = options(
-    click.option("--method", "-m", "method_names", multiple=True, required=True, help="Defense; repeatable."),
+    click.option("--method", "-m", "method_names", multiple=True, required=True, shell_complete=names_of("methods"),
+                 help="Defense; repeatable."),
     click.option("--holdout", type=click.Choice(["val"]),
                  help="val: train without a tenth of each class and test on it instead of the test set (reduced)."),
     click.option("--test-share", type=click.FloatRange(0.01, 0.9), metavar="SHARE",
@@ -192,15 +201,17 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
     """``("tail=off",)`` as a mapping.
 
     Raises:
-        UsageError: for one without ``=``.
+        UsageError: for one without ``=``, and a name that is given twice.
     """
     from ltrobust_bench.errors import UsageError
 
-    parsed = {}
+    parsed: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name or not value:
             raise UsageError(f"{option} {setting!r} is not NAME=VALUE; write for example {option} {example}.")
+        if name.strip() in parsed:
+            raise UsageError(f"{option} {name.strip()} is given twice, {parsed[name.strip()]} and {value.strip()}.")
         parsed[name.strip()] = value.strip()
     return parsed
 

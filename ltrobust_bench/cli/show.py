@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from ltrobust_bench.cli.completion import names_of
+
 
 @click.command(epilog="Example: ltbench show reat")
-@click.argument("method")
+@click.argument("method", shell_complete=names_of("methods"))
 def command(method: str) -> None:
     """A method's paper, options and recipe in both tracks, published numbers, deviations and quirks."""
     from ltrobust_bench.cards import card_of

@@ -39,7 +39,21 @@ def listed(context: click.Context, parameter: click.Parameter, values: tuple[str
     default="markdown",
     show_default=True,
 )
+@click.option(
+    "--prior",
+    metavar="PRIOR",
+    help="Weigh all classes as train (as the training images), uniform, reversed or a FILE of one number per class "
+    "says, with intervals; ranks stay balanced.",
+)
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
+@click.option(
+    "--names", type=click.Choice(["board", "paper"]), default="board", show_default=True, help="robal, or RoBal."
+)
+@click.option(
+    "--width", type=click.Choice(["column", "page"]), help="LaTeX: what it must fit (default: column if it can)."
+)
+@click.option("--label", metavar="NAME", help="LaTeX: instead of tab:BOARD.")
+@click.option("--caption", metavar="TEXT", help="LaTeX: instead of the one that states the terms; taken as it is.")
 @click.option("--output", "-o", type=PATH, metavar="FILE", help="Write it here instead of printing it.")
 @results_dir_option
 @records_option
@@ -50,7 +64,12 @@ def command(
     columns: list[str],
     groups: list[str],
     form: Any,
+    prior: str | None,
     decimals: int,
+    names: Any,
+    width: Any,
+    label: str | None,
+    caption: str | None,
     output: Path | None,
     results_dir: Path,
     records_dirs: tuple[Path, ...],
@@ -58,16 +77,23 @@ def command(
 ) -> None:
     """A board, or a part of it, as a paper prints it.
 
-    Lists take names separated by commas. LaTeX needs the package booktabs; best means are bold, second ones underlined,
-    both among ranked entries, and \\cite keys are those of --format bibtex. Leaves with code 1 if a file was no valid
-    record; the table is made from the others.
+    Lists take names separated by commas. LaTeX needs the package booktabs, and longtable above 45 entries; its first
+    line says how wide the table is, measured, and its text is as small as the width asks. Best means are bold, second
+    ones underlined, both among ranked entries, and \\cite keys are those of --format bibtex. Leaves with code 1
+    if a file was no valid record; the table is made from the others.
     """
+    from ltrobust_bench.errors import UsageError
     from ltrobust_bench.files import write_text
     from ltrobust_bench.report import find_board
+    from ltrobust_bench.report.latex import Options
     from ltrobust_bench.report.paper import paper_table, render
 
+    if form != "latex" and (width or label or caption):
+        raise UsageError("--width, --label and --caption are of --format latex.")
+
     board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
-    text = render(paper_table(board, methods, columns, groups, decimals), form)
+    table = paper_table(board, methods, columns, groups, decimals, prior, names)
+    text = render(table, form, Options(width, label, caption))
     if output is None:
         click.echo(text, nl=False)
     else:

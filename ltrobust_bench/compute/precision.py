@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -40,6 +40,28 @@ def float32_products(kind: Products) -> Iterator[None]:
         for write, value in before:
             if value is not None:
                 write(value)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A caller's settings switched off: autocast, ``inference_mode``, ``no_grad``, another default type or device.
+
+    What a record calls float32 is float32, and gradients are there, wherever a run is started. A decorator, too.
+    """
+    before = torch.get_default_dtype()
+    with ExitStack() as settings:
+        settings.enter_context(torch.inference_mode(False))
+        settings.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def full_float32() -> Any:

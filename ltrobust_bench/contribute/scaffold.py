@@ -95,6 +95,7 @@ def start_method(slug: str, output: Path | None = None, beside: Sequence[str] = 
     for path, text in files.items():
         write_text(path, Template(text).substitute(terms))
         started.written.append(path)
+    methods.read_again()  # for whoever goes on in the same process
     return started
 
 

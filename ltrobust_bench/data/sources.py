@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltrobust_bench.data.registry import DatasetSpec, datasets
+from ltrobust_bench.data.registry import SESSION, DatasetSpec, datasets
 from ltrobust_bench.errors import DataError, one_line
 
 DATA_VARIABLE = "LTBENCH_DATA"
@@ -132,13 +133,24 @@ def load_source(spec: DatasetSpec, data_dir: Path | str | None = None) -> Source
     else:
         remedy = spec.remedy
     try:
-        return _checked(spec, _loader(spec.loader)(place, *spec.arguments), remedy)
+        source = _loader(spec.loader)(place, *spec.arguments)
+        return _identified(spec, _checked(spec, source, remedy))
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader, or a stranger's reader does
         what = f"is missing or damaged in {place}" if spec.folder else "cannot be read"
         reader = getattr(spec.loader, "__name__", spec.loader)
         raise DataError(f"{spec.name} {what} ({_line(error)}): {remedy or reader}") from None
+
+
+def _identified(spec: DatasetSpec, source: Source) -> Source:
+    """A data set of this session with a digest of its pixels and labels: its name alone does not say what it holds."""
+    if spec.name not in datasets or datasets.entry(spec.name).origin != SESSION:
+        return source
+    digest = hashlib.sha256()
+    for array in (source.train_images, source.train_labels, source.test_images, source.test_labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return replace(source, sha256=digest.hexdigest())
 
 
 def data_place(spec: DatasetSpec, data_dir: Path | str | None) -> Path | None:

@@ -53,4 +53,4 @@ def adaptive_suite(
 
 def transfer_name(second: str) -> str:
     """The name of the attack that is crafted on a second model."""
-    return f"transfer-{second}"
+    return f"transfer-{second}"  # records/verify.py tells by it what a statement rests on

@@ -18,12 +18,14 @@ from ltrobust_bench.attacks.ball import LINF, Ball
 from ltrobust_bench.attacks.terms import Attack, Stage, Target
 from ltrobust_bench.compute.counting import Counter, CountingModel
 from ltrobust_bench.compute.memory import Splitting
-from ltrobust_bench.compute.precision import Products, float32_products, full_float32
+from ltrobust_bench.compute.precision import Products, float32_products, full_float32, undisturbed
 from ltrobust_bench.compute.sharing import shared
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckFailed, LTBenchError
+from ltrobust_bench.evaluation.blame import blamed
 from ltrobust_bench.evaluation.examine import MEASUREMENTS, first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
+from ltrobust_bench.evaluation.identity import tensors_of
 from ltrobust_bench.evaluation.state import State
 from ltrobust_bench.interrupt import in_steps, stop_if_asked
 from ltrobust_bench.plan.code import Code, joined
@@ -62,14 +64,14 @@ class Verdict:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no parameter gradients, full float32; restored afterwards."""
+    """Eval mode, no parameter gradients, full float32, none of a caller's settings; restored afterwards."""
     training = [(m, m.training) for m in model.modules()]
     learned = [p for p in model.parameters() if p.requires_grad]
     model.eval()
     for parameter in learned:
         parameter.requires_grad_(False)
     try:
-        with full_float32():
+        with undisturbed(), full_float32():
             yield
     finally:
         for module, was in training:
@@ -86,8 +88,9 @@ def craft(name: str, function: Stage, x: Tensor, y: Tensor, position: int, epsil
         LTBenchError: if it leaves its ball.
     """
     try:
-        adversarial = function(x, y, position)
-    except RuntimeError as error:
+        with blamed(f"under attack {name}"):
+            adversarial = function(x, y, position)
+    except CheckFailed as error:
         if "does not require grad" in str(error):
             raise CheckFailed(
                 f"attack {name} got no gradient: the model's logits do not depend differentiably on the image."
@@ -225,7 +228,7 @@ class _Evaluation:
     def run(self) -> Verdict:
         state = self.state
         with in_steps(), frozen(self.model):
-            before = {name: value.clone() for name, value in self.model.state_dict().items()} if self.examined else {}
+            before = {name: value.clone() for name, value in tensors_of(self.model).items()} if self.examined else {}
             if state.clean is None:
                 self._clean()
             else:
@@ -260,10 +263,10 @@ class _Evaluation:
         measured = self.state.measured
         for name, measure in MEASUREMENTS.items():
             if name not in measured:
-                with self._accounted():
+                with self._accounted(), blamed("when it was examined"):
                     measuring = partial(measure, self.on_model, x, y, self.batch_size)
                     measured[name] = self.model.fit(measuring, len(x))
-        after = self.model.state_dict()
+        after = tensors_of(self.model)
         changed = any(not torch.equal(value, after[name]) for name, value in before.items())
         return Reliability(images=len(index), state_changed=changed, **measured)
 

@@ -17,6 +17,7 @@ from ltrobust_bench.api import cross_entropy
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.randomness import seeded
+from ltrobust_bench.scores.reliability import NOISE
 
 RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Multiples of the evaluation radius."""
@@ -35,27 +36,28 @@ def _parts(count: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _logits(model: nn.Module, x: Tensor, size: int) -> Tensor:
+def logits_of(model: nn.Module, x: Tensor, size: int) -> Tensor:
+    """Logits of ``x``, batch by batch, [B, C]."""
     with torch.no_grad():
         return torch.cat([model(x[part]) for part in _parts(len(x), size)])
 
 
 def randomness(on: Target, x: Tensor, y: Tensor, size: int) -> float:
     """Largest difference between the logits of two forwards of the same batches, as a share of the logits' range."""
-    first, second = _logits(on.model, x, size), _logits(on.model, x, size)
+    first, second = logits_of(on.model, x, size), logits_of(on.model, x, size)
     spread = (first.max() - first.min()).clamp_min(1e-12)
     return float((first - second).abs().max() / spread)
 
 
 def probabilities(on: Target, x: Tensor, y: Tensor, size: int) -> bool:
     """Whether all outputs lie in [0, 1] and every row adds up to 1."""
-    z = _logits(on.model, x, size)
+    z = logits_of(on.model, x, size)
     return bool((z >= 0).all() and (z <= 1).all() and ((z.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
 def confidence(on: Target, x: Tensor, y: Tensor, size: int) -> float:
     """Median over the images of the largest softmax probability; 1/C for logits that are all but equal."""
-    return float(_logits(on.model, x, size).softmax(dim=1).amax(dim=1).median())
+    return float(logits_of(on.model, x, size).softmax(dim=1).amax(dim=1).median())
 
 
 def zero_gradients(on: Target, x: Tensor, y: Tensor, size: int) -> float:
@@ -103,11 +105,14 @@ def accuracy_by_radius(on: Target, x: Tensor, y: Tensor, size: int) -> dict[str,
 
 
 def batch_dependence(on: Target, x: Tensor, y: Tensor, size: int) -> float:
-    """Share of the images that get another label in small batches of images in another order."""
+    """Share of the images that get other logits in small batches of images in another order: a difference of more than
+    ``NOISE`` of the logits' range."""
     order = torch.randperm(len(x), generator=seeded(on.seed, "reliability/batch")).to(x.device)
-    usual, mixed = _logits(on.model, x, size), torch.empty_like(_logits(on.model, x[:1], 1)).repeat(len(x), 1)
-    mixed[order] = _logits(on.model, x[order], SMALL_BATCH)
-    return float((usual.argmax(dim=1) != mixed.argmax(dim=1)).float().mean())
+    usual = logits_of(on.model, x, size)
+    mixed = torch.empty_like(usual)
+    mixed[order] = logits_of(on.model, x[order], SMALL_BATCH)
+    spread = (usual.max() - usual.min()).clamp_min(1e-12)
+    return float(((usual - mixed).abs().amax(dim=1) > NOISE * spread).float().mean())
 
 
 _ALL = (

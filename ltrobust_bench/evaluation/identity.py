@@ -29,6 +29,19 @@ LOGITS = "logits"
 INSTALLED = {"site-packages", "dist-packages"}
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module's state by name. Quantised ones as their whole numbers; what is no tensor
+    (``_extra_state``, types) is left out, and what is packed is opened."""
+    found: dict[str, Tensor] = {}
+    waiting: list[tuple[str, Any]] = list(module.state_dict().items())
+    for name, value in waiting:
+        if isinstance(value, Tensor):
+            found[name] = value.int_repr() if value.is_quantized else value
+        elif isinstance(value, (tuple, list)):
+            waiting += [(f"{name}.{place}", part) for place, part in enumerate(value)]
+    return found
+
+
 def probe(model: nn.Module, images: Tensor, classes: int) -> list[list[float]]:
     """The model's logits for ``images`` and as many of seeded noise, [2 B, C], six digits each.
 

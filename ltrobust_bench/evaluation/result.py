@@ -27,6 +27,7 @@ class Evaluation:
         seconds: wall time.
         reliability: what was measured of the model; None if only a part of the suite was run.
         about: which model, images, protocol and attacks it is a result of.
+        noticed: what a look at a model that is not ours found, whatever it was attacked with.
         adaptive: attacks of ``bits`` beside the frozen suite. Each was run on what all before it left standing, and its
             bits are those of them all.
     """
@@ -41,6 +42,7 @@ class Evaluation:
     reliability: Reliability | None = None
     about: About | None = None
     adaptive: tuple[str, ...] = ()
+    noticed: tuple[Flag, ...] = ()
 
     @property
     def frozen(self) -> np.ndarray:
@@ -59,7 +61,9 @@ class Evaluation:
     @property
     def flags(self) -> list[Flag]:
         """Signs that the verdict can not be trusted, see :mod:`ltrobust_bench.scores.reliability`."""
-        return flags(self.bits, self.broken_by, self.reliability, len(self.train_counts))
+        measured = flags(self.bits, self.broken_by, self.reliability, len(self.train_counts))
+        known = {flag.name for flag in measured}
+        return measured + [flag for flag in self.noticed if flag.name not in known]
 
     @property
     def attacks(self) -> list[str]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.interop.weights import load_strictly, read_weights
+from ltrobust_bench.evaluation.blame import in_one_line, innermost
+from ltrobust_bench.interop.weights import load_fitting
 
 
-def from_factory(target: str, weights: Path | None) -> nn.Module:
+def from_factory(
+    target: str, weights: Path | None, key: str = "", say: Callable[[str], None] = lambda line: None
+) -> nn.Module:
     """The network that ``factory()`` of a module returns, with the weights of a file.
 
     Args:
         target: ``package.module:factory``; modules of the working directory are found too.
-        weights: file of tensors, see :func:`~ltrobust_bench.interop.weights.read_weights`; None: as the factory
-            returns it.
+        weights: file of tensors, see :func:`~ltrobust_bench.interop.weights.load_fitting`; None: as the factory
+            returns it, so with the weights that it loads itself.
+        key: which of several sets of weights in the file.
+        say: is told which weights were taken and how their names were mapped.
 
     Raises:
         UsageError: if there is no such module or factory, or it returns no ``torch.nn.Module``.
@@ -34,10 +40,11 @@ def from_factory(target: str, weights: Path | None) -> nn.Module:
         factory = getattr(importlib.import_module(module_name), name)
         model = factory()
     except (Exception, SystemExit) as error:  # a user's code may raise anything, or leave
-        reason = " ".join(str(error).split()) or "no message"
-        raise UsageError(f"--torch {target} failed: {type(error).__name__}: {reason[:200]}") from None
+        place = innermost(error)
+        raise UsageError(f"--torch {target} failed: {in_one_line(error)}{f' ({place})' if place else ''}") from None
     if not isinstance(model, nn.Module):
-        raise UsageError(f"--torch {target} returned {type(model).__name__}, not a torch.nn.Module.")
-    if weights is not None:
-        load_strictly(model, read_weights(weights), weights)
+        hint = "; return its .module()" if hasattr(model, "module") else ""
+        raise UsageError(f"--torch {target} returned {type(model).__name__}, not a torch.nn.Module{hint}.")
+    if weights is not None and (line := load_fitting(model, weights, key)):
+        say(line)
     return model

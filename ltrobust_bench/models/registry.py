@@ -6,7 +6,10 @@ A network that cannot take the size says so when it is asked for: :func:`require
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.registry import Registration, Registry
@@ -49,6 +52,28 @@ def require_size(name: str, shape: Shape, least: int) -> None:
         )
 
 
-models: Registry[Callable] = Registry(
-    "model", discover=_built_in, entry_point_group="ltrobust_bench.models", base=Callable
-)
+_THEIRS = re.compile("(timm|torchvision)[-:]([a-z0-9][a-z0-9._]*)")
+
+
+class Networks(Registry[Callable]):
+    """Our networks and packages', by name, and those of timm and torchvision, which are too many to list:
+    ``timm:vit_tiny_patch16_224``, in records ``timm-vit_tiny_patch16_224``."""
+
+    def entry(self, name: str) -> Registration:
+        theirs = _THEIRS.fullmatch(str(name).lower())
+        if theirs is None or super().__contains__(name):
+            return super().entry(name)
+        library, inner = theirs.groups()
+        return Registration(f"{library}-{inner}", partial(_build, library, inner), f"{inner} of {library}", library)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or _THEIRS.fullmatch(str(name)) is not None
+
+
+def _build(library: str, name: str, shape: Shape) -> Any:
+    from ltrobust_bench.models import ecosystem
+
+    return getattr(ecosystem, f"{library}_network")(name, shape)
+
+
+models = Networks("model", discover=_built_in, entry_point_group="ltrobust_bench.models", base=Callable)

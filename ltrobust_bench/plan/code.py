@@ -31,6 +31,7 @@ AROUND = (
     "doctor",
     "executors",
     "interop",
+    "judge",
     "records",
     "report",
     "sweeps",

@@ -78,7 +78,7 @@ class Request:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", named(self.dataset))
         for name in ("method", "protocol", "model"):  # names are typed in any case, and kept as they are written
-            object.__setattr__(self, name, getattr(self, name) and getattr(self, name).lower())
+            object.__setattr__(self, name, getattr(self, name) and getattr(self, name).lower().replace(":", "-"))
         object.__setattr__(self, "plugins", tuple(name.lower() for name in self.plugins))
         object.__setattr__(self, "settings", tuple(sorted(dict(self.settings).items())))
         if self.track not in TRACKS:

@@ -21,6 +21,8 @@ from ltrobust_bench.terms import Strict, first_problem
 
 PAPER_EPSILON = 8 / 255
 """The radius that pixel-scale numbers of cards are written for."""
+FARTHEST = 4.0
+"""Times the evaluation's radius that a training radius or step given by hand may be."""
 
 
 def _kinds(union: Any) -> dict[str, type[Strict]]:
@@ -136,10 +138,24 @@ def resolve(
     attack = merged["attack"] = dict(merged["attack"])
     attack["epsilon"] = number(attack["epsilon"], epsilon)
     attack["step_size"] = number(attack["step_size"], attack["epsilon"])
+    for name in ("epsilon", "step_size"):
+        if f"attack.{name}" in by_hand:
+            _check_scale(f"attack.{name}", attack[name], epsilon)
     try:
         return Recipe.model_validate(flattened(merged))
     except ValidationError as error:
         raise UsageError(f"recipe: {first_problem(error)}") from None
+
+
+def _check_scale(name: str, value: float, epsilon: float) -> None:
+    """Refuse what was probably meant in pixels from 0 to 255, or is far beyond what is evaluated."""
+    if value <= FARTHEST * epsilon:
+        return
+    meant = f"; for {value:g} of 255 write {name}={value:g}/255" if 1 <= value <= 255 else ""
+    raise UsageError(
+        f"{name}={value:g} is {value / epsilon:.3g} times the radius of the evaluation, {epsilon:.4g} on the [0, 1] "
+        f"pixel scale; at most {FARTHEST:g} times are taken{meant}."
+    )
 
 
 def _by_word(name: str, word: Any, protocols: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

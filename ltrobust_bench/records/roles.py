@@ -39,6 +39,13 @@ def wrong_roles(board: Path, records: Mapping[str, tuple[Path, Record]], history
     for one in heard([board])[0]:
         about = records.get(one.statement.record)
         signed = signature_of(one.path)
+        new = one.path.absolute() in history.touched
+        if new and isinstance(one.statement, Verification) and one.statement.graph_sha256 is None:
+            allowed = "must be there: what is new is made by `ltbench record verify` or `lower`, which attack the graph"
+            yield one.path, finding("graph_sha256", allowed, "nothing")
+        if new and names and not signed.is_file():
+            allowed = "must be signed (ltbench record sign): a key is listed, so what is new does not count unsigned"
+            yield one.path, finding("signature", allowed, "none")
         if not results.public or not signed.is_file():
             continue
         if history.touched & {one.path.absolute(), signed.absolute()}:

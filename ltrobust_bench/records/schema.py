@@ -147,16 +147,20 @@ class Standing:
         broken: images that count as robust in the record and that somebody broke, bool, shape [T]; None: nobody did.
         disputed: why statements do not confirm it, one line each.
         said: all statements, also those that are claims and change nothing.
+        confirmed: whether some statement confirms it, though others may dispute it.
         thorough: whether everything that its suite left standing was attacked thoroughly.
         external: whether anybody tried more than the suite: thorough evaluations, or images that somebody found.
+        public: whether its board is a public one, where what nobody verified has no rank.
     """
 
     level: Level = "claimed"
     broken: np.ndarray | None = None
     disputed: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
+    confirmed: bool = False
     thorough: bool = False
     external: bool = False
+    public: bool = True
 
 
 @dataclass(frozen=True, eq=False)

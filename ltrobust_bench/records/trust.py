@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +118,8 @@ class Heard:
         signer, why = self._signature
         if signer:
             return True, why
-        again = self.results.again(record) if record and isinstance(self.statement, Verification) else ""
+        mine = isinstance(self.statement, Verification) and not self.statement.others  # nothing that is not here
+        again = self.results.again(record) if record and mine else ""
         return (True, again) if again else (False, UNSIGNED if why == "nobody signed it" else f"a claim: {why}")
 
 
@@ -187,7 +188,8 @@ def judged(
         if mine or public:
             trusted = [one.statement for one, counts, _ in weighed if counts]
             said = tuple(_said(record, *one) for one in weighed)
-            record = record.judged(standing(record, [t for t in trusted if isinstance(t, Verification)], said))
+            follows = standing(record, [t for t in trusted if isinstance(t, Verification)], said)
+            record = record.judged(replace(follows, public=public))
         found.append(record)
     return found, problems
 
@@ -216,6 +218,7 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
         says = f"confirms it on {statement.images} images" + (
             f", and breaks {lost} that counted as robust" * (lost > 0)
         )
+    says += " (its graph was attacked)" if statement.graph_sha256 else " (its method's own module was attacked)"
     return Said(statement.kind, statement.by, statement.environment.created[:10], counts, why, says)
 
 

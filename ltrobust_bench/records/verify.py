@@ -35,6 +35,8 @@ DIFFERING, CHANCE = 0.005, 0.001
 """Share of images that come out otherwise by themselves, since attacks have random starts and a sample is put into
 other batches (tests/unit/test_committed_results.py counts what the committed verifications found); and how seldom an
 honest record may be disputed for it."""
+TRANSFER, STUDENT = "transfer-", "student"
+"""How attacks are called that were crafted on another network, and the one that everybody can train from the model."""
 FEWEST = 50
 """Images of the smallest sample that confirms a record; of a single one, chance explains anything."""
 RETRAINED_POINTS = 5.0
@@ -59,6 +61,11 @@ class Verification(Strict):
     environment: Environment
     examples_sha256: Sha256 | None = Field(
         default=None, description="of the file of adversarial images, which lies beside a statement of counterexamples"
+    )
+    graph_sha256: Sha256 | None = Field(
+        default=None,
+        description="of the graph of tensor operations that was attacked, in a process that ran none of the method's "
+        "code; none: the method's own module was",
     )
 
     attacks: dict[Text, Annotated[int, Field(ge=0)]] | None = Field(
@@ -100,6 +107,12 @@ class Verification(Strict):
         return clean, robust
 
     @property
+    def others(self) -> list[str]:
+        """Of a thorough evaluation: the networks on which attacks were crafted and that are not the model's student."""
+        named = (name.removeprefix(TRANSFER) for name in self.attacks or {} if name.startswith(TRANSFER))
+        return [name for name in named if name != STUDENT]
+
+    @property
     def file_name(self) -> str:
         """``<record>-<kind>-<digest>.json``: the same statement has the same name."""
         digest = canonical_digest(self.model_dump(mode="json", exclude_defaults=True))
@@ -116,6 +129,7 @@ def verification(
     by: str,
     environment: Environment,
     examples_sha256: str | None = None,
+    graph_sha256: str | None = None,
     attacks: dict[str, int] | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
@@ -137,6 +151,7 @@ def verification(
             by=by,
             environment=environment,
             examples_sha256=examples_sha256,
+            graph_sha256=graph_sha256,
             attacks=attacks,
         )
     except ValidationError as error:
@@ -152,7 +167,7 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    absent = {name for name in ("examples_sha256", "attacks") if getattr(statement, name) is None}
+    absent = {n for n in ("examples_sha256", "graph_sha256", "attacks") if getattr(statement, n) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 
@@ -276,6 +291,7 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         known,
         thorough=thorough,
         external=external,
+        confirmed=level > 0,
     )
 
 

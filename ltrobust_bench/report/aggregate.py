@@ -86,16 +86,23 @@ def boards(records: Iterable[Record]) -> list[Board]:
     found = _by_terms(records)
     states = {key: protocol_status(key) for key in found}
     slugs = {key: slug_of(key, status) for key, (status, _) in states.items()}
-    shared = Counter(slugs.values())
+    owner = {slugs[key]: key for key in sorted(found, key=lambda key: _claim(key, found[key]))}
 
     built = []
     for key, own in found.items():
-        slug = slugs[key] if shared[slugs[key]] == 1 else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
+        slug = slugs[key] if owner[slugs[key]] == key else f"{slugs[key]}-{canonical_digest(list(key))[:8]}"
         built.append(_board(key, own, slug, *states[key]))
     built = [_ranked(board) for board in built]
     built = [replace(board, reference=_reference(board.key, built)) for board in built]
     order = get_args(ProtocolStatus)
     return sorted(built, key=lambda b: (b.key.reduced, order.index(b.status), not b.main, not b.usual, b.slug))
+
+
+def _claim(key: BoardKey, records: Sequence[Record]) -> tuple[int, int, str]:
+    """How good a board's claim is to an address that several would have: the one with the most test images keeps it,
+    then the one with the most records that are more than claimed. So no board moves another's by coming after it."""
+    verified = sum(record.standing is None or record.standing.level != CLAIMED for record in records)
+    return sum(key.test_counts), verified, canonical_digest(list(key))
 
 
 def _by_terms(records: Iterable[Record]) -> dict[BoardKey, list[Record]]:
@@ -250,7 +257,10 @@ ASIDE = " (claimed)"
 
 
 def _is_claim(record: Record) -> bool:
-    return record.standing is not None and record.standing.level == "claimed" and not record.standing.disputed
+    """Whether a run of a public board was never verified; one that was, and that somebody disputes since, speaks
+    against its entry."""
+    known = record.standing
+    return known is not None and known.public and known.level == "claimed" and not known.confirmed
 
 
 def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
@@ -286,7 +296,7 @@ def _entry(
     standings = [record.standing for record in seeds if record.standing is not None]
     level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
     flags = {
-        CLAIMED: level == "claimed",
+        CLAIMED: level == "claimed" and all(standing.public for standing in standings),
         MASKED: any(_misleading(record) for record in seeds),
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -143,6 +143,7 @@ class Board:
         slug: unique among the boards built together; a folder name.
         reference: the balanced reference of a long-tailed board: plain AT on as many images in equal classes,
             everything else alike; None if it was not run.
+        chosen_from: the whole board, where somebody named the entries to be shown; None: this is the whole.
     """
 
     key: BoardKey
@@ -151,6 +152,11 @@ class Board:
     slug: str
     messages: list[str]
     reference: Entry | None = None
+    chosen_from: Board | None = None
+
+    def only(self, entries: list[Entry]) -> Board:
+        """The board with some of its entries, in their order; each keeps what it looks like in figures."""
+        return replace(self, entries=entries, chosen_from=self.chosen_from or self)
 
     def __repr__(self) -> str:
         return f"<Board {self.title}: {len(self.entries)} entries>"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ltrobust_bench.report import openness
 from ltrobust_bench.report.board import METRICS, Board, Entry
 from ltrobust_bench.report.values import (
     Cells,
@@ -310,6 +311,24 @@ COLUMNS = {
             "verification",
             "claimed, re-evaluated or retrained, the lowest of its runs; empty: not on a public board",
             lambda b, e: e.level,
+        ),
+        Column(
+            "weights",
+            "networks of its runs that come with the package, by the name that every command takes",
+            openness.weights,
+            filed=False,
+        ),
+        Column(
+            "code",
+            "the authors' code, where they published any; ours is in this repository",
+            openness.code,
+            filed=False,
+        ),
+        Column(
+            "licence",
+            "what the repository of the authors' code states, as far as somebody looked",
+            openness.licence,
+            filed=False,
         ),
         Column(
             "flags",

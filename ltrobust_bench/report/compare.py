@@ -9,8 +9,9 @@ import numpy as np
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.report.board import Board
 from ltrobust_bench.scores.groups import rank_groups
-from ltrobust_bench.scores.paired import LEVEL, better, holm, paired
+from ltrobust_bench.scores.paired import LEVEL, Paired, better, equivalence, holm, paired, resolution
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Difference:
         p_value: largest exact McNemar p-value of the seed pairs.
         p_holm: the same after Holm's correction over the compared methods.
         seeds: the paired seeds.
+        p_equal: of the claim that the two differ by less than the margin (two one-sided tests), after Holm's correction
+            over the compared methods.
+        margin: that was stated, a fraction.
     """
 
     group: str
@@ -35,6 +39,20 @@ class Difference:
     p_value: float
     p_holm: float
     seeds: tuple[int, ...]
+    p_equal: float = 1.0
+    margin: float = 0.0
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the data tell that the two differ by less than the margin."""
+        return self.p_equal < LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """In words. A difference can be resolved and still be smaller than the margin."""
+        near = f"equivalent within {100 * self.margin:g}" if self.equivalent else ""
+        told = ("better" if self.difference > 0 else "worse") if self.resolved else ""
+        return ", ".join(part for part in (told, near) if part) or "not resolved"
 
     @property
     def resolved(self) -> bool:
@@ -43,12 +61,15 @@ class Difference:
         return self.p_holm < LEVEL and (low > 0 or high < 0)
 
 
-def compare(entries: Sequence[tuple[str, Sequence[Record]]], attack: str = "union") -> list[Difference]:
+def compare(
+    entries: Sequence[tuple[str, Sequence[Record]]], attack: str = "union", margin: float = 0.01
+) -> list[Difference]:
     """Every later entry against the first, group by group; Holm's correction goes over the later entries.
 
     Args:
         entries: name and runs of each method, all on one board.
         attack: ``clean``, an attack, or ``union``.
+        margin: of equivalence, a fraction.
 
     Raises:
         UsageError: with fewer than two entries, or no seed in common.
@@ -61,18 +82,44 @@ def compare(entries: Sequence[tuple[str, Sequence[Record]]], attack: str = "unio
         if not shared:
             raise UsageError(f"{names[0]} and {name} have no seed in common; run one of them with the other's seeds.")
     bits, methods, labels = _by_seed(runs, attack)
-    train_counts, second = runs[0][0].run.train_counts, np.arange(1, len(runs))
+    second = np.arange(1, len(runs))
     by_group = []
-    for group, members in {"all": np.arange(len(train_counts)), **rank_groups(train_counts)}.items():
-        inside = np.isin(labels, members)
+    for group, inside in _groups(runs[0][0]).items():
         found = paired([rows[:, inside] for rows in bits], methods, labels[inside], np.zeros_like(second), second)
-        numbers = (found.difference, found.half, found.p_value, holm(found.p_value))
+        equal = holm(equivalence(found, margin))
+        numbers = (found.difference, found.half, found.p_value, holm(found.p_value), equal)
         by_group.append([(group, *map(float, own)) for own in zip(*numbers, strict=True)])
     return [
-        Difference(group, names[0], name, mean, (mean - half, mean + half), p_value, p_holm, tuple(shared))
+        Difference(group, names[0], name, mean, (mean - half, mean + half), p, p_holm, tuple(shared), p_equal, margin)
         for name, shared, own in zip(names[1:], seeds, zip(*by_group, strict=True), strict=True)
-        for group, mean, half, p_value, p_holm in own
+        for group, mean, half, p, p_holm, p_equal in own
     ]
+
+
+def every_pair(entries: Sequence[Sequence[Record]], attack: str = "union") -> dict[str, Paired]:
+    """Every entry of a board against every later one, group by group, before any correction: what :func:`compare` says
+    of two of them, and of more after Holm's correction over those that are compared.
+
+    Args:
+        entries: the runs of each entry, all on one board.
+        attack: ``clean``, an attack, or ``union``.
+
+    Returns:
+        For each group, pairs in the order of ``itertools.combinations``: fields of shape [E * (E - 1) / 2].
+    """
+    bits, methods, labels = _by_seed(entries, attack)
+    first, second = np.triu_indices(len(entries), 1)
+    return {
+        group: paired([rows[:, inside] for rows in bits], methods, labels[inside], first, second)
+        for group, inside in _groups(entries[0][0]).items()
+    }
+
+
+def _groups(record: Record) -> dict[str, np.ndarray]:
+    """Which test images belong to each group of classes, bool, shape [T]."""
+    counts, labels = record.run.train_counts, record.labels()
+    members = {"all": np.arange(len(counts)), **rank_groups(counts)}
+    return {group: np.isin(labels, own) for group, own in members.items()}
 
 
 def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -> np.ndarray:
@@ -88,6 +135,46 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
         bool, shape [E, E].
     """
     return better(*_by_seed(entries, attack), len(entries))
+
+
+NEIGHBOURS = 12
+"""Entries of a board whose differences tell how small a difference it can resolve."""
+
+
+def resolutions(board: Board, attack: str = "union") -> dict[str, float]:
+    """The smallest difference that a board's test images and seeds can resolve, for all classes and each group: see
+    :func:`~ltrobust_bench.scores.paired.resolution`; of at most ``NEIGHBOURS`` entries, spread evenly.
+
+    Returns:
+        Fractions by group; empty with fewer than two entries, or where neighbours share no seed.
+    """
+    if len(board.entries) < 2:
+        return {}
+    places = np.unique(np.linspace(0, len(board.entries) - 1, min(NEIGHBOURS, len(board.entries))).astype(int))
+    chosen = [board.entries[place].runs for place in places]
+    bits, methods, labels = _by_seed(chosen, attack)
+    counts = board.key.train_counts
+    found = {}
+    for group, members in {"all": np.arange(len(counts)), **rank_groups(counts)}.items():
+        inside = np.isin(labels, members)
+        found[group] = resolution([rows[:, inside] for rows in bits], methods, labels[inside], len(chosen))
+    return {group: value for group, value in found.items() if value == value}
+
+
+def resolution_in_words(board: Board) -> str:
+    """One line; empty where nothing can be said."""
+    found = resolutions(board)
+    if "all" not in found:
+        return ""
+    groups = ", ".join(f"{group} {100 * value:.1f}" for group, value in found.items() if group != "all")
+    seeds = sorted({len(entry.runs) for entry in board.entries})
+    spread = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return (
+        f"Resolution: {sum(board.key.test_counts)} test images and {spread} seed{'s' * (seeds != [1])} resolve "
+        f"differences of about {100 * found['all']:.1f} points of worst-case accuracy"
+        f"{f' ({groups})' if groups else ''}; smaller ones are noise (median 95 % half-width between neighbours; one "
+        "comparison)."
+    )
 
 
 def _by_seed(entries: Sequence[Sequence[Record]], attack: str) -> tuple[list[np.ndarray], list[list[int]], np.ndarray]:

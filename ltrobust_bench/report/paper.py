@@ -13,23 +13,24 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.cards import card_of, methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
 from ltrobust_bench.report.board import Board, Entry
-from ltrobust_bench.report.columns import ATTACK_TITLES, METRIC
+from ltrobust_bench.report.latex import BEST, SECOND, Options, latex
+from ltrobust_bench.report.openness import cards_of
+from ltrobust_bench.report.paper_rows import DAGGER, GROUPS, attack_title, group_title, plain
 from ltrobust_bench.report.tables import markdown_text
 from ltrobust_bench.report.values import THIRDS
 from ltrobust_bench.scores.groups import rank_groups
+from ltrobust_bench.scores.intervals import Spread
+from ltrobust_bench.scores.priors import prior_named, under
 
 Format = Literal["markdown", "latex", "csv", "json", "bibtex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-GROUPS = {metric.group: name for name, metric in METRIC.items() if metric.group}
-"""Groups of classes a table can show, and the metric of each."""
-BEST, SECOND = 1, 2
+Names = Literal["board", "paper"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class PaperTable:
         columns: 'clean', attacks of the suite, 'union'.
         groups: names of ``GROUPS``, shown for each column.
         decimals: of every percentage.
+        names: how entries are called, as the board does (``robal``) or as papers do (``RoBal``).
+        prior: over the classes, [C], and its name: instead of a mean over all classes; None: it is balanced.
     """
 
     board: Board
@@ -49,16 +52,36 @@ class PaperTable:
     columns: tuple[str, ...]
     groups: tuple[str, ...]
     decimals: int = 1
+    names: Names = "board"
+    prior: tuple[str, np.ndarray] | None = None
+
+    @cached_property
+    def spreads(self) -> dict[tuple[int, str], Spread]:
+        """Accuracy under the prior, of each entry's place and column; empty without a prior."""
+        places = [(i, c) for i in range(len(self.entries)) for c in self.columns if self.prior is not None]
+        weights, tests = self.prior[1] if self.prior else np.empty(0), self.board.key.test_counts
+        return {(i, c): under(weights, self.entries[i].per_seed(c, "per_class") / 100, tests) for i, c in places}
+
+    def interval(self, i: int, column: str, group: str, form: str = "{}") -> str:
+        """The 95 % interval of an entry's accuracy under the prior, in a form; empty for other numbers."""
+        if group != "all" or not self.spreads:
+            return ""
+        spread = self.spreads[i, column]
+        return form.format("-".join(f"{100 * float(end):.{self.decimals}f}" for end in (spread.low, spread.high)))
+
+    def intervals(self, i: int) -> list[str]:
+        """What stands behind each cell of an entry's row."""
+        return [self.interval(i, column, group, " ({})") for column in self.columns for group in self.groups]
 
     @cached_property
     def means(self) -> np.ndarray:
         """Mean over seeds, per cent, shape [entries, columns, groups]."""
-        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)))
+        return self._filled(lambda entry, column, metric: float(entry.percent(column, metric)), "mean")
 
     @cached_property
     def stds(self) -> np.ndarray:
         """Standard deviation over seeds, points, shape [entries, columns, groups]; NaN with one seed."""
-        return self._filled(lambda entry, column, metric: entry.std(column, metric))
+        return self._filled(lambda entry, column, metric: entry.std(column, metric), "std")
 
     @cached_property
     def marks(self) -> np.ndarray:
@@ -74,8 +97,27 @@ class PaperTable:
         marks[ranked] = np.where(shown == best, BEST, np.where(shown == rest, SECOND, 0))
         return marks
 
-    def _filled(self, cell: Callable[[Entry, str, str], float]) -> np.ndarray:
-        return np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+    def label(self, row: int) -> str:
+        """What an entry is called, with the dagger of one that has no rank where others have."""
+        entry = self.entries[row]
+        name = paper_name(entry) if self.names == "paper" else entry.label
+        return name + (f" {DAGGER}" if _unmarked(self.board, entry) else "")
+
+    def pairs(self, row: int) -> list[tuple[str, str]]:
+        """Mean and standard deviation of each cell of a row as printed; empty where there is none."""
+
+        def text(value: float) -> str:
+            return "" if np.isnan(value) else f"{value:.{self.decimals}f}"
+
+        values = zip(self.means[row].ravel(), self.stds[row].ravel(), strict=True)
+        return [(text(mean), text(std)) for mean, std in values]
+
+    def _filled(self, cell: Callable[[Entry, str, str], float], name: str) -> np.ndarray:
+        found = np.asarray([[[cell(e, c, GROUPS[g]) for g in self.groups] for c in self.columns] for e in self.entries])
+        if "all" in self.groups:
+            for (i, column), spread in self.spreads.items():
+                found[i, self.columns.index(column), self.groups.index("all")] = 100 * getattr(spread, name)
+        return found
 
 
 def paper_table(
@@ -84,6 +126,8 @@ def paper_table(
     columns: Sequence[str] = (),
     groups: Sequence[str] = (),
     decimals: int = 1,
+    prior: str | None = None,
+    called: Names = "board",
 ) -> PaperTable:
     """A table of a board.
 
@@ -92,6 +136,9 @@ def paper_table(
         columns: clean, attacks of the suite, union; none: clean, PGD-20, AutoAttack and union, where there are such.
         groups: of ``GROUPS``; none: all and tail.
         decimals: of every percentage.
+        prior: over the classes instead of a balanced mean in the group ``all``, see
+            :func:`~ltrobust_bench.scores.priors.prior_named`; ranks stay balanced.
+        called: how the table calls entries, as the board or as papers do.
 
     Raises:
         UnknownNameError: for a name that the board does not have.
@@ -111,14 +158,22 @@ def paper_table(
     if not have_thirds and set(groups) & set(THIRDS):
         raise UsageError(f"{board.key.dataset} has {len(board.key.train_counts)} classes; thirds need at least 3.")
     entries = entries_called(board, names, "clean") if names else board.entries
-    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals)
+    weights = None if prior is None else (prior, prior_named(prior, board.key.train_counts))
+    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, called, weights)
 
 
-def render(table: PaperTable, form: Format) -> str:
-    """The table as text in one of ``FORMATS``; the same table gives the same bytes."""
+def render(table: PaperTable, form: Format, options: Options | None = None) -> str:
+    """The table as text in one of ``FORMATS``; the same table gives the same bytes.
+
+    Args:
+        options: of LaTeX.
+    """
+    if form == "latex":
+        marks = caption(table, "bold, second best underlined")
+        cites = [",".join(key for key, _ in _references([entry])) for entry in table.entries]
+        return latex(table, marks, cites, options or Options())
     writers: dict[Format, Callable[[PaperTable], str]] = {
         "markdown": markdown,
-        "latex": latex,
         "csv": as_csv,
         "json": as_json,
         "bibtex": bibtex,
@@ -132,48 +187,12 @@ def markdown(table: PaperTable) -> str:
     lines = [["#", "Method", *heads], ["---:", "---", *["---:"] * len(heads)]]
     for i, entry in enumerate(table.entries):
         cells = [
-            f"**{_joined(pair)}**" if mark == BEST else _joined(pair)
-            for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)
+            (f"**{_joined(pair)}**" if mark == BEST else _joined(pair)) + end
+            for pair, mark, end in zip(table.pairs(i), table.marks[i].ravel(), table.intervals(i), strict=True)
         ]
-        label = markdown_text(_plain(_label(table, entry)))
+        label = markdown_text(plain(table.label(i)))
         lines.append([str(entry.rank or "-"), label, *cells])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\n{markdown_text(caption(table, 'bold'))}\n"
-
-
-def latex(table: PaperTable) -> str:
-    """LaTeX for ``\\usepackage{booktabs}``: best in bold, second best underlined, methods with ``\\cite``."""
-    width = len(table.columns) * len(table.groups)
-    kind = "table" if width <= NARROW else "table*"
-    lines = [rf"\begin{{{kind}}}[t]", r"\centering\small"]
-    lines.append(rf"\caption{{{escaped(caption(table, 'bold, second best underlined'))}}}")
-    lines += [rf"\label{{tab:{table.board.slug}}}", rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
-    lines += [*_latex_head(table), r"\midrule"]
-    for i, entry in enumerate(table.entries):
-        cells = [_latex_cell(*pair, mark) for pair, mark in zip(_pairs(table, i), table.marks[i].ravel(), strict=True)]
-        keys = ",".join(key for key, _ in _references([entry]))
-        cite = rf"~\cite{{{keys}}}" if keys else ""
-        lines.append(" & ".join([escaped(_label(table, entry)) + cite, *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}", ""])
-
-
-NARROW = 4
-"""Columns of numbers that one column of a two-column paper has room for."""
-
-
-def _latex_cell(mean: str, std: str, mark: int) -> str:
-    marked = {BEST: rf"\textbf{{{mean}}}", SECOND: rf"\underline{{{mean}}}"}.get(mark, mean)
-    return marked + (rf"\,{{\scriptsize$\pm$\,{std}}}" if std else "")
-
-
-def _latex_head(table: PaperTable) -> list[str]:
-    names = [escaped(attack_title(column)) for column in table.columns]
-    if table.groups == ("all",):
-        return [" & ".join(["Method", *names]) + r" \\"]
-    count = len(table.groups)
-    spans = [rf"\multicolumn{{{count}}}{{c}}{{{name}}}" for name in names]
-    rules = "".join(rf"\cmidrule(lr){{{2 + i * count}-{1 + (i + 1) * count}}}" for i in range(len(names)))
-    groups = [escaped(group_title(group)) for group in table.groups] * len(names)
-    return [" & ".join(["", *spans]) + r" \\", rules, " & ".join(["Method", *groups]) + r" \\"]
 
 
 def as_csv(table: PaperTable) -> str:
@@ -181,10 +200,12 @@ def as_csv(table: PaperTable) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{column}_{group}" for column in table.columns for group in table.groups]
-    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std"))])
+    bounds = [f"{column}_all_interval" for column in table.columns if "all" in table.groups and table.prior]
+    writer.writerow(["rank", "method", "seeds", *(f"{name}{end}" for name in names for end in ("", "_std")), *bounds])
     for i, entry in enumerate(table.entries):
-        cells = [cell for pair in _pairs(table, i) for cell in pair]
-        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells])
+        cells = [cell for pair in table.pairs(i) for cell in pair]
+        ends = [table.interval(i, column, "all") for column in table.columns][: len(bounds)]
+        writer.writerow([entry.rank or "", entry.label, len(entry.runs), *cells, *ends])
     return text.getvalue()
 
 
@@ -199,6 +220,7 @@ def as_json(table: PaperTable) -> str:
         return {
             column: {
                 group: {"mean": plain(table.means[i, c, g]), "std": plain(table.stds[i, c, g])}
+                | ({"interval": end} if (end := table.interval(i, column, group)) else {})
                 for g, group in enumerate(table.groups)
             }
             for c, column in enumerate(table.columns)
@@ -217,6 +239,7 @@ def as_json(table: PaperTable) -> str:
         }
         for i, entry in enumerate(table.entries)
     ]
+    terms |= {} if table.prior is None else {"prior": {"name": table.prior[0], "weights": table.prior[1].tolist()}}
     return json.dumps({"board": table.board.slug, **terms, "entries": entries}, indent=1) + "\n"
 
 
@@ -237,6 +260,11 @@ def caption(table: PaperTable, marks: str) -> str:
     ]
     if "union" in table.columns:
         parts.append(f"Worst case: an image counts if it withstands every attack ({', '.join(key.suite)})")
+    if table.prior is not None:
+        parts.append(
+            f"All classes: weighed by the prior {table.prior[0]!r}, with the 95 % interval of that mean in brackets; "
+            "ranks are by the balanced accuracy"
+        )
     if set(table.groups) & set(THIRDS):
         parts.append("Head, medium, tail: thirds of the classes by training images")
     if table.marks.any():
@@ -256,9 +284,6 @@ def caption(table: PaperTable, marks: str) -> str:
     return " ".join(f"{part}." for part in parts)
 
 
-DAGGER = "†"
-
-
 def _over_seeds(entries: Sequence[Entry]) -> str:
     seeds = {tuple(run.run.seed for run in entry.runs) for entry in entries}
     counts = sorted({len(own) for own in seeds})
@@ -274,60 +299,18 @@ def _unmarked(board: Board, entry: Entry) -> bool:
     return entry.rank is None and board.status != "smoke"
 
 
-def _label(table: PaperTable, entry: Entry) -> str:
-    return entry.label + (f" {DAGGER}" if _unmarked(table.board, entry) else "")
-
-
-def attack_title(name: str) -> str:
-    """An attack, 'clean' or 'union' as a heading says it."""
-    return ATTACK_TITLES.get(name, name if name.startswith("aa-") else name.upper())
-
-
-def group_title(name: str) -> str:
-    """A group of classes as a heading says it."""
-    return METRIC[GROUPS[name]].title
-
-
-_SPECIAL = str.maketrans(
-    {
-        **{c: f"\\{c}" for c in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': "''",
-        "±": r"$\pm$",
-        DAGGER: r"\textsuperscript{$\dagger$}",
-    }
-)
-
-
-def escaped(text: str) -> str:
-    """``text`` for LaTeX: what is special to it is written out, and the names of norms become mathematics."""
-    plain = _plain(text).translate(_SPECIAL).replace("--", "-{}-")
-    for name, ball in BALLS.items():
-        plain = re.sub(rf"\b{name}\b", lambda _, tex=ball.tex: tex, plain)  # type: ignore[misc]
-    return plain
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+def paper_name(entry: Entry) -> str:
+    """An entry as papers call it: the titles of its cards, and the settings that the board names."""
+    run = entry.runs[0].run
+    cards = cards_of(run)
+    if len(cards) < 1 + len(run.plugins):
+        return entry.label
+    settings = entry.label.removeprefix("+".join([run.method, *run.plugins]))
+    return " + ".join(card.title for card in cards) + settings
 
 
 def _suffix(group: str) -> str:
     return "" if group == "all" else f", {group_title(group)}"
-
-
-def _pairs(table: PaperTable, row: int) -> list[tuple[str, str]]:
-    """Mean and standard deviation of each cell of a row as printed; empty where there is none."""
-
-    def text(value: float) -> str:
-        return "" if np.isnan(value) else f"{value:.{table.decimals}f}"
-
-    values = zip(table.means[row].ravel(), table.stds[row].ravel(), strict=True)
-    return [(text(mean), text(std)) for mean, std in values]
 
 
 def _joined(pair: tuple[str, str]) -> str:

@@ -256,12 +256,7 @@ class Ours(NamedTuple):
 
 
 def beside(numbers: Sequence[PublishedNumber], records_dir: Path) -> tuple[list[Ours | None], list[str]]:
-    """Ours for each number, and what was wrong with records on the way.
-
-    A counterpart is an entry of a full board with the same data set, imbalance ratio and method, plain, and with an
-    attack of the same name, in Linf as all papers' numbers are; with the same network if there is one. Gains, and a
-    paper's tail, have none.
-    """
+    """Ours for each number, see :func:`counterparts`, and what was wrong with records on the way."""
     wanted = {(n.dataset, n.imbalance_ratio, n.method) for n in numbers if n.method and not n.of}
     records, problems = find_records([records_dir])
     runs = ((record, record.run) for record in records)
@@ -270,15 +265,25 @@ def beside(numbers: Sequence[PublishedNumber], records_dir: Path) -> tuple[list[
         for record, run in runs
         if (run.dataset, run.imbalance_ratio, "+".join([run.method, *run.plugins])) in wanted
     ]
+    return counterparts(numbers, boards(fitting)), problems
+
+
+def counterparts(numbers: Sequence[PublishedNumber], found: Iterable[Board]) -> list[Ours | None]:
+    """Ours for each number, from some boards.
+
+    A counterpart is an entry of a full board with the same data set, imbalance ratio and method, plain, and with an
+    attack of the same name, in Linf as all papers' numbers are; with the same network if there is one. Gains, and a
+    paper's tail, have none.
+    """
     entries = [
         (board, entry)
-        for board in boards(fitting)
+        for board in found
         if board.status in ("frozen", "candidate", "disposable")
         and (board.key.threat_model, board.key.profile) == ("Linf", "exp")
         and not board.key.reduced
         for entry in board.entries
     ]
-    return [_counterpart(number, entries) for number in numbers], problems
+    return [_counterpart(number, entries) for number in numbers]
 
 
 def _counterpart(number: PublishedNumber, entries: Sequence[tuple[Board, Entry]]) -> Ours | None:

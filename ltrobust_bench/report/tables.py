@@ -23,6 +23,7 @@ from ltrobust_bench.report.columns import (
     Column,
     cells_of,
 )
+from ltrobust_bench.report.compare import resolution_in_words
 from ltrobust_bench.report.values import Cells
 from ltrobust_bench.scores.groups import rank_groups, ranks
 from ltrobust_bench.scores.intervals import Spread, spreads
@@ -141,7 +142,8 @@ def _section(board: Board, cells: Sequence[Cells]) -> str:
         rows.append([markdown_text(text) if name in WORDS else text for name, text in texts.items()])
     lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 3) + ["---"], *rows]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return f"\n## {markdown_text(board.title)}\n\n{table}"
+    floor = resolution_in_words(board) if board.status != "smoke" else ""
+    return f"\n## {markdown_text(board.title)}\n\n{table}" + (f"\n{floor}\n" if floor else "")
 
 
 WORDS = ("method", "flags")
@@ -201,7 +203,9 @@ def terminal_table(board: Board, width: int = 130, most: int | None = None) -> T
     for column in shown:
         header = _header(board, column)
         if column.name in WORDS:
-            table.add_column(header, min_width=8, overflow="fold")
+            words = (word for cells in lines for word in column.shown(cells, decimals=0).split())
+            longest = max(map(len, words), default=0)
+            table.add_column(header, min_width=max(8, min(longest, LONGEST)), overflow="fold")
         else:
             header = header.replace(" ", "\n").replace("AutoAttack", "Auto\nAttack")
             table.add_column(Text(header), justify="right", no_wrap=True)
@@ -228,6 +232,8 @@ def _flag_lines(board: Board) -> list[str]:
     ]
 
 
+LONGEST = 30
+"""Letters of a word that is not broken."""
 NAMED = 8
 """Entries that a line about a flag names."""
 

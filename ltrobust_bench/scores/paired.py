@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc, ndtr
+from scipy.special import betainc, ndtr, stdtr
 
 from ltrobust_bench.scores.intervals import half_width
 
@@ -32,12 +32,16 @@ class Paired:
         half: half the width of its 95 % interval: the wider of t over seed pairs and the paired interval of images
             within a seed. Seeds differ in training, all see the same images: neither spread replaces the other.
         p_value: largest exact McNemar p-value of the seed pairs.
+        image_error: standard error of the difference within a seed, from the test images, mean over the seed pairs.
+        seed_error: standard error of the mean over the seed pairs; NaN with one.
     """
 
     seeds: np.ndarray
     difference: np.ndarray
     half: np.ndarray
     p_value: np.ndarray
+    image_error: np.ndarray
+    seed_error: np.ndarray
 
     @property
     def sign(self) -> np.ndarray:
@@ -88,7 +92,57 @@ def _over_seeds(difference: np.ndarray, half: np.ndarray, p_value: np.ndarray, s
         difference=mean,
         half=np.where(seeds > 1, np.maximum(within, across), within),
         p_value=np.where(agree, np.fmax.reduce(p_value, axis=0), 1.0),
+        image_error=within / NORMAL,
+        seed_error=np.where(seeds > 1, std / np.sqrt(np.maximum(seeds, 1)), np.nan),
     )
+
+
+def equivalence(found: Paired, margin: float) -> np.ndarray:
+    """p-values of the claim that differences lie within ``margin``, by two one-sided tests (Schuirmann, Journal of
+    Pharmacokinetics and Biopharmaceutics 15, 1987): the larger one, of the test images (normal) and of the seed pairs
+    (t), since neither spread replaces the other.
+
+    Args:
+        margin: a fraction, above 0.
+
+    Returns:
+        shape [P]; 1 without a seed in common.
+    """
+    images = tost(found.difference, found.image_error, margin)
+    seeds = tost(found.difference, found.seed_error, margin, np.maximum(found.seeds - 1, 1))
+    both = np.fmax(images, np.where(found.seeds > 1, seeds, 0.0))
+    return np.where(found.seeds > 0, both, 1.0)
+
+
+def tost(difference: ArrayLike, error: ArrayLike, margin: float, freedom: ArrayLike = np.inf) -> np.ndarray:
+    """The larger p-value of two one-sided tests, that a mean is above ``-margin`` and that it is below ``margin``.
+
+    Args:
+        difference, error: the mean and its standard error.
+        freedom: degrees of freedom of Student's t; infinity: normal.
+    """
+    mean, spread = np.asarray(difference, dtype=float), np.asarray(error, dtype=float)
+    distance = margin - np.abs(mean)  # the nearer bound decides
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where(spread > 0, distance / spread, np.copysign(np.inf, distance))
+    many = np.isinf(np.asarray(freedom, dtype=float))
+    return np.where(many, ndtr(-t), stdtr(np.where(many, 1.0, freedom), -t))[()]
+
+
+def resolution(bits: Sequence[np.ndarray], methods: Sequence[Sequence[int]], labels: np.ndarray, count: int) -> float:
+    """The smallest difference that images and seeds can resolve: half the width of the 95 % interval of a difference,
+    median over methods that follow one another. One comparison: a correction over many makes it larger.
+
+    Args:
+        bits, methods, labels: as for :func:`paired`.
+        count: of the methods, M.
+
+    Returns:
+        A fraction; NaN if no two neighbours share a seed. It falls as one over the square root of the images.
+    """
+    first = np.arange(count - 1)
+    half = paired(bits, methods, labels, first, first + 1).half
+    return float(np.nanmedian(half)) if np.isfinite(half).any() else float("nan")
 
 
 def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:

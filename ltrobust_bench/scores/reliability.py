@@ -38,7 +38,12 @@ class Reliability(Strict):
     accuracy_by_radius: dict[Factor, Annotated[float, Field(ge=0, le=1)]] = Field(
         max_length=100, description="under PGD-20, by multiples of the evaluation radius"
     )
-    batch_dependence: float = Field(ge=0, le=1, description="share of labels that change in smaller, mixed batches")
+    batch_dependence: float = Field(
+        ge=0,
+        le=1,
+        description="share of images whose logits change in smaller, mixed batches by more than 1e-4 of their range; "
+        "in older records, whose label does",
+    )
     state_changed: bool = Field(description="buffers or weights changed while the model was evaluated")
 
 
@@ -71,7 +76,8 @@ MEANINGS = {
     "PGD not converged": "more and smaller steps break many more images: 20 steps are too few for this model",
     "robust to anything": "at this radius any image can become grey and lose its class: gradients are masked",
     "not monotone": "a larger radius breaks fewer images: the attack does not work",
-    "batch": "an image's label depends on the other images of its batch",
+    "batch": "an image's logits depend on the other images of its batch: is a network inside left in train mode? "
+    "call .eval() on it",
     "state": "evaluating the model changed it: buffers are not frozen",
 }
 """Every flag and what it means."""
@@ -81,7 +87,7 @@ MASKING = ("zero gradients", "square", "robust to anything", "not monotone", "ra
 NOISE = 1e-4
 """Of two forwards' logits, as a share of their range; rounding stays far below."""
 FEW = 0.01
-"""Of images: with an exactly zero gradient, with a label that depends on the batch, broken by Square alone."""
+"""Of images: with an exactly zero gradient, with logits that depend on the batch, broken by Square alone."""
 SCALED_GAP, STEPS_GAP = 0.08, 0.03
 """Honest models of the digits board stay below 0.08 (restarts count too) and 0.022."""
 FLAT = 1.5
@@ -113,8 +119,7 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
     if measured is not None:
         chance = 1 / classes
         limit = chance + ERRORS * math.sqrt(chance * (1 - chance) / measured.images)
-        if measured.randomness > NOISE:
-            found["random"] = f"logits of two forwards differ by {measured.randomness:.2g} of their range"
+        found |= moving(measured.randomness, measured.batch_dependence, measured.state_changed)
         if measured.probabilities:
             found["probabilities"] = "outputs lie in [0, 1] and add up to 1"
         if measured.confidence < FLAT * chance:
@@ -128,10 +133,6 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
         worst = _largest_rise(measured.accuracy_by_radius)
         if worst > ERRORS * math.sqrt(0.25 / measured.images):
             found["not monotone"] = f"accuracy rises by {100 * worst:.1f} points with the radius"
-        if measured.batch_dependence > FEW:
-            found["batch"] = f"{measured.batch_dependence:.1%} of the labels change with the batch"
-        if measured.state_changed:
-            found["state"] = "buffers or weights changed"
     if by_square > FEW:
         found["square"] = f"Square breaks another {100 * by_square:.1f} points"
     if {"pgd-20", "scaled-pgd-20"} <= accuracy.keys():
@@ -141,6 +142,18 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
     if {"pgd-20", "pgd-100"} <= accuracy.keys() and (gap := accuracy["pgd-20"] - accuracy["pgd-100"]) > STEPS_GAP:
         found["PGD not converged"] = f"PGD-100 is {100 * gap:.1f} points below PGD-20"
     return [Flag(name, found[name], meaning) for name, meaning in MEANINGS.items() if name in found]
+
+
+def moving(randomness: float, batch_dependence: float, state_changed: bool) -> dict[str, str]:
+    """Flags of a model that answers the same image differently, and what was seen; see :class:`Reliability`."""
+    found = {}
+    if randomness > NOISE:
+        found["random"] = f"logits of two forwards differ by {randomness:.2g} of their range"
+    if batch_dependence > FEW:
+        found["batch"] = f"logits of {batch_dependence:.1%} of the images change with the batch"
+    if state_changed:
+        found["state"] = "buffers or weights changed"
+    return found
 
 
 def _largest_rise(accuracy_by_radius: Mapping[str, float]) -> float:

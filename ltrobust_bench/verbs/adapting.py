@@ -16,11 +16,12 @@ from torch import nn
 from ltrobust_bench.attacks.bpda import DECLARED, declared
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.adaptive import adaptive_suite, transfer_name
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
-from ltrobust_bench.evaluation.identity import settled
+from ltrobust_bench.evaluation.identity import settled, tensors_of
 from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.evaluation.state import kept_identity
 from ltrobust_bench.evaluation.student import distilled, untrained
@@ -29,6 +30,7 @@ from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.schema import Record
+from ltrobust_bench.records.verify import STUDENT
 from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import canonical_digest
@@ -37,13 +39,14 @@ from ltrobust_bench.verbs.evaluations import evaluate
 from ltrobust_bench.verbs.loading import load_model
 from ltrobust_bench.verbs.subject import Model, Subject, subject_of
 
-BASE, STUDENT = "base", "student"
-"""What the second models are called that are no entries: the honest model inside, and one that learned the answers."""
+BASE = "base"
+"""What the second model is called that is honest and inside of the model."""
 MOST = 8
 """Other entries on which attacks are crafted."""
 STATE, SUITE_STATE, TAUGHT = "thorough.npz", "evaluation.npz", "student.safetensors"
 
 
+@undisturbed()
 def thorough(
     model: Model,
     dataset: str | None = None,
@@ -216,7 +219,7 @@ def _student(subject: Subject, folder: Path | None, told: Progress) -> nn.Module
     """The student of a model, kept in a folder until the evaluation is finished."""
     task, network = subject.task, subject.task.terms.model
     path = None if folder is None else folder / TAUGHT
-    of = canonical_digest([weights_sha256(subject.module.state_dict()), task.split.train_sha256, task.epsilon, network])
+    of = canonical_digest([weights_sha256(tensors_of(subject.module)), task.split.train_sha256, task.epsilon, network])
     empty = untrained(task.spec.shape, task.classes, network, 0).to(subject.device).eval().requires_grad_(False)
     if path is not None and path.exists():
         try:

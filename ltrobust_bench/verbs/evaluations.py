@@ -15,6 +15,7 @@ from ltrobust_bench.attacks.registry import standard_attacks
 from ltrobust_bench.attacks.terms import Attack
 from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.data.registry import Dataset
@@ -41,6 +42,7 @@ from ltrobust_bench.verbs.loading import load_model, own_record
 from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
 
 
+@undisturbed()
 def evaluate(
     model: Model,
     dataset: Dataset | None = None,
@@ -48,6 +50,8 @@ def evaluate(
     protocol: str | None = None,
     imbalance_ratio: float | None = None,
     profile: str | None = None,
+    train_counts: Sequence[int] | None = None,
+    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     attacks: list[str] | None = None,
     transfer_from: nn.Module | str | Path | None = None,
     limit_test: int | None = None,
@@ -62,10 +66,13 @@ def evaluate(
 
     Args:
         model: a torch module (or function) from images in [0, 1], float32 [B, channels, height, width], to logits
-            [B, C]; normalisation belongs inside it. Or the path of a network of ours.
+            [B, C]; normalisation belongs inside it, or see ``normalise``. Or the path of a network of ours.
         dataset: its data set, a name or a :class:`DatasetSpec`; for a network of ours its own.
         protocol: whose suite and epsilon; default: the data set's.
         imbalance_ratio, profile: of the training set, which define head, medium and tail.
+        train_counts: training images per label of the split that the model was trained on, [C], if it is none of ours.
+        normalise: mean and standard deviation, of each channel or one for all, on the [0, 1] scale: the model is given
+            (x - mean) / std.
         attacks: names of some of the suite's attacks, or of AutoAttack and its parts (``apgd-ce``, ``apgd-dlr``,
             ``apgd-t``, ``fab-t``, ``square``); default: the suite.
         transfer_from: a second model (as ``model``), on which PGD-20 is crafted as the attack ``transfer``.
@@ -93,10 +100,14 @@ def evaluate(
         protocol=protocol,
         imbalance_ratio=imbalance_ratio,
         profile=profile,
+        train_counts=train_counts,
+        normalise=normalise,
         limit_test=limit_test,
         data_dir=data_dir,
     )
     module, task, where = subject.module, subject.task, subject.device
+    for flag in subject.look.flags if subject.look else ():
+        _say(f"{flag.name}: {flag.seen} ({flag.meaning})", progress)
     chosen = suite_attacks(task.protocol, attacks)
     surrogates: dict[str, nn.Module] = {}
     if transfer_from is not None:
@@ -114,6 +125,8 @@ def evaluate(
             _say(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted", progress)
     told = usual_progress(progress)
     verdict = attack_model(module, task, where, identity, state, told, chosen, surrogates, search)
+    with frozen(module):
+        noticed = subject.look.again() if subject.look else ()
     if state is not None:
         state.unlink(missing_ok=True)
     labels = task.source.test_labels[task.split.test]
@@ -130,9 +143,11 @@ def evaluate(
         verdict.seconds,
         verdict.reliability,
         subject.about(dict(zip(named, used, strict=True)), surrogates),
+        noticed=noticed,
     )
 
 
+@undisturbed()
 def curve(
     model: Model,
     kind: CurveKind,
@@ -179,6 +194,7 @@ def curve(
     return replace(trace(kind, task.epsilon, len(labels), measure, clean, task.ball), about=subject.about({}))
 
 
+@undisturbed()
 def analyse(
     network: Path | str,
     *,
@@ -252,7 +268,7 @@ def suite_attacks(protocol: Protocol, names: list[str] | None) -> list[Attack] |
 def _say(line: str, progress: Progress | None) -> None:
     """To whoever follows, or as a warning if nobody was named."""
     if progress is None:
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=4)
     else:
         progress.note(line)
 

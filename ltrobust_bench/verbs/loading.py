@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.data.sources import DATA_VARIABLE
-from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.errors import CheckFailed, CheckpointError, RecordError
+from ltrobust_bench.judge.export import export
+from ltrobust_bench.judge.graph import GraphFile
 from ltrobust_bench.notebook import table
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
@@ -38,12 +42,11 @@ PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".onnx", ".pt2", ".to
 """Endings of files that hold networks, but none of ours."""
 
 
-@dataclass(frozen=True, repr=False)
-class LoadedModel:
-    """A finished network of ours, ready to be used.
+@dataclass(frozen=True)
+class Stored:
+    """What the file of a finished network of ours says that it is.
 
     Attributes:
-        model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
         run: what it is a result of.
         class_names: one per label.
         cost: of its training, and of the run it builds on.
@@ -54,7 +57,6 @@ class LoadedModel:
         folder: where it lies, its run folder if it was not moved.
     """
 
-    model: nn.Module
     run: RunSection
     class_names: tuple[str, ...]
     cost: TrainingCost
@@ -62,7 +64,18 @@ class LoadedModel:
     weights_sha256: str
     code: tuple[Code, ...]
     exploded: bool
-    folder: Path | None = None
+    folder: Path
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedModel(Stored):
+    """A finished network of ours, ready to be used.
+
+    Attributes:
+        model: pixels in [0, 1], shape [B, channels, height, width], to logits [B, C]; in eval mode.
+    """
+
+    model: nn.Module
 
     def __repr__(self) -> str:
         return f"<LoadedModel {self._what()}>"
@@ -123,8 +136,9 @@ class LoadedModel:
         return predict(self, images)
 
 
+@undisturbed()
 def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
-    """A finished network of ours as a model from pixels to logits.
+    """A finished network of ours as a model from pixels to logits. It runs the code of its method.
 
     Args:
         path: ``model.safetensors``, its run folder, or the name of a network that comes with the package.
@@ -137,14 +151,29 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
     Example: ``load_model("lite:at-bsl").model(images)``
     """
     where = choose_device(device)
-    path = shipped_file(str(path)) if is_name(path) else Path(path)
-    if path.suffix.lower() in PICKLES:
+    stored, weights = read_stored(path, where)
+    section = stored.run
+    try:
+        model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
+    except RuntimeError as error:
         raise CheckpointError(
-            f"{path} is no network of this package, which are called model.safetensors: build your network, load its "
+            f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    return LoadedModel(**vars(stored), model=model)
+
+
+def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[Stored, dict[str, Tensor]]:
+    """What a network's file says that it is, and its tensors; arguments and errors as :func:`load_model`. Nobody's code
+    is run."""
+    file = shipped_file(str(path)) if is_name(path) else Path(path)
+    if file.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{file} is no network of this package, which are called model.safetensors: build your network, load its "
             f"weights and give the module to evaluate(module, dataset), or type `ltbench eval --torch MODULE:FACTORY "
-            f"--weights {path} --dataset NAME`."
+            f"--weights {file} --dataset NAME`."
         )
-    weights, description = ckpt.read_model(path, where)
+    weights, description = ckpt.read_model(file, device)
     try:
         section = RunSection.model_validate(description["run"])
         names, cost = tuple(description["class_names"]), TrainingCost(**description["cost"])
@@ -152,17 +181,24 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
         base_cost = TrainingCost(**spent) if spent else None
         code = tuple(Code.model_validate(session) for session in description.get("code", []))
         astray = exploded([row["loss"] for row in description["history"]], len(names))
-        model = load_deployed(section, dataset_spec(section.dataset).shape, weights, where)
     except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{path} was written by another version: {first_problem(error)}") from None
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights in {path} are not those of {section.model} with the head of {section.method}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from None
-    folder = path if path.is_dir() else path.parent
-    sha256 = description["weights_sha256"]
-    return LoadedModel(model, section, names, cost, base_cost, sha256, code, bool(astray), folder)
+        raise CheckpointError(f"{file} was written by another version: {first_problem(error)}") from None
+    folder, sha256 = (file if file.is_dir() else file.parent), description["weights_sha256"]
+    return Stored(section, names, cost, base_cost, sha256, code, bool(astray), folder), weights
+
+
+def graph_of_network(path: Path | str) -> GraphFile:
+    """A finished network of ours as a graph of tensor operations, by which it is judged; runs the code of its method.
+
+    Raises:
+        CheckFailed: in one line, if it cannot be written as one.
+        CheckpointError, UnknownNameError: as :func:`load_model`.
+    """
+    stored, weights = read_stored(path)
+    try:
+        return export(load_model(path, "cpu").model, dataset_spec(stored.run.dataset).shape, weights)
+    except CheckFailed as error:
+        raise CheckFailed(f"{path} cannot be written as a graph: {error}") from None
 
 
 def task_of(section: RunSection, data_dir: Path | str | None = None) -> Task:

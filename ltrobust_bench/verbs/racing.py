@@ -34,6 +34,7 @@ def given_up(plan: Plan, folder: Path, place: Place, progress: Progress) -> Boun
         result = evaluate(
             folder,
             attacks=[attack],
+            limit_test=plan.run.limit_test,
             data_dir=place.data_dir,
             device=place.device,
             state=folder / "bound.npz",

@@ -5,25 +5,27 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ltrobust_bench import verbs
-from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.errors import RecordError
-from ltrobust_bench.evaluation.adaptive import transfer_name
-from ltrobust_bench.plan.request import Request
-from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.progress import Progress
 from ltrobust_bench.records.io import record_files
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import Verification, examples_of, objections, tolerated
-from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.adapting import STUDENT
-from ltrobust_bench.verbs.verification import attacked_again, attacked_thoroughly, retrain, try_examples
+from ltrobust_bench.verbs.judging import refuse_imported
+from ltrobust_bench.verbs.loading import read_stored
+from ltrobust_bench.verbs.verification import (
+    Where,
+    attacked_again,
+    attacked_thoroughly,
+    retrain,
+    trained_again,
+    try_examples,
+)
 
 
 def statements_in(results_dir: Path, files: Iterable[Path] = ()) -> list[tuple[Heard, Record]]:
@@ -68,49 +70,34 @@ def recheck(
     statement = one.statement
     assert isinstance(statement, Verification)
     where = Where("a recheck", data_dir, device)
+    refuse_imported()
     if statement.places is not None and statement.places[-1] >= record.images:
         return ["it is about images of another test set"]
     if statement.kind == "retrained":
         return _trained_again(record, statement, where, progress)
     with _network(one.results, record, where, progress) as network:
-        if verbs.load_model(network, device=device).weights_sha256 != record.result.weights_sha256:
+        if read_stored(network)[0].weights_sha256 != record.result.weights_sha256:
             if statement.kind == "counterexamples":
                 return ["they cannot be tried: this machine trains another network"]
             return _trained_again(record, statement, where, progress)
         if statement.kind == "counterexamples":
-            again = try_examples(record, network, examples_of(one.path), **asdict(where))
+            again = try_examples(record, network, examples_of(one.path), where)
             if again.places != statement.places:
                 return ["the images are those of other places"]
             return _otherwise(statement, again, 0)
         if statement.kind == "thorough":
-            missing = sorted(seconds_of(statement) - {STUDENT})
-            if missing:
-                return [f"it cannot be computed again: attacks were crafted on {', '.join(missing)}"]
-            again = attacked_thoroughly(record, network, **asdict(where), progress=progress)
+            if statement.others:
+                return [f"it cannot be computed again: attacks were crafted on {', '.join(statement.others)}"]
+            again = attacked_thoroughly(record, network, where, progress=progress)
             return _otherwise(statement, again, tolerated(again.images))
         places = None if statement.places is None else np.asarray(statement.places)
-        again = attacked_again(record, network, places, **asdict(where), progress=progress)
+        again = attacked_again(record, network, places, where, progress=progress)
         return objections(record, again) + _otherwise(statement, again, tolerated(again.images))
-
-
-def seconds_of(statement: Verification) -> set[str]:
-    """The second models on which a thorough evaluation's attacks were crafted."""
-    before = transfer_name("")
-    return {name.removeprefix(before) for name in statement.attacks or {} if name.startswith(before)}
-
-
-@dataclass(frozen=True)
-class Where:
-    """How it is computed again; see :func:`~ltrobust_bench.verbs.verification.re_evaluate`."""
-
-    by: str
-    data_dir: Path | None
-    device: str
 
 
 def _trained_again(record: Record, statement: Verification, where: Where, progress: Progress | None) -> list[str]:
     """The whole run again; of another machine's network only the accuracies can be compared."""
-    again = retrain(record, **asdict(where), progress=progress)
+    again = retrain(record, by=where.by, data_dir=where.data_dir, device=where.device, progress=progress)
     same = (statement.kind, statement.weights_sha256) == (again.kind, again.weights_sha256)
     return objections(record, again) + (_otherwise(statement, again, tolerated(again.images)) if same else [])
 
@@ -136,9 +123,5 @@ def _network(results: Results, record: Record, where: Where, progress: Progress 
         return
     if not results.again(record):
         raise RecordError(f"the network of record {record.id} is not in the repository and cannot be trained from it.")
-    plan = Request.of(record.run).to_plan(where.data_dir)
-    if plan.run.key() != record.run.key():
-        raise RecordError(f"the installed protocol, card or data give another run than record {record.id}.")
     with tempfile.TemporaryDirectory(prefix="ltbench-recheck-") as folder:
-        device = choose_device(where.device)
-        yield train_plan(plan, Path(folder) / plan.run.folder_name(), device, progress or Silent()).model_path
+        yield trained_again(record, Path(folder), where.data_dir, where.device, progress)

@@ -10,6 +10,7 @@ import torch
 
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device, started
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.evaluator import Verdict, frozen
@@ -41,6 +42,7 @@ RUNS, RESULTS = Path("runs"), Path("results")
 
 
 @takes_request
+@undisturbed()
 def train(
     request: Request,
     *,
@@ -75,6 +77,7 @@ def train(
 
 
 @takes_request
+@undisturbed()
 def run(
     request: Request,
     *,
@@ -115,8 +118,11 @@ def run(
 
 
 def _warn(plan: Plan, progress: Progress) -> None:
-    """Say what must not be missed of a plan: of its images, and if no board will accept its record."""
+    """Say what a plan makes of a folder of images, what looks wrong with them, and if no board will accept its
+    record."""
     note = unfit_note(plan.run, [code_of(plan.run, "training")])
+    for line in plan.task.source.notes:
+        progress.note(line)
     for line in (*plan.task.source.warnings, *([note] if note else [])):
         progress.tell(Warned(line))
 
@@ -140,6 +146,7 @@ def run_plan(
     return finish_run(loaded, plan.task, folder, results_dir, progress, trials=trials)
 
 
+@undisturbed()
 def finish_run(
     loaded: LoadedModel,
     task: Task,

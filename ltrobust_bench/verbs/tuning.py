@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust_bench.compute.device import choose_device
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.files import is_there, write_text
 from ltrobust_bench.interrupt import Stopped
@@ -37,6 +38,7 @@ MOST = 8
 
 
 @takes_request
+@undisturbed()
 def tune(
     request: Request,
     *,

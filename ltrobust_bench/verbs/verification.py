@@ -1,11 +1,17 @@
-"""Looking at a record again: attacking its weights, training it again, or trying somebody's adversarial examples."""
+"""Looking at a record again: attacking its network, training it again, or trying somebody's adversarial examples.
+
+All of it is done to the network's graph of tensor operations (:mod:`ltrobust_bench.judge`), in a process that runs
+nothing of its method.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +19,7 @@ import torch
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
@@ -25,6 +32,8 @@ from ltrobust_bench.reading import read_arrays, read_bytes
 from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Environment, Record, Standing
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
+from ltrobust_bench.verbs.apart import trained_apart
+from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported
 
 BATCH = 500
 LARGEST = 500_000_000
@@ -33,6 +42,7 @@ FILED = 25_000_000
 """Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
 
+@undisturbed()
 def re_evaluate(
     record: Record,
     weights: Path,
@@ -40,11 +50,15 @@ def re_evaluate(
     by: str,
     images: int | None = 100,
     seed: int | None = None,
+    graph: Path | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
-    """Attack a record's weights again with its protocol's whole suite, on a random sample of its images or on all.
+    """Attack a record's network again with its protocol's whole suite, on a random sample of its images or on all.
+
+    What is attacked is the network's graph (:mod:`ltrobust_bench.judge`), in this process, which runs none of its
+    method's code.
 
     Args:
         record: what is verified.
@@ -52,9 +66,11 @@ def re_evaluate(
         by: who does it; one line.
         images: size of the sample, at least ``FEWEST``; None: all test images.
         seed: of the sample; default: not to be foreseen.
+        graph: file of its graph, written elsewhere; None: it is written now, in a process apart.
         data_dir, device, progress: as everywhere.
 
     Raises:
+        CheckFailed: if it cannot be judged as a graph.
         CheckpointError: if these are not the record's weights.
         RecordError: if its protocol or split is not the installed one.
         UsageError: for a sample that is too small.
@@ -65,31 +81,43 @@ def re_evaluate(
     places = None
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
-    return attacked_again(record, weights, places, by=by, data_dir=data_dir, device=device, progress=progress)
+    where = Where(by, data_dir, device, graph)
+    return attacked_again(record, weights, places, where, progress=progress)
 
 
+@dataclass(frozen=True)
+class Where:
+    """Who looks at a network, and where; see :func:`re_evaluate`."""
+
+    by: str
+    data_dir: Path | None = None
+    device: str = "auto"
+    graph: Path | None = None
+
+
+@undisturbed()
 def attacked_again(
     record: Record,
     weights: Path,
     places: np.ndarray | None,
+    where: Where,
     *,
-    by: str,
-    data_dir: Path | None = None,
-    device: str = "auto",
+    again: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """:func:`re_evaluate` on these images.
 
     Args:
         places: of the images, in the order of the record's bits, increasing; None: all.
+        again: whether the network was trained again, and so may have other weights than the record's.
     """
-    loaded = _weights_of(record, weights, device)
-    task = verbs.task_of(loaded.run, data_dir)
+    device = choose_device(where.device)
+    network = judged_network(record, weights, where.graph, device=device, again=again, progress=progress)
+    task = verbs.task_of(network.stored.run, where.data_dir)
     index = task.split.test if places is None else task.split.test[places]
-    where = choose_device(device)
-    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
+    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
     verdict = evaluate_images(
-        loaded.model,
+        network.model,
         data,
         classes=task.classes,
         epsilon=task.epsilon,
@@ -100,47 +128,63 @@ def attacked_again(
     robust = np.logical_and.reduce(list(verdict.bits.values()))
     return verification(
         record,
-        "re-evaluated",
+        "retrained" if again else "re-evaluated",
         places,
         verdict.bits["clean"],
         robust,
-        loaded.weights_sha256,
-        by,
-        _here(where, record, loaded),
+        network.stored.weights_sha256,
+        where.by,
+        _here(device, record, network),
+        graph_sha256=network.graph_sha256,
     )
 
 
+@undisturbed()
 def attacked_thoroughly(
     record: Record,
     weights: Path,
+    where: Where,
     *,
-    by: str,
     base: Path | None = None,
     folder: Path | None = None,
-    data_dir: Path | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
     """Attack what a record's suite left standing with the adaptive suite, see :func:`~ltrobust_bench.verbs.thorough`.
 
     Args:
-        base: the network that the record's is built on, on which attacks are crafted, too.
+        base: the network that the record's is built on, on which attacks are crafted, too; judged by its graph.
         folder: where the state is kept, so that an interrupted call goes on.
         others: see :func:`re_evaluate`.
 
     Raises:
+        CheckFailed: if one of them cannot be judged as a graph.
         CheckpointError: if these are not the record's weights, or not those of its base.
         RecordError: if nothing stands that could be attacked.
     """
-    loaded, where = _weights_of(record, weights, device), choose_device(device)
+    device = choose_device(where.device)
     known = record.judged(Standing())  # what others broke is attacked again: the statement speaks for itself
     places = np.flatnonzero(known.bits("union"))
     if not len(places):
         raise RecordError(f"record {record.id} has no image that withstands its suite: there is nothing to attack.")
-    if base is not None and verbs.load_model(base, device=device).run.key() != record.run.base_key:
+    network = judged_network(record, weights, where.graph, device=device, progress=progress)
+    under = None if base is None else judged_file(base, device=device, progress=progress)
+    if under is not None and under.stored.run.key() != record.run.base_key:
         raise CheckpointError(f"{base} is not the run that record {record.id} is built on.")
+    run = record.run
+    cuts: dict[str, Any] = {name: value for name, value in run.cuts.items() if name != "epochs"}
     result = verbs.thorough(
-        weights, base=base, before=known, folder=folder, data_dir=data_dir, device=device, progress=progress
+        network.model,
+        run.dataset,
+        protocol=run.protocol,
+        imbalance_ratio=run.asked_ratio,
+        profile=run.profile,
+        **cuts,
+        base=None if under is None else under.model,
+        before=known,
+        folder=folder,
+        data_dir=where.data_dir,
+        device=str(device),
+        progress=progress,
     )
     robust = np.logical_and.reduce([result.bits[name][places] for name in result.adaptive])
     return verification(
@@ -149,13 +193,15 @@ def attacked_thoroughly(
         places,
         np.ones(len(places), dtype=bool),
         robust,
-        loaded.weights_sha256,
-        by,
-        _here(where, record, loaded),
+        network.stored.weights_sha256,
+        where.by,
+        _here(device, record, network),
+        graph_sha256=network.graph_sha256,
         attacks=result.broken_after,
     )
 
 
+@undisturbed()
 def retrain(
     record: Record,
     *,
@@ -164,53 +210,54 @@ def retrain(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
-    """Do a record's whole run again: train with its terms and its seed, and attack with the whole suite.
+    """Do a record's whole run again: train with its terms and its seed, in a process apart, and attack the network's
+    graph with the whole suite in this one.
 
     Raises:
+        CheckFailed: if it cannot be trained, or judged as a graph.
         RecordError: if the installed package would do another run (another protocol, card, split).
+    """
+    refuse_imported()
+    with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
+        network = trained_again(record, Path(folder), data_dir, device, progress)
+        return attacked_again(record, network, None, Where(by, data_dir, device), again=True, progress=progress)
+
+
+def trained_again(
+    record: Record, folder: Path, data_dir: Path | None, device: str, progress: Progress | None = None
+) -> Path:
+    """Train a record's network again, in a process apart; its run folder, in ``folder``.
+
+    Raises:
+        CheckFailed: if it cannot be trained.
+        RecordError: if the installed package would do another run.
     """
     plan = Request.of(record.run).to_plan(data_dir)
     if plan.run.key() != record.run.key():
         raise RecordError(
             f"record {record.id} cannot be trained again: the installed protocol, card or data give another run."
         )
-    with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
-        made = verbs.run_plan(
-            plan,
-            runs_dir=Path(folder),
-            results_dir=None,
-            device=choose_device(device),
-            progress=progress or Silent(),
-        )
-    return verification(
-        record,
-        "retrained",
-        None,
-        made.bits("clean"),
-        made.bits("union"),
-        made.result.weights_sha256,
-        by,
-        made.environment,
-    )
+    return trained_apart(plan.run, folder, data_dir, device, progress or Silent())
 
 
-def try_examples(
-    record: Record, weights: Path, examples: Path, *, by: str, data_dir: Path | None = None, device: str = "auto"
-) -> Verification:
-    """Whether adversarial examples that somebody found break a record's weights.
+@undisturbed()
+def try_examples(record: Record, weights: Path, examples: Path, where: Where) -> Verification:
+    """Whether adversarial examples that somebody found break a record's network, judged by its graph.
 
     Args:
         examples: ``.npz`` with ``index`` (int, [N]: places in the data set's test set, as it is distributed) and
             ``images`` ([N, channels, height, width]: float in [0, 1], or uint8).
 
     Raises:
+        CheckFailed: if it cannot be judged as a graph.
         CheckpointError: if these are not the record's weights.
         UsageError: if the file is damaged, or an image is no test image moved by at most epsilon.
     """
     content = _content(examples, LARGEST)
     index, found = _arrays(examples, content)
-    loaded = _weights_of(record, weights, device)
-    task = verbs.task_of(loaded.run, data_dir)
+    device = choose_device(where.device)
+    network = judged_network(record, weights, where.graph, device=device)
+    task = verbs.task_of(network.stored.run, where.data_dir)
     place_of = {int(i): place for place, i in enumerate(task.split.test)}
     unknown = [int(i) for i in index if int(i) not in place_of]
     if unknown:
@@ -220,13 +267,12 @@ def try_examples(
     places, found = places[order], found[order]
     if len(np.unique(places)) < len(places):
         raise UsageError(f"{examples}: an index stands twice; give one image for each.")
-    where = choose_device(device)
     data = DeviceData.of(
         task.source.test_pixels(task.split.test[places]),
         np.asarray(task.source.test_labels[task.split.test[places]]),
-        where,
+        device,
     )
-    x, moved = to_unit(data.images), torch.from_numpy(found).to(where)
+    x, moved = to_unit(data.images), torch.from_numpy(found).to(device)
     if moved.shape != x.shape:
         raise UsageError(f"{examples}: images of shape {tuple(moved.shape)}, {tuple(x.shape)} is needed.")
     distance, outside = task.ball.distance(moved, x), task.ball.left(moved, x, task.epsilon)
@@ -237,7 +283,7 @@ def try_examples(
             f"that of index {int(task.split.test[places[worst]])} at {task.ball.name} distance "
             f"{float(distance[worst]):.6g} (epsilon {task.epsilon:.6g})."
         )
-    model = Splitting(loaded.model)
+    model = Splitting(network.model)
     with frozen(model):
         clean, robust = (
             np.concatenate(
@@ -249,8 +295,18 @@ def try_examples(
             for batch in (x, moved)
         )
     digest = hashlib.sha256(content).hexdigest()
-    here = _here(where, record, loaded)
-    return verification(record, "counterexamples", places, clean, robust, loaded.weights_sha256, by, here, digest)
+    return verification(
+        record,
+        "counterexamples",
+        places,
+        clean,
+        robust,
+        network.stored.weights_sha256,
+        where.by,
+        _here(device, record, network),
+        digest,
+        graph_sha256=network.graph_sha256,
+    )
 
 
 def examples_to_file(examples: Path) -> bytes:
@@ -262,24 +318,12 @@ def examples_to_file(examples: Path) -> bytes:
     return _content(examples, FILED)
 
 
-def _weights_of(record: Record, weights: Path, device: str) -> verbs.LoadedModel:
-    loaded = verbs.load_model(weights, device=device)
-    if loaded.weights_sha256 != record.result.weights_sha256:
-        raise CheckpointError(
-            f"{weights} does not hold the weights of record {record.id}: SHA-256 {loaded.weights_sha256[:12]}, "
-            f"the record has {record.result.weights_sha256[:12]}."
-        )
-    if loaded.run.key() != record.run.key():
-        raise CheckpointError(f"{weights} says that it belongs to another run than record {record.id}.")
-    return loaded
-
-
-def _here(device: torch.device, record: Record, loaded: verbs.LoadedModel) -> Environment:
+def _here(device: torch.device, record: Record, network: JudgedNetwork) -> Environment:
     return environment(
         device_name(str(device)),
         torch.get_num_threads(),
         record.run.recipe.precision,
-        [*loaded.code, code_of(record.run, "evaluation")],
+        [*network.stored.code, code_of(record.run, "evaluation")],
     )
 
 
@@ -314,4 +358,13 @@ def _arrays(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return index, images.astype(np.float32)
 
 
-__all__ = ["attacked_again", "attacked_thoroughly", "examples_to_file", "re_evaluate", "retrain", "try_examples"]
+__all__ = [
+    "Where",
+    "attacked_again",
+    "attacked_thoroughly",
+    "examples_to_file",
+    "re_evaluate",
+    "retrain",
+    "trained_again",
+    "try_examples",
+]

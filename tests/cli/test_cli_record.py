@@ -261,6 +261,7 @@ def test_export_for_robustbench(capsys, here, tmp_path):
     assert "--robustbench" in refused(capsys, "record", "export", REAL)
 
 
+@pytest.mark.usefixtures("judge_here")
 def test_verify_and_lower(capsys, tmp_path, monkeypatch):
     """A real run: attacked again, trained again, and lowered by nothing."""
     monkeypatch.chdir(tmp_path)

@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_the_leaderboard(capsys):
 
 
 def test_every_format_into_a_file(capsys, tmp_path):
-    starts = {"markdown": "| # |", "latex": "\\begin{table", "csv": "rank,", "json": "{", "bibtex": "@"}
+    starts = {"markdown": "| # |", "latex": "% about ", "csv": "rank,", "json": "{", "bibtex": "@"}
     for form, start in starts.items():
         code, out, _ = call(capsys, *TABLE, "--format", form, "--output", tmp_path / form)
         assert code == 0 and out == f"wrote {tmp_path / form}\n"
@@ -53,7 +53,25 @@ def test_another_board(capsys):
     assert json.loads(out)["profile"] == "balanced"
 
 
+def test_what_latex_is_asked(capsys):
+    options = [
+        "--format",
+        "latex",
+        "--methods",
+        "reat,at",
+        "--names",
+        "paper",
+        "--width",
+        "column",
+        "--columns",
+        "union",
+    ]
+    _, out, _ = call(capsys, *TABLE, *options, "--label", "tab:mine", "--caption", "Ours.")
+    assert r"\label{tab:mine}" in out and r"\caption{Ours.}" in out and "REAT" in out and r"\begin{table}" in out
+
+
 def test_bad_requests(capsys):
+    assert "of --format latex" in refused(capsys, *TABLE, "--width", "page")
     assert "'reat'" in refused(capsys, *TABLE, "--methods", "raet")
     assert "did you mean 'pgd-20'" in refused(capsys, *TABLE, "--columns", "pgd20")
     assert "did you mean 'tail'" in refused(capsys, *TABLE, "--groups", "tial")

@@ -32,7 +32,7 @@ from ltrobust_bench.verbs import subject, verification
 from ltrobust_bench.verbs.loading import load_model, own_record
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SHORT = {"steps": 2, "queries": 6, "restarts": 1, "targets": 2}
+SHORT = {"steps": 2, "queries": 6, "restarts": 1, "targets": 2, "draws": 2}
 TERMS = {"protocol": "smoke", "limit_train": 600, "limit_test": 20, "epochs": 6, "imbalance_ratio": 1}
 
 
@@ -43,6 +43,7 @@ def shortened(attack):
 SUITE = [
     *(shortened(attack) for attack in make_task("digits-lt", protocol="digits-v0").protocol.evaluation.attacks),
     shortened(standard_attacks()["apgd-dlr"]),  # the only one that is in no suite
+    *(shortened(standard_attacks()[name]) for name in ("pma", "eot", "spsa", "nes", "nearest-t")),
     shortened(Transfer.standard()),
 ]
 
@@ -204,7 +205,7 @@ def test_memory_that_does_not_suffice():
 
 
 @pytest.mark.slow
-def test_a_record_is_made_and_verified_on_the_device(tmp_path):
+def test_a_record_is_made_and_verified_on_the_device(tmp_path, judge_here):
     """The command line, from training to the record, which names the card; the CPU attacks the weights again."""
     options = [
         "--dataset",

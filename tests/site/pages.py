@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORDS = ROOT / "results" / "records"
+RESULTS = ROOT / "results"
+RECORDS = RESULTS / "records"
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&"
 VOID = {"meta", "link", "input", "br", "img"}
 

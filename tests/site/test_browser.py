@@ -9,9 +9,12 @@ import os
 from pathlib import Path
 
 import pytest
-from pages import HOSTILE, RECORDS, hostile_record
+from pages import HOSTILE, RECORDS, RESULTS, hostile_record
 
-from ltrobust_bench.records.io import read_record, write_record
+from ltrobust_bench.records.io import find_records, read_record, write_record
+from ltrobust_bench.report import aggregate
+from ltrobust_bench.report.aggregate import entries_called
+from ltrobust_bench.report.compare import compare
 from ltrobust_bench.report.site import build
 
 CHROMIUM = os.environ.get("LTBENCH_CHROMIUM", "/usr/bin/chromium")
@@ -25,6 +28,8 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 BOARD = "section.board.shown"
+NAMED = ("index.html", "compare.html", "methods.html", "across.html", "published.html", "data.html", "about.html")
+SLUG = "digits-v0-digits-lt-ir20-small-fixed"
 
 
 def absent(what):
@@ -51,7 +56,7 @@ def browser():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     place = tmp_path_factory.mktemp("browser")
-    return build([RECORDS, hostile_record(place / "records")], place / "site").index.parent
+    return build([RECORDS, hostile_record(place / "records")], place / "site", [RESULTS]).index.parent
 
 
 @pytest.fixture
@@ -61,6 +66,7 @@ def opened(browser, site):
 
     def open_page(name="index.html", site=site, **settings):
         context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **settings})
+        context.set_default_timeout(120_000)  # milliseconds, for machines that do other work
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: wrong.append(f"console: {message.text}"))
@@ -80,9 +86,8 @@ def opened(browser, site):
 
 def column(page, title):
     """The texts of a column of the board that is shown, by the header's accessible name."""
-    head = page.locator(f"{BOARD} thead th[data-dt-column][aria-label='{title}']")
-    place = int(head.get_attribute("data-dt-column"))
-    return [row[place] for row in rows(page)]
+    name = page.locator(f"{BOARD} thead th[aria-label='{title}']").get_attribute("class").split()[0]
+    return page.locator(f"{BOARD} .results tbody td.{name}").all_inner_texts()
 
 
 def switch(page, name):
@@ -91,14 +96,14 @@ def switch(page, name):
 
 def rows(page):
     return page.evaluate(
-        "board => [...document.querySelectorAll(board + ' tbody tr')].map(r => [...r.cells].map(c => c.innerText))",
-        BOARD,
+        "rows => [...document.querySelectorAll(rows)].map(r => [...r.cells].map(c => c.innerText))",
+        f"{BOARD} .results tbody tr",
     )
 
 
 def test_every_kind_of_page_opens_without_a_message(opened, site):
     record = next((site / "records").glob("*.html")).name
-    for name in ("index.html", "methods.html", "data.html", "methods/robal.html", "methods/awp.html"):
+    for name in (*NAMED, "methods/robal.html", "methods/awp.html"):
         assert opened(name).locator("h1").count() == 1
     assert opened(f"records/{record}").locator("h2", has_text="Result").count() == 1
 
@@ -128,14 +133,14 @@ def test_filtering_by_text_and_by_kind(opened):
     page = opened()
     everything = len(rows(page))
     page.get_by_label("Find").fill("robal")
-    assert [row[1].split("\n")[0] for row in rows(page)] == ["robal", "robal"]
+    assert [row[1].split("\n")[0] for row in rows(page)] == ["RoBal", "RoBal"]
     assert f"2 of {everything} entries" in page.locator(f"{BOARD} .count").inner_text()
     page.get_by_label("Find").fill("")
     page.get_by_label("Kind of defense").select_option("general adversarial training")
     names = {row[1].split("\n")[0] for row in rows(page)}
-    assert {"at", "trades", "mart"} <= names and "reat" not in names
+    assert {"PGD adversarial training", "TRADES", "MART"} <= names and "REAT" not in names
     page.get_by_label("Find").fill("no such thing")
-    assert page.locator(f"{BOARD} tbody").inner_text() == "No entry fits."
+    assert page.locator(f"{BOARD} .results tbody").inner_text() == "No entry fits."
 
 
 def test_switching_boards(opened):
@@ -145,8 +150,13 @@ def test_switching_boards(opened):
     assert "imbalance ratio 1," in page.locator(f"{BOARD} h2").inner_text()
     assert page.locator("section.board:visible").count() == 1 and len(rows(page)) == 1
     assert page.url.endswith("#digits-v0-digits-lt-ir1-small-fixed")
+    page.go_back()
+    assert page.locator(f"{BOARD} h2").inner_text() == first
+    page.go_forward()
     page.reload()
     assert switch(page, "Imbalance ratio").input_value() == "1"
+    page.get_by_role("link", name="Skip to content").press("Enter")
+    assert switch(page, "Imbalance ratio").input_value() == "1", "a link to another part of the page changes no choice"
     page.get_by_label("Find").fill("reat")
     switch(page, "Imbalance ratio").select_option("20")
     assert len(rows(page)) == 1, "the filter holds on the other board"
@@ -171,7 +181,7 @@ def test_a_hostile_name_is_text(opened, site):
     page.get_by_label("Find").fill("onerror")
     (row,) = rows(page)
     assert f"note={HOSTILE}" in row[1] and page.locator("img").count() == 0
-    page.locator(f"{BOARD} tbody a").first.click()
+    page.locator(f"{BOARD} .results tbody a").first.click()
     page.wait_for_load_state()
     assert "methods/at.html#" in page.url and page.get_by_text(f"note={HOSTILE}").count() > 0
     record = opened(f"records/{read_record(site.parent / 'records' / 'hostile.json').id}.html")
@@ -185,15 +195,16 @@ def test_copying_a_command(opened):
     assert page.evaluate("navigator.clipboard.readText()").startswith("ltbench run --method reat --dataset digits-lt")
 
 
-@pytest.mark.parametrize("name", ["index.html", "methods.html", "data.html", "methods/robal.html", "record"])
+@pytest.mark.parametrize("name", [*NAMED, f"compare.html#{SLUG}?with=reat&with=at", "methods/robal.html", "record"])
 def test_a_phone_scrolls_the_table_not_the_page(opened, site, name):
     if name == "record":
         name = f"records/{min(path.name for path in (site / 'records').glob('*.html'))}"
     page = opened(name, viewport={"width": 360, "height": 760})
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     if name == "index.html":
-        method = page.locator(f"{BOARD} tbody th").first
-        page.locator(f"{BOARD} .scroll").evaluate("box => (box.scrollLeft = 300)")
+        method = page.locator(f"{BOARD} .results tbody th").first
+        assert method.bounding_box()["y"] < 600, "the table begins on the first screen"
+        page.locator(f"{BOARD} .table .scroll").evaluate("box => (box.scrollLeft = 300)")
         assert method.bounding_box()["x"] == pytest.approx(16, abs=1), "the method stays in sight"
 
 
@@ -220,3 +231,132 @@ def test_without_scripts_every_board_is_there(opened):
     page = opened(java_script_enabled=False)
     assert page.locator("section.board:visible").count() == page.locator("section.board").count() > 1
     assert page.locator("form:visible").count() == 0 and page.locator("button:visible").count() == 0
+    assert page.locator(".heat:visible").count() == page.locator(".heat").count() > 1
+    assert (
+        "ltbench report compare" in opened("compare.html", java_script_enabled=False).locator("noscript").inner_text()
+    )
+
+
+def test_search_finds_paper_venue_year_and_kind(opened):
+    page = opened()
+    for words, title in (
+        ("robal cvpr 2021", "RoBal"),
+        ("revisiting adversarial training", "AT-BSL"),
+        ("2307.10205", "REAT"),
+    ):
+        page.get_by_label("Find").fill(words)
+        assert {row[1].split("\n")[0] for row in rows(page)} == {title}
+
+
+def test_what_was_chosen_stands_in_the_address_and_is_there_after_back(opened):
+    page = opened()
+    page.get_by_label("Find").fill("2021 adversarial")
+    page.locator(f"{BOARD} th[aria-label='Robust Tail']").click()
+    page.locator("#columns-form summary").click()
+    page.get_by_role("checkbox", name="Open Licence").check()
+    page.get_by_role("checkbox", name="Training Seeds").uncheck()
+    before, kept = page.url, rows(page)
+    assert "sort=union_tail.desc" in before and 2 < len(kept) < 20
+    licences = {row[2]: row[-2] for row in kept}
+    assert set(licences.values()) == {"none stated", "–"}
+    page.locator(f"{BOARD} .results tbody a").first.click()
+    page.wait_for_load_state()
+    page.go_back()
+    assert page.url == before and rows(page) == kept
+    again = opened(f"index.html#{before.split('#')[1]}")
+    assert rows(again) == kept and again.get_by_role("checkbox", name="Open Licence").is_checked()
+
+
+def test_points_and_classes(opened):
+    page = opened(f"index.html#{SLUG}?view=points&pick=reat&find=arxiv")
+    shown = len(rows_of(page))
+    points = page.locator(f"{BOARD} .plot a")
+    assert points.count() == 41 and page.locator(f"{BOARD} .plot a:not(.dim)").count() == shown < 41
+    (picked,) = page.locator(f"{BOARD} .plot a.picked").all()
+    assert picked.get_attribute("aria-label") == "REAT: Clean All (%) 95.3, Robust All (%) 54.5"
+    before = picked.locator("circle").get_attribute("cx")
+    page.get_by_label("Across").select_option(label="Robust Tail (%)")
+    assert page.locator(f"{BOARD} .plot a.picked circle").get_attribute("cx") != before and "x=union_tail" in page.url
+    page.get_by_role("radio", name="Classes").check(force=True)
+    assert page.locator(f"{BOARD} .heat tbody tr:visible").count() == shown and not points.first.is_visible()
+
+
+def rows_of(page):
+    return page.locator(f"{BOARD} .results tbody tr").all()
+
+
+def test_comparing_ticked_entries_says_what_the_command_line_says(opened, site):
+    page = opened()
+    for label in ("at", "reat", "robal"):
+        page.get_by_role("checkbox", name=f"Compare {label}", exact=True).check()
+    page.get_by_role("link", name="Compare", exact=True).last.click()
+    page.wait_for_load_state()
+    page.get_by_text("Differences").wait_for()
+    order = page.locator("#entries a").all_inner_texts()
+    board = next(b for b in aggregate.boards(find_records([RECORDS], [RESULTS])[0]) if b.slug == SLUG)
+    labels = {"PGD adversarial training (at)": "at", "REAT": "reat", "RoBal": "robal"}
+    found = compare([(e.label, e.runs) for e in entries_called(board, [labels[name] for name in order], "union")])
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#comparison h2 + .both tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    assert len(shown) == len(found) == 8
+    for cells, said in zip(shown, found, strict=True):
+        low, high = (float(end.replace("\N{MINUS SIGN}", "-")) for end in cells[2].split(" to "))
+        assert cells[0] == said.group and float(cells[1].replace("\N{MINUS SIGN}", "-")) == pytest.approx(
+            100 * said.difference, abs=0.06
+        )
+        assert (low, high) == pytest.approx([100 * end for end in said.interval], abs=0.06)
+        assert float(cells[3]) == pytest.approx(said.p_value, rel=0.06) and float(cells[4]) == pytest.approx(
+            said.p_holm, rel=0.06
+        )
+        assert cells[5] == (("better" if said.difference > 0 else "worse") if said.resolved else "not resolved")
+    assert page.locator("#bars rect").count() == 30
+    assert opened(page.url.removeprefix(site.as_uri() + "/")).locator("#entries a").all_inner_texts() == order
+    page.get_by_role("button", name="Leave out robal").click()
+    assert page.locator("#entries a").count() == 2
+    page.go_back()
+    assert page.locator("#entries a").all_inner_texts() == order
+    assert opened(f"compare.html#{SLUG}?with=nobody").get_by_text("nobody is not on this board").count() == 1
+
+
+def test_published_numbers_are_found(opened):
+    page = opened("published.html")
+    page.get_by_label("Find").fill("taet pgd20")
+    assert 0 < page.locator("tr[data-search]:visible").count() < 60
+    assert page.locator("#count").inner_text().split()[0] == str(page.locator("tr[data-search]:visible").count())
+
+
+def test_paper_has_the_table_and_no_controls(opened):
+    page = opened()
+    page.emulate_media(media="print")
+    assert page.locator("form:visible, button:visible, nav:visible").count() == 0
+    assert page.locator(f"{BOARD} .results").is_visible()
+
+
+SHOWN = [f"index.html#{SLUG}?view={view}&find=robal&pick=robal" for view in ("table", "points", "classes")]
+COMPARED = f"compare.html#{SLUG}?with=reat&with=at"
+DETAILS = ["methods/robal.html", "records"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "names"),
+    [
+        ("light", [SHOWN[0], COMPARED, "published.html", "about.html", *DETAILS]),
+        ("dark", SHOWN[1:]),
+        pytest.param("light", [*SHOWN[1:], "methods.html", "across.html", "data.html"], marks=pytest.mark.slow),
+        pytest.param("dark", [SHOWN[0], COMPARED, *NAMED[2:], *DETAILS], marks=pytest.mark.slow),
+    ],
+    ids=["light", "dark", "other-light", "other-dark"],
+)
+def test_axe_finds_nothing(opened, site, scheme, names):
+    """Deque's axe-core: every kind of page, and the board in each of its three forms."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        absent("axe-playwright-python is installed")
+    found = []
+    for name in names:
+        path = f"records/{min(p.name for p in (site / 'records').glob('*.html'))}" if name == "records" else name
+        answer = Axe().run(opened(path, color_scheme=scheme)).response
+        found += [(name, one["id"], one["nodes"][0]["html"]) for one in answer["violations"]]
+    assert not found

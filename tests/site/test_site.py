@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -13,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 import torch
-from pages import HOSTILE, RECORDS, ROOT, Page, hostile_record
+from pages import HOSTILE, RECORDS, RESULTS, ROOT, Page, hostile_record
 from rich.console import Console
 
 from ltrobust_bench.cards import Card, methods, plugins
@@ -27,8 +29,10 @@ from ltrobust_bench.records.io import find_records, read_record
 from ltrobust_bench.records.retract import retract
 from ltrobust_bench.report import aggregate, columns
 from ltrobust_bench.report.aggregate import FLAGS
+from ltrobust_bench.report.compare import compare
+from ltrobust_bench.report.published import read_published
 from ltrobust_bench.report.reproduce import command, obstacles
-from ltrobust_bench.report.site import build, chart, folder, pages, view
+from ltrobust_bench.report.site import about, build, chart, folder, line, pages, pairs, view, words
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def built(tmp_path_factory):
     """The site of the committed records and a hostile one, and how long it took."""
     place = tmp_path_factory.mktemp("site")
     start = time.perf_counter()
-    result = build([RECORDS, hostile_record(place / "records")], place / "site")
+    result = build([RECORDS, hostile_record(place / "records")], place / "site", [RESULTS])
     return result, time.perf_counter() - start
 
 
@@ -72,7 +76,7 @@ def test_every_link_leads_somewhere(site, html):
             target = (site / name).parent / unquote(path) if path else site / name
             assert target.is_file(), (name, href)
             if anchor:
-                assert anchor in html[target.resolve().relative_to(site).as_posix()].ids, (name, href)
+                assert anchor.partition("?")[0] in html[target.resolve().relative_to(site).as_posix()].ids, (name, href)
 
 
 def test_nothing_is_loaded_from_elsewhere_and_nothing_runs_inline(site, html):
@@ -84,7 +88,7 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs_inline(site, html):
         for tag, attributes in page.tags:
             assert tag not in ("style", "img", "iframe", "object", "base"), name
             assert not any(key.startswith("on") or key == "style" for key in attributes), (name, tag)
-    for asset in ("site.css", "site.js"):
+    for asset in ("site.css", "site.js", "board.js", "scatter.js", "compare.js"):
         assert not re.search(r"https?:|//[a-z]|@import|url\(", (site / "assets" / asset).read_text().replace("// ", ""))
 
 
@@ -128,7 +132,7 @@ def test_building_needs_no_torch(tmp_path):
 def test_the_same_records_give_the_same_bytes(built, tmp_path):
     site = built[0].index.parent
     records, _ = find_records([site.parent / "records", RECORDS])
-    again = pages.render(aggregate.boards(records[::-1]))
+    again = pages.render(aggregate.boards(records[::-1]), read_published(RESULTS / "published")[0])
     assert {p.relative_to(site).as_posix() for p in site.rglob("*") if p.is_file()} == set(again)
     assert all((site / name).read_bytes() == text.encode() for name, text in again.items())
 
@@ -138,7 +142,7 @@ def test_the_default_board_is_the_first_and_lists_every_entry_by_rank(html):
     board, *_ = aggregate.boards(records)
     first = next(a for a in html["index.html"].named("section") if a.get("class") == "board")
     assert first["id"] == board.slug
-    ranks = [line.entry.rank for line in view.lines(board)]
+    ranks = [line.entry.rank for line in line.lines(board)]
     ranked = [rank for rank in ranks if rank is not None]
     assert ranks == sorted(ranked) + [None] * (len(ranks) - len(ranked)) and None in ranks
 
@@ -167,9 +171,87 @@ def test_every_column_has_one_line(name, meanings, html, site):
         assert csv.DictReader(handle).fieldnames == list(meanings)
 
 
-def test_the_boards_columns_are_defined_on_the_page(html):
-    headers = [a for a in html["index.html"].named("th") if a.get("scope") == "col"]
-    assert len(headers) % 18 == 0 and all(a["title"] in html["index.html"].text for a in headers)
+def test_a_pairs_numbers_are_those_of_the_command_line(built):
+    """What compare.html reads, against `ltbench report compare`, for the closest and for other entries."""
+    board = built[0].boards[0]
+    own = line.lines(board)
+    (data,) = re.findall(r"ltbenchBoard\((.*)\);\n$", pairs.script(board, own), re.S)
+    found = json.loads(data)
+    assert [entry["label"] for entry in found["entries"]] == [one.entry.label for one in own]
+    assert found["classes"] == board.classes.tolist() and sum(found["groups"].values()) == len(found["classes"])
+    order = list(itertools.combinations(range(len(own)), 2))
+    for i, j in ((0, 1), (2, 7), (5, 38)):
+        for said in compare([(own[k].entry.label, own[k].entry.runs) for k in (i, j)]):
+            pair, at = found["pairs"][said.group], order.index((i, j))
+            assert pair["difference"][at] == pytest.approx(100 * said.difference, abs=0.006)
+            assert pair["half"][at] == pytest.approx(100 * (said.interval[1] - said.difference), abs=0.006)
+            assert pair["p"][at] == pytest.approx(said.p_value, rel=1e-5) and pair["seeds"][at] == len(said.seeds)
+
+
+def test_pairs_without_a_seed_in_common_have_no_numbers():
+    records, _ = find_records([RECORDS / "digits-v0" / "digits-lt-ir20"])
+    some = [
+        r
+        for r in records
+        if r.run.profile == "exp" and (r.run.method, r.run.seed) in (("at", 0), ("reat", 1)) and not r.run.plugins
+    ]
+    (board,) = aggregate.boards(some)
+    (data,) = re.findall(r"ltbenchBoard\((.*)\);\n$", pairs.script(board, line.lines(board)), re.S)
+    assert json.loads(data)["pairs"]["all"] == {"difference": [None], "half": [None], "p": [1.0], "seeds": [0]}
+
+
+def test_names_as_papers_write_them_and_what_a_search_finds(html):
+    rows = [a for a in html["index.html"].named("th") if a.get("scope") == "row" and "data-search" in a]
+    (words,) = {a["data-search"] for a in rows if a["data-search"].startswith("RoBal robal long")}
+    for word in (
+        "CVPR",
+        "2021",
+        "Wu, Liu",
+        "Adversarial Robustness under Long-Tailed",
+        "long-tailed adversarial training",
+    ):
+        assert word in words
+    assert not any("<" in a["data-search"] + a["data-order"] for a in rows), "the table library reads them as HTML"
+    assert "RoBal" in html["index.html"].text and "(variant=N) · CVPR 2021" in html["index.html"].text
+
+
+def test_a_records_fields_are_in_plain_words(html):
+    records, _ = find_records([RECORDS])
+    names = [a for a in html[f"records/{records[0].id}.html"].tags if a[0] == "dt"]
+    page = html[f"records/{records[0].id}.html"].text
+    assert len(names) > 60 and "learning rate" in page and "imbalance ratio" in page and "imbalance_ratio" not in page
+    assert (
+        words.in_words("options.tail_start") == "options: tail_start"
+        and words.in_words("a_new.field") == "a new: field"
+    )
+    assert words.text(12345) == "12,345" and words.text(True) == "yes" and words.text([]) == "none"
+
+
+def test_about_has_the_text_of_every_protocol_and_how_to_cite(html):
+    page = html["about.html"].text
+    for one in about.protocol_views([]):
+        assert one.text in page and one.protocol.title in page
+    assert about.CITATION in page and "ltbench record submit" in page
+    records, _ = find_records([RECORDS / "digits-v0" / "digits-lt-ir20" / "at"])
+    assert (
+        "https://example.org/r"
+        in pages.render(aggregate.boards(records), repository="https://example.org/r")["about.html"]
+    )
+
+
+def test_published_numbers_have_their_page_if_there_are_any(html, tmp_path):
+    numbers = [n for n in read_published(RESULTS / "published")[0] if "_class_" not in n.metric]
+    assert sum("data-search" in a for a in html["published.html"].named("tr")) == len(numbers) > 100
+    assert "Never ranked" in html["published.html"].text
+    alone = build([RECORDS / "digits-v0" / "digits-lt-ir20" / "reat"], tmp_path / "site").index
+    assert "published.html" not in alone.read_text() and not (alone.parent / "published.html").exists()
+
+
+def test_the_boards_columns_are_defined_on_the_page(built, html):
+    headers = [a for a in html["index.html"].named("th") if a.get("scope") == "col" and "class" in a]
+    views = view.board_views(built[0].boards)
+    assert len(headers) == sum(len(heading.columns) for one in views for heading in one.headings)
+    assert all(a["title"] in html["index.html"].text for a in headers)
 
 
 def test_switches_lead_to_one_board_each():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
@@ -22,6 +24,7 @@ from ltrobust_bench.report.figures import (
     curves_figure,
     groups_figure,
     head_tail_figure,
+    heat_map_figure,
     published_figure,
     ranks_figure,
     save,
@@ -31,7 +34,7 @@ from ltrobust_bench.report.figures import (
 )
 from ltrobust_bench.report.figures.kinds import BOARD_FIGURES, KINDS, draw_kinds
 from ltrobust_bench.report.figures.scatter import pareto
-from ltrobust_bench.report.figures.style import MOST
+from ltrobust_bench.report.figures.style import MOST, cast, cut, looks_of
 from ltrobust_bench.report.published import PublishedNumber
 from ltrobust_bench.report.series import read_series
 from ltrobust_bench.scores.intervals import t_interval
@@ -214,13 +217,70 @@ def test_places_are_those_of_the_means(many):
             assert first[0].split("  ")[1][:8] == best[:8]
 
 
-def test_a_board_in_a_given_order_is_not_called_the_best(many, tmp_path):
+def test_all_that_are_chosen_are_drawn_on_more_pages_where_one_has_no_room(many, tmp_path):
     for record in (run for e in many.entries for run in e.runs):
         write_record(record, tmp_path / "records" / record.run.record_path())
     names = [e.label for e in many.entries][::-1]
-    drawn = draw_kinds(["per_class"], tmp_path, tmp_path, names=names, output=tmp_path / "out")
-    assert drawn.written == [tmp_path / "out" / "per_class"]
-    assert f"first {MOST} of {len(names)} entries" in (tmp_path / "out" / "per_class.svg").read_text()
+    out = tmp_path / "out"
+    drawn = draw_kinds(["per_class", "seeds"], tmp_path, tmp_path, names=names, output=out)
+    assert drawn.written == [out / "per_class-1", out / "per_class-2", out / "seeds"]
+    pages = [(out / f"per_class-{n}.svg").read_text() for n in (1, 2)]
+    for i, name in enumerate(names):
+        assert [f"<!-- {cut(name)} -->" in page for page in pages] == [i < MOST, i >= MOST], name
+    assert "entries" not in "".join(re.findall("<!-- (.*) -->", pages[0])), "nothing is left out"
+
+
+def test_an_entry_looks_the_same_in_all_figures_of_its_board(many):
+    whole = looks_of(many)
+    chosen = many.only(many.entries[3:17:2])
+    assert looks_of(chosen) == looks_of(chosen.only(chosen.entries[:2])) == whole and len(set(whole.values())) == 17
+    for board in (many, chosen):
+        named = cast(board, MOST)
+        drawn = {
+            (round(p.get_xdata()[0], 6), round(p.get_ydata()[0], 6)): (p.get_color(), p.get_marker())
+            for p in tradeoff_figure(board).axes[0].lines
+            if p.get_markersize() > 5 and p.get_linestyle() == "None"
+        }
+        wanted = {
+            tuple(round(float(e.percent(attack, "balanced")), 6) for attack in ("clean", "union")): whole[e.label]
+            for e in named
+        }
+        assert drawn == wanted
+
+
+def test_curves_take_the_looks_of_the_board(runs):
+    (group,), _ = read_series("eps", runs)
+    figure = curves_figure(group, "eps", looks={"reat": ("#123456", "h"), "trades": ("#000000", "o")})
+    colours = {line.get_label(): line.get_color() for line in figure.legends[0].legend_handles}
+    assert colours["reat"] == "#123456" and colours["at"] not in ("#123456", "#000000")
+
+
+def test_what_every_paper_compares_with_is_always_named():
+    made = [r for i in range(14) for r in entry("reat", accuracy=0.9, overrides={"lr": 0.01 + i / 1000})]
+    board = boards(made + entry("at", accuracy=0.3) + entry("trades", accuracy=0.2))[0]
+    shown = [e.label for e in cast(board, MOST)]
+    assert len(shown) == MOST and shown[-2:] == ["at", "trades"]
+    assert shown[:-2] == [e.label for e in board.entries[: MOST - 2]]
+    assert f"best {MOST - 2} of 16 entries, and at, and trades named" in title_of(tradeoff_figure(board))
+    for most in range(2, 17):
+        assert {"at", "trades"} <= {e.label for e in cast(board, most)} and len(cast(board, most)) == min(most, 16)
+
+
+def test_the_heat_map_holds_the_accuracies_of_the_classes(few):
+    axes, bar = heat_map_figure(few).axes
+    (image,) = axes.get_images()
+    values = np.stack([e.percent("union", "per_class")[few.classes] for e in few.entries])
+    assert image.get_array() == pytest.approx(values) and image.get_clim() == (0, 100)
+    assert [t.get_text() for t in axes.texts[: values.size]] == [f"{v:.0f}" for v in values.ravel()]
+    assert bar.get_ylabel() == "worst-case accuracy (%)"
+
+
+def test_deviations_over_seeds_are_drawn_at_the_points(few):
+    (axes,) = tradeoff_figure(few).axes
+    lengths = sorted(np.ptp(s, axis=0).max() for c in axes.collections for s in c.get_segments())
+    several = [e for e in few.entries if len(e.runs) > 1]
+    assert lengths == pytest.approx(sorted(2 * e.std(a, "balanced") for e in several for a in ("clean", "union")))
+    assert "bars: ± standard deviation over seeds" in title_of(tradeoff_figure(few))
 
 
 def test_published_and_ours_stand_on_one_line(few):
@@ -299,8 +359,8 @@ def test_what_cannot_be_drawn_is_left_out_with_the_reason(tmp_path):
     record = synthetic_record(bits, train_counts=[9, 3])
     write_record(record, tmp_path / "records" / record.run.record_path())
     drawn = draw_kinds([], tmp_path, tmp_path / "runs")
-    assert {path.name for path in drawn.written} == {"per_class", "tradeoff"}
-    assert set(drawn.left_out) == set(KINDS) - {"per_class", "tradeoff"}
+    possible = {"per_class", "heat_map", "tradeoff"}
+    assert {path.name for path in drawn.written} == possible and set(drawn.left_out) == set(KINDS) - possible
     assert "thirds" in drawn.left_out["groups"] and "seed" in drawn.left_out["seeds"]
     assert "--curve eps" in drawn.left_out["eps"] and "published" in drawn.left_out["published"]
     with pytest.raises(UsageError, match="groups: fewer than 3 classes"):
@@ -341,3 +401,13 @@ def test_drawing_needs_no_torch():
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "results" / "figures").rglob("*.png")), ids=str)
 def test_committed_figures_come_in_every_format(path):
     assert path.with_suffix(".svg").exists() and path.with_suffix(".pdf").exists()
+
+
+def test_figures_do_not_depend_on_the_readers_matplotlibrc(tmp_path):
+    (board,) = boards(entry("at", seeds=(0, 1)) + entry("reat", seeds=(0, 1)))
+    theirs = {"text.usetex": True, "axes.facecolor": "red", "font.size": 30, "savefig.bbox": "tight", "axes.grid": True}
+    plain = save(tradeoff_figure(board), tmp_path / "plain")
+    with matplotlib.rc_context(theirs):
+        other = save(tradeoff_figure(board), tmp_path / "theirs")
+    for one, two in zip(plain, other, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name

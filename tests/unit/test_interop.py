@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import sys
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from record_factory import synthetic_record
@@ -19,7 +21,7 @@ from ltrobust_bench.evaluation.foreign import NORMALISATIONS, check_takes_pixels
 from ltrobust_bench.interop.factory import from_factory
 from ltrobust_bench.interop.model_info import model_info, obstacles
 from ltrobust_bench.interop.official import from_official
-from ltrobust_bench.interop.weights import load_strictly, read_weights
+from ltrobust_bench.interop.weights import load_fitting, load_strictly, read_weights
 from ltrobust_bench.interop.zoo import import_robustbench, whole_download, zoo_model
 
 COUNTS = [500, 300, 200, 120, 80, 50, 30, 20, 15, 10]
@@ -216,7 +218,7 @@ class Evil:
 @pytest.mark.parametrize("new_format", [True, False])
 def test_pickled_code_is_refused_and_never_run(tmp_path, monkeypatch, new_format):
     monkeypatch.chdir(tmp_path)
-    for content in (Evil(), {"state_dict": {}, "args": argparse.Namespace(lr=1)}, nn.Linear(2, 2)):
+    for content in (Evil(), {"state_dict": {}, "args": Evil()}, nn.Linear(2, 2)):
         torch.save(content, "net.pt", _use_new_zipfile_serialization=new_format)
         with pytest.raises(CheckpointError, match="pickled code"):
             read_weights(tmp_path / "net.pt")
@@ -286,7 +288,7 @@ class Colour(nn.Module):
 def test_normalised_input_is_found_out():
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(100) % 2
-    x = 0.5 + (0.3 * y - 0.15).view(-1, 1, 1, 1) + 0.05 * torch.randn(100, 3, 4, 4, generator=generator)
+    x = 0.5 + (0.1 * y - 0.05).view(-1, 1, 1, 1) + 0.02 * torch.randn(100, 3, 4, 4, generator=generator)
     check_takes_pixels(Colour(), x, y, 2)
     for name, (mean, std) in NORMALISATIONS.items():
         many = [v * 3 if len(v) == 1 else v for v in (mean, std)]
@@ -381,3 +383,118 @@ def test_model_info_is_robustbenchs():
 @needs_robustbench
 def test_model_info_has_robustbenchs_fields():
     import_robustbench().utils.ModelInfo(**model_info(synthetic_record(method="reat", dataset="cifar10-lt")))
+
+
+# Weights as training scripts save them
+
+
+def small():
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 3), bn=nn.BatchNorm2d(2), fc=nn.Linear(2, 3)))
+
+
+def weights_of(seed):
+    torch.manual_seed(seed)
+    return {n: torch.rand_like(v) if v.is_floating_point() else v for n, v in small().state_dict().items()}
+
+
+def under(front, weights):
+    return {front + n: v for n, v in weights.items()}
+
+
+RAW, MEAN = weights_of(1), weights_of(2)
+LIGHTNING = {
+    "epoch": 3,
+    "pytorch-lightning_version": "2.0",
+    "state_dict": under("model.", RAW) | {"criterion.weight": torch.ones(3)},
+    "hyper_parameters": {"lr": 0.1},
+}
+SAVED = {
+    "as it is": (RAW, None),
+    "DataParallel": (under("module.", RAW), "`module.` left out"),
+    "torch.compile": (under("_orig_mod.", RAW), "`_orig_mod.` left out"),
+    "both": ({"model": under("module._orig_mod.", RAW)}, "`model` of .*`module._orig_mod.` left out"),
+    "Lightning": (LIGHTNING, r"`state_dict\.model` of .*`model.` left out.*not used: criterion.weight"),
+    "net": ({"net": under("net.", RAW), "acc": 91.5}, "`net.net` of .*`net.` left out"),
+    "AveragedModel": (under("module.", RAW) | {"n_averaged": torch.tensor(7)}, "`module.` left out"),
+    "nested": ({"state": {"epoch": 1, "model": {"weights": RAW}}}, r"`state\.model\.weights` of"),
+    "a part in parallel": ({n.replace("bn.", "bn.module."): v for n, v in RAW.items()}, "wrappers inside names"),
+    "beside its mean": (
+        {"state_dict_ema": MEAN, "state_dict": RAW},
+        "`state_dict` of .*others fit, too: state_dict_ema",
+    ),
+    "beside its mean in one": (under("ema_model.", MEAN) | under("online.", RAW), "`online` of .*others.*: ema_model"),
+    "with an optimiser": ({"model": RAW, "optimizer": {"state": {0: {"m": torch.ones(2)}}}}, "`model` of"),
+    "with numpy's numbers": ({"state_dict": RAW, "best": np.float64(0.5), "n": np.int64(3), "x": np.ones(2)}, "`state"),
+    "with arguments": ({"state_dict": RAW, "args": argparse.Namespace(lr=0.1, mean=np.float32(2))}, "`state_dict` of"),
+}
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("name", SAVED)
+def test_weights_are_found_and_what_was_mapped_is_said(tmp_path, name, new_format):
+    content, says = SAVED[name]
+    torch.save(content, tmp_path / "net.pt", _use_new_zipfile_serialization=new_format)
+    model = small()
+    line = load_fitting(model, tmp_path / "net.pt")
+    assert all(torch.equal(v, RAW[n]) for n, v in model.state_dict().items())
+    assert line == "" if says is None else re.search(says, line), line
+    assert "\n" not in line
+
+
+def test_the_other_weights_can_be_asked_for(tmp_path):
+    torch.save(SAVED["beside its mean"][0], tmp_path / "net.pt")
+    model = small()
+    load_fitting(model, tmp_path / "net.pt", "state_dict_ema")
+    assert all(torch.equal(v, MEAN[n]) for n, v in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="no weights 'ema' that fit; it holds state_dict, state_dict_ema"):
+        load_fitting(model, tmp_path / "net.pt", "ema")
+
+
+class Wrapped(nn.Module):
+    """As torch.compile (``_orig_mod``) and Lightning (``model``) hold a network."""
+
+    def __init__(self, name):
+        super().__init__()
+        setattr(self, name, small())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda net: Wrapped("_orig_mod"), lambda net: Wrapped("model")])
+def test_a_model_that_is_wrapped_itself_takes_weights_that_are_not(tmp_path, wrap):
+    for content in (RAW, under("module.", RAW), {"state_dict": under("model.", RAW)}):
+        torch.save(content, tmp_path / "net.pt")
+        model = wrap(small())
+        load_fitting(model, tmp_path / "net.pt")
+        assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), RAW.values(), strict=True))
+
+
+def test_a_misfit_is_told_without_the_wrapper(tmp_path):
+    torch.save({"state_dict": under("module.", RAW | {"fc.weight": torch.ones(9, 2)})}, tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match=r"fit Sequential; of another shape: fc\.weight \(9, 2\) for \(3, 2\)\.$"):
+        load_fitting(small(), tmp_path / "net.pt")
+    torch.save(RAW | {"extra": torch.ones(1)}, tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match="left over: extra"):
+        load_fitting(small(), tmp_path / "net.pt")
+
+
+def test_files_of_other_kinds_are_called_what_they_are(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.jit.trace(small()[0], torch.rand(1, 1, 5, 5)).save(path)
+    with pytest.raises(CheckpointError, match="is a TorchScript archive"):
+        read_weights(path)
+    with path.open("wb") as handle:
+        np.savez(handle, conv=np.ones(2))
+    with pytest.raises(CheckpointError, match=r"is an \.npz file of NumPy arrays \(conv\)"):
+        read_weights(path)
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "net.pt2")
+    with pytest.raises(CheckpointError, match=r"is a program of torch\.export"):
+        read_weights(tmp_path / "net.pt2")
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(CheckpointError, match="HDF5"):
+        read_weights(path)
+
+
+def test_nothing_but_listed_types_is_read(tmp_path):
+    for content in (Evil(), np.array([Evil()], dtype=object), argparse.Namespace(x=Evil()), Path("x"), print):
+        torch.save({"state_dict": RAW, "more": content}, tmp_path / "net.pt")
+        with pytest.raises(CheckpointError, match="pickled code"):
+            read_weights(tmp_path / "net.pt")

@@ -30,7 +30,7 @@ from ltrobust_bench.training.build import build_method, build_network, build_plu
 from ltrobust_bench.training.estimate import _stand_in
 from ltrobust_bench.training.step import Step, Trainee
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.verification import try_examples
+from ltrobust_bench.verbs.verification import Where, try_examples
 
 CPU, L2, DIGITS = torch.device("cpu"), BALLS["L2"], "digits-l2-v0"
 EPSILON = 0.5
@@ -165,6 +165,7 @@ def finished(tmp_path_factory):
         del protocols._entries["smoke-l2"]
 
 
+@pytest.mark.usefixtures("judge_here")
 @pytest.mark.parametrize("ball", BALLS.values(), ids=list(BALLS))
 def test_examples_are_measured_in_the_records_ball(finished, tmp_path, ball):
     record, folder = finished
@@ -176,11 +177,11 @@ def test_examples_are_measured_in_the_records_ball(finished, tmp_path, ball):
     moved = pgd(model, x, data.labels, ball=ball, epsilon=radius, step_size=radius / 4, steps=5)
     np.savez(tmp_path / "found.npz", index=task.split.test, images=moved.numpy())
     if ball is L2:
-        found = try_examples(record, folder, tmp_path / "found.npz", by="somebody", device="cpu")
+        found = try_examples(record, folder, tmp_path / "found.npz", Where("somebody", device="cpu"))
         assert found.images == len(x)
     else:  # a cube's corner is eight times its radius from the middle
         with pytest.raises(UsageError, match="leave the ball or the box, .* L2 distance"):
-            try_examples(record, folder, tmp_path / "found.npz", by="somebody", device="cpu")
+            try_examples(record, folder, tmp_path / "found.npz", Where("somebody", device="cpu"))
 
 
 def test_tables_and_exports_name_the_norm():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,6 +91,10 @@ def test_a_data_set_in_memory_is_run_and_evaluated(wine, tmp_path):
     result = lt.evaluate(lambda x: x[:, 0].mean(1)[:, ::2], wine, protocol="smoke", attacks=["fgsm"], device="cpu")
     assert float(result.metrics("clean").balanced) == 1.0
     assert lt.register_dataset(wine) == "stripes-lt", "a cell may be run again"
+    source = wine.loader(None)
+    darker = replace(source, train_images=source.train_images // 2)
+    other = make_plan("erm", replace(wine, loader=lambda _: darker), protocol="smoke").run
+    assert other.key() != make_plan("erm", wine, protocol="smoke").run.key(), "other pixels, another run"
     assert make_plan("erm", "Stripes-LT", protocol="smoke").run.dataset == "stripes-lt"
     with pytest.raises(DuplicateNameError, match="cifar10-lt"):
         lt.register_dataset(lt.DatasetSpec("cifar10-lt", "", wine.loader, classes=4, shape=(1, 8, 8)))

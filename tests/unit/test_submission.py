@@ -319,7 +319,7 @@ def steps():
 
 
 def test_there_are_the_workflows():
-    assert set(WORKFLOWS) == {"ci", "submission", "submission-comment", "site", "release"}
+    assert set(WORKFLOWS) == {"ci", "submission", "submission-comment", "site", "release", "recheck", "supply"}
     assert all(workflow["name"] == name for name, workflow in WORKFLOWS.items())
 
 
@@ -346,6 +346,7 @@ def test_rights_are_stated_and_few():
         ("site/deploy", "pages"),
         ("site/deploy", "id-token"),
         ("release/publish", "id-token"),
+        ("release/page", "contents"),
     }
 
 

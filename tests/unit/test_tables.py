@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +17,11 @@ from record_factory import synthetic_record
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.protocol import load_protocol
+from ltrobust_bench.report import find_board
 from ltrobust_bench.report.aggregate import boards
-from ltrobust_bench.report.paper import BEST, FORMATS, GROUPS, SECOND, escaped, paper_table, render
+from ltrobust_bench.report.latex import BEST, POINTS, ROWS, SECOND, Options, escaped, fitted, measured
+from ltrobust_bench.report.paper import FORMATS, paper_table, render
+from ltrobust_bench.report.paper_rows import GROUPS
 
 OPTIONS = {slug: methods.get(slug).card.resolve_options("fixed", {}) for slug in methods.names()}
 
@@ -114,7 +120,7 @@ def test_latex_is_balanced_and_every_row_has_its_columns(board, groups):
     bare = re.sub(r"\\[{}%&#_$]", "", text)
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     width = 1 + 2 * len(groups)
-    assert re.search(r"\\begin\{tabular\}\{l(r+)\}", text)[1] == "r" * (width - 1)
+    assert re.search(r"\\begin\{tabular\}\{@\{\}l(r+)@\{\}\}", text)[1] == "r" * (width - 1)
     spans = re.compile(r"\\multicolumn\{(\d+)\}")
     body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
@@ -239,3 +245,86 @@ def test_names_that_do_not_exist_are_refused(board):
     for twice in ({"columns": ["clean", "clean"]}, {"groups": ["all", "all"]}, {"names": ["at", "at"]}):
         with pytest.raises(UsageError, match="twice"):
             paper_table(board, **twice)
+
+
+def page_of(*tables, article="twocolumn"):
+    """A paper with the columns that the estimate counts on."""
+    widths = r"\textwidth=487.8pt \columnsep=18pt \columnwidth=234.9pt \hsize=234.9pt"
+    return "\n".join(
+        [rf"\documentclass[{article}]{{article}}", r"\usepackage{booktabs,longtable}", widths, r"\begin{document}"]
+        + [*tables, r"\end{document}"]
+    )
+
+
+def compiled(text, folder):
+    """The boxes that TeX found too wide, or what it could not understand."""
+    (folder / "paper.tex").write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    return re.findall(r"Overfull \\hbox \(([0-9.]+)pt", done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_tables_fit_where_latex_sets_them(tmp_path):
+    """Names and numbers as the committed board has them; the estimate is what TeX finds, up to a few per cent."""
+    board = find_board([Path(__file__).parents[2] / "results" / "records"], dataset="digits-lt")[0]
+    shown = [entry.label for entry in board.entries[:12]]
+    narrow = paper_table(board, shown, ["clean", "union"], ["all"], called="paper")
+    wide = paper_table(board, shown, ["clean", "pgd-20", "union"], ["all", "tail"])
+    texts = [
+        render(narrow, "latex", Options("column", label="tab:a")),
+        render(wide, "latex", Options("page", caption="B.")),
+    ]
+    assert r"\begin{table}" in texts[0] and r"\begin{table*}" in texts[1] and r"\caption{B.}" in texts[1]
+    assert not any("too wide" in text for text in texts)
+    assert compiled(page_of(*texts), tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_a_long_table_breaks_over_pages_in_latex(tmp_path):
+    made = [r for i in range(ROWS + 20) for r in entry("at", overrides={"lr": 0.01 + i / 1000})]
+    text = render(paper_table(boards(made)[0], columns=["union"]), "latex")
+    assert r"\begin{longtable}" in text and text.count(r"\midrule") == 2
+    assert compiled(page_of(text, article="onecolumn"), tmp_path) == []
+    assert "Output written on paper.pdf (" in (tmp_path / "paper.log").read_text(errors="replace")
+
+
+def test_the_estimate_grows_with_the_text_and_the_space():
+    rows = [r"Method & Clean \\", r"at & 50.0\,{\scriptsize$\pm$\,1.0} \\"]
+    assert measured(rows, 9, 6) < measured(rows, 9, 12) and measured(rows, 7, 6) < measured(rows, 9, 6)
+    assert measured([*rows, r"a much longer name & 50.0 \\"], 9, 6) > measured(rows, 9, 6) + 40
+    # One line of digits of Computer Modern, each half an em wide.
+    assert measured([r"0123456789 & 0 \\"], 10, 0) == pytest.approx(1.03 * 55, rel=0.03)
+
+
+def test_text_becomes_smaller_before_a_table_is_too_wide():
+    def row(letters):
+        return ["m" * letters + r" & 1.0 \\"]
+
+    assert fitted(row(10))[:2] == ("column", "small") and fitted(row(45))[0] == "page"
+    order = ("small", "footnotesize", "scriptsize")
+    sizes = [order.index(fitted(row(letters), "column")[1]) for letters in (10, 28, 33, 60)]
+    assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (0, 2)
+    width, _, _, points = fitted(row(200), "page")
+    assert width == "page" and points > POINTS["page"]
+
+
+def test_a_table_that_cannot_fit_says_so(board):
+    text = render(paper_table(board, groups=list(GROUPS)), "latex", Options("column"))
+    assert "% too wide: show fewer columns" in text
+
+
+def test_names_as_papers_write_them(board):
+    table = paper_table(board, ["reat", "at"], ["clean"], ["all"], called="paper")
+    assert "| REAT |" in render(table, "markdown") and "PGD adversarial training~" in render(table, "latex")
+    assert render(table, "csv").splitlines()[1].split(",")[1] == "reat", "files keep the names that commands take"
+    (gone,) = boards([synthetic_record(method="gone")])
+    assert "| gone |" in render(paper_table(gone, called="paper"), "markdown")

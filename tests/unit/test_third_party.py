@@ -107,6 +107,14 @@ def test_its_plug_in_keeps_the_contract_and_goes_around_our_methods(example, tmp
     assert plan.run.plugins == ["awp", "gentle"] and plan.run.options["gentle.least"] == 0.5
 
 
+@pytest.mark.parametrize("slug", ["widened", "lagging"])
+def test_every_widened_part_keeps_the_contract_outside_of_the_package(example, slug):
+    """Partners, soft labels, views, a companion, groups and a memory that sees the network; a plug-in with a memory."""
+    from ltrobust_bench.contribute.conformance import problems
+
+    assert problems(slug) == []
+
+
 def test_its_recipe_is_on_the_terms_of_track_paper_and_of_no_other(example):
     fixed, paper = (make_plan("third", "digits-lt", track=track).run for track in ("fixed", "paper"))
     assert (paper.recipe.activation, paper.recipe.label_smoothing, paper.recipe.schedule.kind) == (

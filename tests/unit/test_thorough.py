@@ -33,11 +33,11 @@ from ltrobust_bench.report.aggregate import MASKED, boards
 from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.scores.reliability import MASKING, Reliability
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs import adapting, racing, subject
-from ltrobust_bench.verbs.verification import attacked_thoroughly
+from ltrobust_bench.verbs import adapting, racing
+from ltrobust_bench.verbs.verification import Where, attacked_thoroughly
 
 CPU = torch.device("cpu")
-TERMS = {"protocol": "smoke", "limit_train": 600, "epochs": 6, "imbalance_ratio": 1}
+TERMS = {"protocol": "smoke", "limit_train": 600, "epochs": 6, "imbalance_ratio": 1, "limit_test": 100}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ TWO = [
 def attacked(state=None, attacks=TWO, **more):
     model, data = digits()
     suite = Suite(seed=0, batch_size=16, attacks=attacks)
-    terms = {"classes": 4, "epsilon": 0.03, "suite": suite, "identity": "this"}
+    terms = {"classes": 4, "epsilon": 0.2, "suite": suite, "identity": "this"}
     return evaluate_images(model, data, state_path=state, **terms, **more)
 
 
@@ -126,7 +126,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def _short(monkeypatch):
     """Few steps, so that each test takes a second."""
-    monkeypatch.setattr(subject, "EXAMINED", 20)
     monkeypatch.setattr(student, "EPOCHS", 1)
     usual = adapting.adaptive_suite
     short = {"steps": 10, "draws": 3, "queries": 60}
@@ -140,15 +139,15 @@ def _short(monkeypatch):
 @pytest.mark.usefixtures("_short")
 def test_a_masked_model_falls_to_the_honest_one_and_a_stopped_evaluation_goes_on(run, tmp_path, monkeypatch):
     honest = verbs.load_model(run[0], "cpu").model
-    masked, terms = quantised(honest), {"protocol": "smoke", "limit_test": 100, "device": "cpu"}
+    masked, terms = quantised(honest), {"protocol": "smoke", "limit_test": 50, "device": "cpu"}
     own = verbs.thorough(honest, "digits-lt", **terms)
     whole = verbs.thorough(masked, "digits-lt", base=honest, **terms)
     assert "zero gradients" in {flag.name for flag in whole.flags}
     assert whole.adaptive == ("pma", "transfer-base", "transfer-student", "bpda", "eot", "nes", "spsa", "square")
     left, lowest = int(whole.bits["square"].sum()), int(own.bits["pma"].sum())
-    assert left <= lowest + 1 < whole.frozen.sum() - 10
+    assert left <= lowest + 1 < whole.frozen.sum() - 5
     assert sum(whole.broken_after.values()) == whole.frozen.sum() - left
-    assert float(whole.metrics("union").overall) == left / 100
+    assert float(whole.metrics("union").overall) == left / 50
     assert (
         set(whole.about.attacks) >= {"fgsm", *whole.adaptive} and "surrogate=" in whole.about.attacks["transfer-base"]
     )
@@ -179,18 +178,21 @@ def test_a_submodule_that_is_not_there_is_named(run):
         )
 
 
-def test_a_student_learns_what_a_model_without_gradients_says(run):
+def test_a_student_learns_what_a_model_without_gradients_says(run, monkeypatch):
     """On images that nobody showed it; and twice the same."""
+    monkeypatch.setattr(student, "EPOCHS", 12)
     honest = verbs.load_model(run[0], "cpu").model
     task = verbs.task_of(verbs.load_model(run[0], "cpu").run)
     pixels = torch.from_numpy(task.source.train_pixels(task.split.train))
     on = Target(quantised(honest), 10, 0.05, LINF, 0, "cpu")
-    learned, again = (student.distilled(on, pixels[:400], "small") for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(learned.parameters(), again.parameters(), strict=True))
+    learned = student.distilled(on, pixels[:200], "small")
     x = torch.from_numpy(task.source.test_pixels(task.split.test)).float() / 255
     with torch.no_grad():
         agreed = (learned(x).argmax(1) == honest(x).argmax(1)).float().mean()
-    assert agreed > 0.7
+    assert agreed > 0.6
+    monkeypatch.setattr(student, "EPOCHS", 1)
+    learned, again = (student.distilled(on, pixels[:64], "small") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(learned.parameters(), again.parameters(), strict=True))
 
 
 MEASURED = Reliability(
@@ -267,7 +269,7 @@ def test_what_a_thorough_evaluation_breaks_lowers_the_entry_and_raises_no_level(
 
 def test_a_thorough_evaluation_of_other_weights_or_without_its_attacks_is_none(board):
     place, masked = board
-    other = stated(masked[0], place, weights="c" * 64)
+    other = stated(masked[0], place, weights="d" * 64)
     found = standing(masked[0], [other])
     assert not found.thorough and not found.external and found.disputed
     with pytest.raises(RecordError, match="attacks: belongs to a thorough evaluation"):
@@ -289,10 +291,10 @@ def test_every_masking_flag_keeps_an_entry_from_a_rank():
         assert found.entries[0].rank is None and {flag, MASKED} <= set(found.entries[0].flags)
 
 
-@pytest.mark.usefixtures("_short")
+@pytest.mark.usefixtures("_short", "judge_here")
 def test_a_records_network_is_attacked_thoroughly(run):
     folder, record = run
-    made = attacked_thoroughly(record, folder, by="Jane", device="cpu")
+    made = attacked_thoroughly(record, folder, Where("Jane", device="cpu"))
     assert made.kind == "thorough" and list(made.attacks) == ["pma"]
     assert made.places == np.flatnonzero(record.bits("union")).tolist()
     found = standing(record, [made])
@@ -324,7 +326,7 @@ def test_the_cut_is_the_accuracy_at_a_rank_of_the_board(root, tmp_path):
     assert racing.cut_of(plan, place.model_copy(update={"results_dir": None})) is None
 
 
-@pytest.mark.usefixtures("_short")
+@pytest.mark.usefixtures("_short", "judge_here")
 def test_the_command_line(run, capsys, tmp_path):
     folder, record = run
     assert main(["eval", str(folder), "--quick", "--limit-test", "50", "--device", "cpu"]) == 0
@@ -341,3 +343,21 @@ def test_the_command_line(run, capsys, tmp_path):
     for wrong in (["--quick", "--thorough"], ["--base", "x"], ["--thorough", "--attack", "pgd-5"]):
         assert main(["eval", str(folder), *wrong]) == 2
         assert "leave" in (said := capsys.readouterr().err) or "belong to --thorough" in said
+
+
+def test_what_rests_on_other_networks_must_be_signed_on_a_public_board(tmp_path):
+    """The student comes out again wherever the model is; somebody's other network does not."""
+    record = synthetic_record()
+    write_record(record, tmp_path / "records" / record.run.record_path())
+    (tmp_path / "signers").write_text("# none yet\n")
+    for attacks, counts in ((("pma", "transfer-student"), True), (("pma", "transfer-base"), False)):
+        left = np.flatnonzero(record.bits("union"))
+        robust = np.ones(len(left), dtype=bool)
+        made = verification(
+            record, "thorough", left, robust, robust, record.result.weights_sha256, "Jane", record.environment,
+            attacks=dict.fromkeys(attacks, 0),
+        )  # fmt: skip
+        path = write_verification(made, tmp_path)
+        ((found,), _) = find_records([tmp_path / "records"])
+        assert found.standing.thorough == counts
+        path.unlink()

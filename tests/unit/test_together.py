@@ -9,6 +9,7 @@ import pytest
 from record_factory import synthetic_record
 
 from ltrobust_bench.plan.code import Code
+from ltrobust_bench.plan.code import _digest as digest_of
 from ltrobust_bench.records import together
 from ltrobust_bench.records.origin import repository_of, wrong_origin
 from ltrobust_bench.records.schema import Result
@@ -17,6 +18,7 @@ from ltrobust_bench.records.verify import tolerated
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.changes import changes
 from ltrobust_bench.scores.bits import pack
+from ltrobust_bench.terms import canonical_digest
 
 
 def filed(tmp_path, *records):
@@ -79,6 +81,16 @@ def test_a_twin_makes_no_board_of_its_own_and_moves_no_address():
     assert before.slug == after.slug and {e.label for e in after.entries} == {"at", "trades"}
 
 
+def test_a_board_of_the_same_name_with_fewer_images_moves_no_address():
+    usual = [synthetic_record(method="at", seed=s) for s in range(3)]
+    fewer = synthetic_record(method="trades", tests_per_class=10, test_index_sha256="d" * 64)
+    other = synthetic_record(method="trades", train_index_sha256="e" * 64)
+    (before,) = boards(usual)
+    for intruder in (fewer, other):
+        after = boards([intruder, *usual])
+        assert len(after) == 2 and [b.slug for b in after if b.key == before.key] == [before.slug]
+
+
 def test_seeds_are_taken_as_they_come(tmp_path):
     def odd(*seeds):
         documents = filed(tmp_path, *(synthetic_record(method="at", seed=s) for s in seeds))
@@ -108,7 +120,9 @@ def project(tmp_path):
     for version, method in (("0.1.0", "at"), ("0.2.0", "at_bsl")):
         for place, text in (
             ("ltrobust_bench/_version.py", f'__version__ = "{version}"\n'),
-            (f"baselines/{method}/x", ""),
+            ("ltrobust_bench/plan/code.py", 'AROUND = ("baselines", "cli")\n'),
+            ("ltrobust_bench/cli/run.py", f"# {version}\n"),
+            (f"baselines/{method}/card.toml", f"# {version}\n"),
         ):
             (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / place).write_text(text)
@@ -146,6 +160,33 @@ def test_commits_exist_hold_the_method_and_are_of_that_version(project):
     digests = {"method_sha256": "a" * 64, "package_sha256": "b" * 64}
     session = Code(work="training", package_version="0.1.0", commit="e" * 40, dirty=False, **digests)
     assert wrong(first, "0.1.0", code=[session]) == [("environment.code.0.commit", history)]
+
+
+def test_digests_of_code_are_those_of_the_files_at_the_commit(project):
+    """As the package takes them of a checkout; what is left out is what that commit left out."""
+    root, commits = project
+
+    def checked_out(commit):
+        subprocess.run(["git", "-C", str(root), "checkout", "--quiet", commit], check=True)
+
+    for commit, version, method in zip(commits, ("0.1.0", "0.2.0"), ("at", "at-bsl"), strict=False):
+        checked_out(commit)
+        folder = root / "baselines" / method.replace("-", "_")
+        own = canonical_digest([digest_of.__wrapped__(folder, ("card.toml", "*.py"))])
+        package = digest_of.__wrapped__(
+            root / "ltrobust_bench", ("*.py",), frozenset(("baselines", "cli", "evaluation"))
+        )
+        checked_out("main")
+        sound = Code(work="training", package_version=version, commit=commit, dirty=False,
+                     method_sha256=own, package_sha256=package)  # fmt: skip
+
+        def wrong(at=(commit, version, method), sound=sound, **update):
+            record = made_at(*at, code=[sound.model_copy(update=update)])
+            return [f.field for f in wrong_origin(root, record)]
+
+        assert wrong() == wrong(dirty=True, package_sha256="b" * 64) == wrong(work="base", method_sha256="b" * 64) == []
+        for name in ("method_sha256", "package_sha256"):
+            assert wrong(**{name: "b" * 64}) == [f"environment.code.0.{name}"]
 
 
 def test_where_git_cannot_tell_it_is_said(project, tmp_path_factory):

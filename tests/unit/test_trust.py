@@ -20,7 +20,7 @@ from ltrobust_bench.records.retract import retract
 from ltrobust_bench.records.signing import keys, sign, signature_of
 from ltrobust_bench.records.trust import Results
 from ltrobust_bench.records.validate import validate
-from ltrobust_bench.records.verify import examples_of, verification, write_verification
+from ltrobust_bench.records.verify import Verification, examples_of, verification, write_verification
 from ltrobust_bench.report.aggregate import boards
 
 needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen")
@@ -76,7 +76,8 @@ def stated(record, kind="re-evaluated", robust=None, examples=None):
     environment = record.environment.model_copy(update={"created": CREATED})
     digest = None if examples is None else hashlib.sha256(examples).hexdigest()
     weights = record.result.weights_sha256
-    statement = verification(record, kind, None, record.bits("clean"), robust, weights, "Jane", environment, digest)
+    bits = record.bits("clean"), robust
+    statement = verification(record, kind, None, *bits, weights, "Jane", environment, digest, graph_sha256="d" * 64)
     return write_verification(statement, results(), examples)
 
 
@@ -155,6 +156,24 @@ def test_nobody_verifies_his_own(board, pairs):
     listed(pairs, jane=f"{JANE},Author@example.org")
     (problem,) = roles()
     assert "must not be by author@example.org, who added record" in problem
+
+
+@needs_keygen
+def test_what_is_new_is_signed_once_there_is_a_key_and_was_judged_by_a_graph(board, pairs):
+    """What can be computed again counts unsigned; a pull request adds none of it as soon as somebody could sign."""
+    path = stated(board)
+    commit("a statement", JANE)
+    (problem,) = roles("HEAD~1")
+    assert "must be signed" in problem and roles() == []
+    listed(pairs)
+    assert roles("HEAD~1") == []
+    old = path.read_text().replace(f',"graph_sha256":"{"d" * 64}"', "")
+    path.unlink()
+    made = Verification.model_validate_json(old)
+    write_verification(made, results())
+    commit("another, as statements were before there were graphs", JANE)
+    (problem,) = roles("HEAD~1")
+    assert "graph_sha256: must be there" in problem
 
 
 @needs_keygen

@@ -31,9 +31,11 @@ from ltrobust_bench.records.verify import (
 )
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.verbs.rechecking import recheck, statements_in
-from ltrobust_bench.verbs.verification import re_evaluate, retrain, try_examples
+from ltrobust_bench.verbs.verification import Where, re_evaluate, retrain, try_examples
 
 BY = "somebody else"
+HERE = Where(BY, device="cpu")
+pytestmark = pytest.mark.usefixtures("judge_here")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,8 @@ def stated(record, kind="re-evaluated", places=None, clean=None, robust=None, we
 def test_attacking_all_images_again_gives_the_record(finished):
     record, folder = finished
     statement = re_evaluate(record, folder, by=BY, images=None, device="cpu")
-    assert statement == stated(record).model_copy(update={"environment": statement.environment})
+    here = {"environment": statement.environment, "graph_sha256": statement.graph_sha256}
+    assert statement == stated(record).model_copy(update=here) and statement.graph_sha256
     assert standing(record, [statement]).level == "re-evaluated"
 
 
@@ -139,7 +142,7 @@ def test_examples_lower_a_record_by_the_images_that_they_break(finished, tmp_pat
     record, folder = finished
     index, images, fooled = linear_break(record, folder, record.run.epsilon)
     np.savez(tmp_path / "found.npz", index=index[::-1], images=images[::-1])
-    statement = try_examples(record, folder, tmp_path / "found.npz", by=BY, device="cpu")
+    statement = try_examples(record, folder, tmp_path / "found.npz", HERE)
     found = standing(record, [statement])
     expected = fooled & record.bits("union")
     assert found.level == "claimed" and found.disputed == ()
@@ -154,7 +157,7 @@ def test_examples_that_leave_the_ball_are_refused(finished, tmp_path):
     def refused(**arrays):
         np.savez(path, **arrays)
         with pytest.raises(UsageError) as error:
-            try_examples(record, folder, path, by=BY, device="cpu")
+            try_examples(record, folder, path, HERE)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -169,7 +172,7 @@ def test_examples_that_leave_the_ball_are_refused(finished, tmp_path):
     assert "arrays `index` and `images`" in refused(images=fine)
     path.write_bytes(b"PK no zip")
     with pytest.raises(UsageError, match=r"is no \.npz"):
-        try_examples(record, folder, path, by=BY, device="cpu")
+        try_examples(record, folder, path, HERE)
 
 
 def filed(record, folder, results, *, shipped=True):
@@ -188,7 +191,7 @@ def test_what_holds_when_it_is_computed_again(finished, tmp_path):
     filed(record, folder, tmp_path)
     index, images, fooled = linear_break(record, folder, record.run.epsilon)
     np.savez(tmp_path / "found.npz", index=index[fooled], images=images[fooled])
-    found = try_examples(record, folder, tmp_path / "found.npz", by=BY, device="cpu")
+    found = try_examples(record, folder, tmp_path / "found.npz", HERE)
     content = (tmp_path / "found.npz").read_bytes()
     forged = stated(record, "counterexamples", robust=np.zeros(record.images, dtype=bool))
     forged = forged.model_copy(update={"examples_sha256": hashlib.sha256(content).hexdigest()})
@@ -277,6 +280,16 @@ def test_a_claimed_run_stands_beside_the_verified_ones_and_takes_no_rank(tmp_pat
     (board,) = boards(find_records([tmp_path / "records"])[0])
     found = {entry.label: (entry.rank, [record.id for record in entry.runs]) for entry in board.entries}
     assert found == {"at": (1, [made[0].id]), "at (claimed)": (None, [made[1].id])}
+
+
+def test_a_disputed_run_takes_the_rank_of_its_entry_if_somebody_had_verified_it(tmp_path):
+    """Or anybody could take a rival's rank by adding a bad run of his method and having it looked at."""
+    nothing = np.zeros(synthetic_record(method="at").images, dtype=bool)
+    made = [(0, "re-evaluated", None, None), (1, "re-evaluated", None, nothing)]
+    _, aside = board_with(tmp_path / "a", *made, entries=2)
+    assert aside.rank == 1 and "disputed" not in aside.flags
+    _, entry = board_with(tmp_path / "b", *made, (1, "retrained", None, None))
+    assert entry.rank is None and "disputed" in entry.flags
 
 
 def test_an_entry_is_verified_as_far_as_its_least_verified_run(tmp_path):

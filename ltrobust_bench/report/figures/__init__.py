@@ -7,6 +7,7 @@ from pathlib import Path
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.report.figures.bars import groups_figure, per_class_figure
 from ltrobust_bench.report.figures.dumbbell import published_figure
+from ltrobust_bench.report.figures.heat import heat_map_figure
 from ltrobust_bench.report.figures.positions import ranks_figure, seeds_figure
 from ltrobust_bench.report.figures.runs import curve_figure, curves_figure, training_figure
 from ltrobust_bench.report.figures.scatter import head_tail_figure, tradeoff_figure
@@ -43,6 +44,7 @@ __all__ = [
     "draw",
     "groups_figure",
     "head_tail_figure",
+    "heat_map_figure",
     "mark_thirds",
     "new_figure",
     "per_class_figure",

@@ -20,6 +20,7 @@ from ltrobust_bench.report.figures.style import (
     STYLE,
     Column,
     add_legend,
+    cast,
     cut,
     mark_thirds,
     new_figure,
@@ -35,7 +36,7 @@ HATCHES = {"head": None, "medium": "/////", "tail": "....."}
 @matplotlib.rc_context(STYLE)
 def per_class_figure(board: Board, column: Column = "double") -> Figure:
     """Clean and worst-case accuracy of every class, largest class first; one panel per entry."""
-    entries = board.entries[:MOST]
+    entries = cast(board, MOST)
     across = 1 if column == "single" else min(2, len(entries))
     down = -(-len(entries) // across)
     figure = new_figure(column, 0.75 + 1.05 * down)
@@ -55,7 +56,7 @@ def per_class_figure(board: Board, column: Column = "double") -> Figure:
     if any(len(entry.runs) > 1 for entry in entries) and len(board.classes) <= FEW:
         handles.append(Line2D([], [], color="black", linewidth=0.8, label="robust: range over seeds"))
     columns = len(handles) if column == "double" else 1
-    add_legend(figure, handles, notes_of(board, len(entries)), "outside upper center", columns, column)
+    add_legend(figure, handles, notes_of(board, entries), "outside upper center", columns, column)
     return figure
 
 
@@ -65,7 +66,7 @@ def groups_figure(board: Board, column: Column = "double") -> Figure:
 
     The board must have at least 3 classes.
     """
-    entries = board.entries[: MOST if column == "double" else MOST // 2]
+    entries = cast(board, MOST if column == "double" else MOST // 2)
     groups = list(rank_groups(board.key.train_counts))
     figure = new_figure(column, 3.6)
     panels = figure.subplots(2, 1, sharex=True, sharey=True)
@@ -92,7 +93,7 @@ def groups_figure(board: Board, column: Column = "double") -> Figure:
     if any(len(entry.runs) > 1 for entry in entries):
         handles.append(Line2D([], [], color="black", linewidth=0.7, label="± standard deviation over seeds"))
     columns = len(handles) if column == "double" else 2
-    add_legend(figure, handles, notes_of(board, len(entries)), "outside upper center", columns, column)
+    add_legend(figure, handles, notes_of(board, entries), "outside upper center", columns, column)
     return figure
 
 

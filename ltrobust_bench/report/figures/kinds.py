@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,26 @@ from ltrobust_bench.report.aggregate import entries_called
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.report.figures.bars import groups_figure, per_class_figure
 from ltrobust_bench.report.figures.dumbbell import published_figure
+from ltrobust_bench.report.figures.heat import heat_map_figure
 from ltrobust_bench.report.figures.positions import ranks_figure, seeds_figure
 from ltrobust_bench.report.figures.runs import curves_figure, training_figure
 from ltrobust_bench.report.figures.scatter import head_tail_figure, tradeoff_figure
-from ltrobust_bench.report.figures.style import Column, save
+from ltrobust_bench.report.figures.style import MOST, Column, looks_of, save
 from ltrobust_bench.report.published import PublishedNumber, beside, read_published
 from ltrobust_bench.report.series import SERIES, SeriesKind, read_series
 from ltrobust_bench.scores.groups import rank_groups
 
 BOARD_FIGURES: dict[str, Callable[..., Figure]] = {
     "per_class": per_class_figure,
+    "heat_map": heat_map_figure,
     "groups": groups_figure,
     "tradeoff": tradeoff_figure,
     "head_tail": head_tail_figure,
     "seeds": seeds_figure,
     "ranks": ranks_figure,
 }
+PAGES = {"per_class": {"single": MOST, "double": MOST}, "groups": {"single": MOST // 2, "double": MOST}}
+"""Entries on a page, of kinds that cannot have as many rows as entries: those that were chosen go on, page by page."""
 ONE_CLASS = "_class_"
 """In the names of metrics of single classes, which are too many for a figure."""
 KINDS = (*BOARD_FIGURES, "published", *SERIES)
@@ -91,21 +95,24 @@ def draw_kinds(
     width: dict[str, Any] = {} if column is None else {"column": column}
     asked = list(kinds) or list(KINDS)
     of_board = [kind for kind in asked if kind not in SERIES]
-    if of_board:
-        try:
-            board, drawn.problems = find_board(records or (results_dir / "records",), **board_terms)
-        except UsageError as error:
-            drawn.left_out |= dict.fromkeys(of_board, str(error))
-        else:
-            drawn.notes = board.messages
-            if names:
-                board = replace(board, entries=entries_called(board, names, "clean"))
+    looks: dict[str, tuple[str, str]] = {}
+    try:
+        board, problems = find_board(records or (results_dir / "records",), **board_terms)
+    except UsageError as error:
+        drawn.left_out |= dict.fromkeys(of_board, str(error))
+    else:
+        looks = looks_of(board)
+        if of_board:
+            drawn.problems, drawn.notes = problems, board.messages
+            shown = board.only(entries_called(board, names, "clean")) if names else board
             folder = output or results_dir / "figures" / board.slug
             for kind in of_board:
-                _draw_of_board(drawn, kind, board, results_dir, folder, width)
+                _draw_of_board(drawn, kind, shown, results_dir, folder, width)
     for kind in SERIES:
         if kind in asked:
-            _draw_of_runs(drawn, kind, runs_dir, results_dir, output, names, width, board_terms)
+            all_of_them = {"most": None} if names else {}
+            options = {**width, **all_of_them, "looks": looks}
+            _draw_of_runs(drawn, kind, runs_dir, results_dir, output, names, options, board_terms)
     for stem, make in drawn.figures.items():
         save(make(), stem)
     if kinds and drawn.left_out:
@@ -120,7 +127,7 @@ def _draw_of_runs(
     results_dir: Path,
     output: Path | None,
     names: Sequence[str],
-    width: dict[str, Any],
+    options: dict[str, Any],
     board_terms: dict[str, Any],
 ) -> None:
     groups, problems = read_series(kind, runs_dir, **board_terms)
@@ -129,9 +136,9 @@ def _draw_of_runs(
         groups = [chosen for group in groups if (chosen := group.only(names)).series]
     for group in groups:
         if kind == "training":
-            make = partial(training_figure, group, **width)
+            make = partial(training_figure, group, **options)
         else:
-            make = partial(curves_figure, group, kind, **width)
+            make = partial(curves_figure, group, kind, **options)
         # Runs under different terms have a figure each, which must not overwrite one another.
         folder = output if output and len(groups) == 1 else (output or results_dir / "figures") / group.slug
         drawn.figures[folder / kind] = make
@@ -151,9 +158,20 @@ def _draw_of_board(
     else:
         reason = _missing(kind, board)
         if not reason:
-            drawn.figures[folder / kind] = partial(BOARD_FIGURES[kind], board, **width)
+            pages = _pages(kind, board, width.get("column", "double"))
+            for number, page in enumerate(pages, 1):
+                stem = kind if len(pages) == 1 else f"{kind}-{number}"
+                drawn.figures[folder / stem] = partial(BOARD_FIGURES[kind], page, **width)
     if reason:
         drawn.left_out[kind] = reason
+
+
+def _pages(kind: str, board: Board, column: Column) -> list[Board]:
+    """What the figures of a kind show: the board, or as much of the chosen entries as has room on a page each."""
+    if board.chosen_from is None or kind not in PAGES:
+        return [board]
+    size = PAGES[kind][column]
+    return [board.only(board.entries[i : i + size]) for i in range(0, len(board.entries), size)]
 
 
 def _missing(kind: str, board: Board) -> str:

@@ -19,8 +19,9 @@ from ltrobust_bench.report.figures.style import (
     STYLE,
     Column,
     add_legend,
+    cast,
     cut,
-    look,
+    looks_of,
     new_figure,
     notes_of,
 )
@@ -39,7 +40,7 @@ SHORT = 24
 @matplotlib.rc_context(STYLE)
 def seeds_figure(board: Board, column: Column = "double") -> Figure:
     """Worst-case accuracy of every seed, their mean and its 95 % interval: over all classes, and over the tail."""
-    entries = board.entries[:ROWS]
+    entries = cast(board, ROWS)
     kinds = {"balanced": "all classes"} | ({"tail": "tail third"} if rank_groups(board.key.train_counts) else {})
     if column == "single":
         kinds = {"balanced": "all classes"}
@@ -61,7 +62,7 @@ def seeds_figure(board: Board, column: Column = "double") -> Figure:
     if any(len(entry.runs) == 1 for entry in entries):
         handles.append(Line2D([], [], color="0.6", linewidth=1.4, label="of one run (Wilson)"))
     columns = len(handles) if column == "double" else 2
-    add_legend(figure, handles, notes_of(board, len(entries)), "outside upper center", columns, column)
+    add_legend(figure, handles, notes_of(board, entries), "outside upper center", columns, column)
     return figure
 
 
@@ -86,7 +87,9 @@ def ranks_figure(board: Board, column: Column = "double") -> Figure:
     The board must have AutoAttack, at least 3 classes, and ranks.
     """
     assert board.autoattack is not None
-    entries = [entry for entry in board.entries if entry.rank is not None][:ROWS]
+    ranked = [entry for entry in board.entries if entry.rank is not None]
+    entries = ranked if board.chosen_from else ranked[:ROWS]
+    looks, named = looks_of(board), {entry.label for entry in cast(board, MOST)}
     orders = [
         _places(entries, attack, metric)
         for attack, metric in (("clean", "balanced"), (board.autoattack, "balanced"), (board.autoattack, "tail"))
@@ -95,15 +98,16 @@ def ranks_figure(board: Board, column: Column = "double") -> Figure:
     axes = figure.subplots()
     for i, entry in reversed(list(enumerate(entries))):
         own = [order[i] for order in orders]
-        colour, marker = look(i) if i < MOST else (OTHERS, "o")
-        style: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 1.1 if i < MOST else 0.7}
-        style |= {"markersize": 4 if i < MOST else 2.5, "zorder": 3 if i < MOST else 1, "clip_on": False}
+        apart = entry.label in named
+        colour, marker = looks[entry.label] if apart else (OTHERS, "o")
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 1.1 if apart else 0.7}
+        style |= {"markersize": 4 if apart else 2.5, "zorder": 3 if apart else 1, "clip_on": False}
         axes.plot(range(3), own, **style)
         text: dict[str, Any] = {
             "textcoords": "offset points",
             "fontsize": 6 if column == "double" else 5,
             "va": "center",
-            "color": "black" if i < MOST else "0.35",
+            "color": "black" if apart else "0.35",
         }
         label = cut(entry.label, LETTERS if column == "double" else SHORT)
         axes.annotate(f"{label}  {own[0]}", (0, own[0]), xytext=(-5, 0), ha="right", **text)
@@ -117,10 +121,9 @@ def ranks_figure(board: Board, column: Column = "double") -> Figure:
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0)
-    ranked = sum(entry.rank is not None for entry in board.entries)
     notes = [*board.warnings, "places by mean accuracy; neighbours may not be told apart by the data"]
-    if len(entries) < ranked:
-        notes.append(f"best {len(entries)} of {ranked} ranked entries")
+    if len(entries) < len(ranked):
+        notes.append(f"best {len(entries)} of {len(ranked)} ranked entries")
     add_legend(figure, [], notes, "outside lower center", 1, column)
     return figure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import matplotlib
@@ -28,7 +28,9 @@ from ltrobust_bench.report.figures.style import (
 )
 from ltrobust_bench.report.series import Series, SeriesGroup
 
-ABSCISSA = {"eps": "{} radius (pixel scale 0 to 1), PGD-20", "steps": "PGD steps"}
+ABSCISSA = {"eps": "{} radius of PGD-20 (pixel scale 0 to 1)", "steps": "steps of PGD"}
+Looks = Mapping[str, tuple[str, str]]
+"""Colour and mark by label."""
 LETTERS = 28
 """Letters of a label in the legend."""
 
@@ -50,17 +52,29 @@ def curve_figure(curve: Curve, column: Column = "single") -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def curves_figure(group: SeriesGroup, kind: Literal["eps", "steps"], column: Column = "double") -> Figure:
-    """Accuracy along the radius or the steps of PGD, method by method: over all classes, and over the tail."""
-    shown = group.series[:MOST]
+def curves_figure(
+    group: SeriesGroup,
+    kind: Literal["eps", "steps"],
+    column: Column = "double",
+    looks: Looks | None = None,
+    most: int | None = MOST,
+) -> Figure:
+    """Accuracy along the radius or the steps of PGD, method by method: over all classes, and over the tail.
+
+    Args:
+        looks: colour and mark of entries by label, as in the figures of their board.
+        most: series shown, the first ones; None: all.
+    """
+    shown = group.series[:most]
     columns = {"balanced": "all classes", "tail": "tail third"}
     columns = {c: name for c, name in columns.items() if not all(np.isnan(s.values[c]).all() for s in shown)}
     images = sorted({int(n) for s in shown for n in np.unique(s.values["images"]) if n < group.test_images})
     notes = [f"on the first {' or '.join(map(str, images))} of {group.test_images} test images"] if images else []
-    figure, panels = _panels(group, len(columns), column, notes)
+    drawn = _looks(group, looks, most)
+    figure, panels = _panels(group, drawn, len(columns), column, notes)
     for panel, (name, title) in zip(panels, columns.items(), strict=True):
-        for i, series in enumerate(shown):
-            _line(panel, series, series.values[name], i, marked=True)
+        for series in shown:
+            _line(panel, series, series.values[name], drawn[series.label], marked=True)
         _curve_axes(panel, kind, np.unique(np.concatenate([series.x for series in shown])), group)
         panel.set_title(title, loc="left")
     panels[0].set_ylabel("accuracy (%)")
@@ -68,13 +82,21 @@ def curves_figure(group: SeriesGroup, kind: Literal["eps", "steps"], column: Col
 
 
 @matplotlib.rc_context(STYLE)
-def training_figure(group: SeriesGroup, column: Column = "double") -> Figure:
-    """Loss, and accuracy on the training batches (attacked: solid, clean: dashed), over the epochs."""
-    figure, panels = _panels(group, 2, column)
-    for i, series in enumerate(group.series[:MOST]):
-        _line(panels[0], series, series.values["loss"], i)
-        _line(panels[1], series, 100 * series.values["train_robust"], i)
-        _line(panels[1], series, 100 * series.values["train_clean"], i, linestyle="--")
+def training_figure(
+    group: SeriesGroup, column: Column = "double", looks: Looks | None = None, most: int | None = MOST
+) -> Figure:
+    """Loss, and accuracy on the training batches (attacked: solid, clean: dashed), over the epochs.
+
+    Args:
+        looks, most: as in :func:`curves_figure`.
+    """
+    drawn = _looks(group, looks, most)
+    figure, panels = _panels(group, drawn, 2, column)
+    for i, series in enumerate(group.series[:most]):
+        look = drawn[series.label]
+        _line(panels[0], series, series.values["loss"], look, start=i)
+        _line(panels[1], series, 100 * series.values["train_robust"], look, start=i)
+        _line(panels[1], series, 100 * series.values["train_clean"], look, start=i, linestyle="--")
     for panel, title in zip(panels, ("loss", "training accuracy (%): attacked solid, clean dashed"), strict=True):
         panel.set_title(title, loc="left")
         panel.set_xlabel("epoch")
@@ -83,18 +105,25 @@ def training_figure(group: SeriesGroup, column: Column = "double") -> Figure:
     return figure
 
 
-def _panels(group: SeriesGroup, count: int, column: Column, more: Sequence[str] = ()) -> tuple[Figure, list[Axes]]:
-    """Panels side by side, or below each other in a single column, and the legend of the first series."""
+def _looks(group: SeriesGroup, looks: Looks | None, most: int | None) -> Looks:
+    """Colour and mark of the series shown; of one that has none on a board, a free one."""
+    known = looks or {}
+    return {s.label: known.get(s.label, look(len(known) + i)) for i, s in enumerate(group.series[:most])}
+
+
+def _panels(
+    group: SeriesGroup, looks: Looks, count: int, column: Column, more: Sequence[str] = ()
+) -> tuple[Figure, list[Axes]]:
+    """Panels side by side, or below each other in a single column, and the legend of the series shown."""
     handles: list[Artist] = []
-    for i, series in enumerate(group.series[:MOST]):
-        colour, marker = look(i)
-        label = cut(series.label, LETTERS)
-        handles.append(Line2D([], [], color=colour, marker=marker, markersize=3.5, linewidth=1.0, label=label))
+    for label, (colour, marker) in looks.items():
+        style = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1.0}
+        handles.append(Line2D([], [], label=cut(label, LETTERS), **style))  # type: ignore[arg-type]
     notes = [*group.warnings, *more]
-    if any(len(next(iter(series.values.values()))) > 1 for series in group.series[:MOST]):
+    if any(len(next(iter(series.values.values()))) > 1 for series in group.series[: len(looks)]):
         notes.append("bands: range over seeds")
-    if len(group.series) > MOST:
-        notes.append(f"first {MOST} of {len(group.series)} entries")
+    if len(group.series) > len(looks):
+        notes.append(f"first {len(looks)} of {len(group.series)} entries")
     columns = legend_columns(handles, column)
     lines = -(-len(handles) // columns) + len(wrapped(notes, column))
     down, across = (count, 1) if column == "single" else (1, count)
@@ -104,13 +133,25 @@ def _panels(group: SeriesGroup, count: int, column: Column, more: Sequence[str] 
     return figure, panels
 
 
-def _line(panel: Axes, series: Series, values: np.ndarray, i: int, linestyle: str = "-", marked: bool = False) -> None:
-    """Mean over seeds, and their range as a band; nothing where no seed has a number."""
+def _line(
+    panel: Axes,
+    series: Series,
+    values: np.ndarray,
+    look: tuple[str, str],
+    linestyle: str = "-",
+    marked: bool = False,
+    start: int = 0,
+) -> None:
+    """Mean over seeds, and their range as a band; nothing where no seed has a number.
+
+    Args:
+        marked: every point, else some, the first of them at ``start``.
+    """
     there = ~np.isnan(values).all(axis=0)
     if not there.any():
         return
     x, values = series.x[there], values[:, there]
-    colour, marker = look(i)
+    colour, marker = look
     panel.plot(
         x,
         np.nanmean(values, axis=0),
@@ -119,7 +160,7 @@ def _line(panel: Axes, series: Series, values: np.ndarray, i: int, linestyle: st
         linewidth=1.0,
         marker=marker,
         markersize=3,
-        markevery=1 if marked else (i, max(1, len(x) // 6)),
+        markevery=1 if marked else (start, max(1, len(x) // 6)),
     )
     if len(values) > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)

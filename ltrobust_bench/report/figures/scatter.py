@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -19,9 +19,10 @@ from ltrobust_bench.report.figures.style import (
     STYLE,
     Column,
     add_legend,
+    cast,
     cut,
     legend_columns,
-    look,
+    looks_of,
     new_figure,
     notes_of,
     wrapped,
@@ -38,9 +39,10 @@ LEGEND_LINE = 0.135
 @matplotlib.rc_context(STYLE)
 def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
     """Worst-case against clean accuracy, balanced over classes, with the Pareto front of the ranked entries."""
-    x, y = (_percents(board, attack, "balanced") for attack in ("clean", "union"))
+    across, up = ("clean", "balanced"), ("union", "balanced")
+    x, y = _percents(board, *across), _percents(board, *up)
     front = Line2D([], [], color="0.35", linewidth=0.8, linestyle="--", label="Pareto front (ranked)")
-    figure, axes = _scatter(board, column, x, y, [front])
+    figure, axes = _scatter(board, column, across, up, [front])
     best = _front(board, x, y)
     if len(best):
         # From the frame's left side over each of them down to its lower side.
@@ -49,17 +51,16 @@ def tradeoff_figure(board: Board, column: Column = "single") -> Figure:
         style = {"color": "0.35", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
         axes.plot(steps_x, steps_y, scalex=False, scaley=False, **style)
     axes.set_xlabel("clean accuracy (%)")
-    axes.set_ylabel("robust accuracy, worst case (%)")
+    axes.set_ylabel("worst-case accuracy (%)")
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def head_tail_figure(board: Board, column: Column = "single") -> Figure:
     """Worst-case accuracy of the tail against that of the head; the board must have at least 3 classes."""
-    x, y = (_percents(board, "union", group) for group in ("head", "tail"))
-    figure, axes = _scatter(board, column, x, y, [])
-    axes.set_xlabel("robust accuracy of the head third, worst case (%)")
-    axes.set_ylabel("of the tail third (%)")
+    figure, axes = _scatter(board, column, ("union", "head"), ("union", "tail"), [])
+    axes.set_xlabel("worst-case accuracy, head third (%)")
+    axes.set_ylabel("worst-case accuracy, tail third (%)")
     return figure
 
 
@@ -81,23 +82,34 @@ def _percents(board: Board, attack: str, metric: str) -> np.ndarray:
     return np.asarray([float(entry.percent(attack, metric)) for entry in board.entries])
 
 
-def _scatter(
-    board: Board, column: Column, x: np.ndarray, y: np.ndarray, extra: Sequence[Artist]
-) -> tuple[Figure, Axes]:
-    """The first entries with their looks, the others grey, and the legend."""
-    robust = _percents(board, "union", "balanced")
+Number = tuple[str, str]
+"""Attack and metric."""
+
+
+def _scatter(board: Board, column: Column, across: Number, up: Number, extra: Sequence[Artist]) -> tuple[Figure, Axes]:
+    """The named entries with their looks and deviations over seeds, the others grey, and the legend."""
+    x, y, robust = (_percents(board, *number) for number in (across, up, ("union", "balanced")))
+    named = {entry.label: entry for entry in cast(board, MOST)}
     inside = robust >= FRAME * robust.max(initial=0)
-    inside[:MOST] = True
-    notes = notes_of(board, MOST, told_apart=True)
+    inside |= [entry.label in named for entry in board.entries]
+    notes = notes_of(board, list(named.values()), told_apart=True)
     if not inside.all():
         notes = [*notes, f"{int((~inside).sum())} entries of less than half the best robustness lie outside"]
-    handles = [*_handles(board), *extra]
+    if any(len(entry.runs) > 1 for entry in named.values()):
+        notes = [*notes, "bars: ± standard deviation over seeds"]
+    looks = {label: look for label, look in looks_of(board).items() if label in named}
+    handles = [*_handles(board, looks), *extra]
     columns = legend_columns(handles, column)
     lines = -(-len(handles) // columns) + len(wrapped(notes, column))
     figure = new_figure(column, (2.3 if column == "single" else 3.0) + LEGEND_LINE * lines)
     axes: Axes = figure.subplots()
     for i in reversed(np.flatnonzero(inside).tolist()):
-        axes.plot(x[i], y[i], linestyle="none", markeredgecolor="white", markeredgewidth=0.5, **_marker(i))
+        entry = board.entries[i]
+        style = _marker(looks.get(entry.label))
+        axes.plot(x[i], y[i], linestyle="none", markeredgecolor="white", markeredgewidth=0.5, **style)
+        if entry.label in named and len(entry.runs) > 1:
+            bars = {"ecolor": style["color"], "elinewidth": 0.6, "alpha": 0.55, "zorder": 1.5, "fmt": "none"}
+            axes.errorbar(x[i], y[i], xerr=entry.std(*across), yerr=entry.std(*up), **bars)
     for limits, values in ((axes.set_xlim, x[inside]), (axes.set_ylim, y[inside])):
         room = max(0.06 * float(np.ptp(values)), 0.5)
         limits(values.min() - room, min(values.max() + room, 101.0))
@@ -107,14 +119,17 @@ def _scatter(
     return figure, axes
 
 
-def _marker(i: int) -> dict[str, Any]:
-    """How the i-th entry is drawn."""
-    colour, marker = look(i) if i < MOST else (OTHERS, "o")
-    return {"color": colour, "marker": marker, "markersize": 5.5 if i < MOST else 3}
+def _marker(look: tuple[str, str] | None) -> dict[str, Any]:
+    """How an entry is drawn; without a look as one of the others."""
+    colour, marker = look or (OTHERS, "o")
+    return {"color": colour, "marker": marker, "markersize": 5.5 if look else 3}
 
 
-def _handles(board: Board) -> list[Artist]:
-    names = [cut(entry.label, LETTERS) for entry in board.entries[:MOST]]
-    if len(board.entries) > MOST:
-        names.append("other entries")
-    return [Line2D([], [], linestyle="none", label=name, **_marker(i)) for i, name in enumerate(names)]
+def _handles(board: Board, looks: Mapping[str, tuple[str, str]]) -> list[Artist]:
+    shown = [entry.label for entry in board.entries if entry.label in looks]
+    found: list[Artist] = [
+        Line2D([], [], linestyle="none", label=cut(label, LETTERS), **_marker(looks[label])) for label in shown
+    ]
+    if len(shown) < len(board.entries):
+        found.append(Line2D([], [], linestyle="none", label="other entries", **_marker(None)))
+    return found

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.report.board import Board
+from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.scores.groups import rank_groups
 
 Column = Literal["single", "double"]
@@ -29,7 +29,9 @@ LINE = {"single": 70, "double": 150}
 FEW = 20
 """Classes up to which a bar is wide enough for a hatch and a range."""
 MOST = 12
-"""Entries told apart by colour and mark, the first ones; a figure of a longer board says so."""
+"""Entries told apart by colour and mark where nobody chose any; a figure of a longer board says so."""
+ALWAYS = ("at", "trades")
+"""Entries that are named on every figure of their board."""
 LONG = 46
 """Letters of a label that fit one column."""
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), without yellow, which is lost on white paper.
@@ -39,7 +41,20 @@ CLEAN, ROBUST = "#56B4E9", "#0072B2"
 GROUP_COLOURS = {"head": "#0072B2", "medium": "#E69F00", "tail": "#D55E00"}
 OTHERS = "0.72"
 """Grey of entries that have no colour of their own."""
+_OWN = (
+    "backend",
+    "figure.max_open_warning",
+    "interactive",
+    "savefig.directory",
+    "timezone",
+    "toolbar",
+    "webagg",
+    "tk.",
+)
+"""What of a reader's matplotlibrc is about windows, and stays."""
 STYLE = {
+    # Nothing else of it counts: LaTeX for every text, other sizes, colours of a lecture.
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith(_OWN)},
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7.5,
@@ -82,8 +97,24 @@ def new_figure(column: Column, height: float) -> Figure:
 
 
 def look(i: int) -> tuple[str, str]:
-    """Colour and mark of the i-th entry; no two of the first ``MOST`` look alike."""
+    """Colour and mark of the i-th entry; no two of the first 84 look alike."""
     return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+
+
+def looks_of(board: Board) -> dict[str, tuple[str, str]]:
+    """Colour and mark of each entry by its label, from its place on the whole board: the same in every figure."""
+    return {entry.label: look(i) for i, entry in enumerate((board.chosen_from or board).entries)}
+
+
+def cast(board: Board, most: int) -> list[Entry]:
+    """The entries that a figure names: all that somebody chose, else the first ones, and what every paper compares
+    with (``ALWAYS``) in any case."""
+    if board.chosen_from is not None or len(board.entries) <= most:
+        return board.entries
+    always = [entry for entry in board.entries if entry.label in ALWAYS][:most]
+    others = [entry for entry in board.entries if entry.label not in ALWAYS][: most - len(always)]
+    kept = {entry.label for entry in (*always, *others)}
+    return [entry for entry in board.entries if entry.label in kept]
 
 
 def cut(label: str, most: int = LONG) -> str:
@@ -103,13 +134,15 @@ def mark_thirds(panel: Axes, counts: Sequence[int] | np.ndarray, height: float |
         start += len(members)
 
 
-def notes_of(board: Board, shown: int, told_apart: bool = False) -> list[str]:
-    """What a reader of a figure of a board must be warned of, and how many of its entries are shown, or told apart."""
-    if shown >= len(board.entries):
+def notes_of(board: Board, shown: Sequence[Entry], told_apart: bool = False) -> list[str]:
+    """What a reader of a figure of a board must be warned of, and which of its entries are shown, or told apart."""
+    if len(shown) >= len(board.entries):
         return board.warnings
     accuracies = [float(entry.percent("union", "balanced")) for entry in board.entries]
     which = "best" if accuracies == sorted(accuracies, reverse=True) else "first"
-    return [*board.warnings, f"{which} {shown} of {len(board.entries)} entries{' named' if told_apart else ''}"]
+    first = sum(own is entry for own, entry in zip(shown, board.entries, strict=False))
+    beside = "".join(f", and {entry.label}" for entry in shown[first:])
+    return [*board.warnings, f"{which} {first} of {len(board.entries)} entries{beside}{' named' if told_apart else ''}"]
 
 
 def add_legend(

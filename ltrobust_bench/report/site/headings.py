@@ -1,4 +1,4 @@
-"""Which columns the web page's boards have, and what stands above them."""
+"""Which columns of the one table of columns the web page's boards show, under which headings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ PAGE = [
             "Gap": "union_head_tail_gap",
         },
     ),
-    Heading("", "", {"AutoAttack (%)": "autoattack_balanced", "External (%)": "external"}),
+    Heading("", "", {"AutoAttack (%)": "autoattack_balanced"}),
+    Heading("", "", {"External (%)": "external"}),
     Heading(
         "Clean",
         " (%)",
@@ -39,9 +40,15 @@ PAGE = [
     ),
     Heading("Training", "", {"Seeds": "seeds", "Passes (M)": "passes", "Seconds": "training_seconds"}),
     Heading("", "", {"Extra data": "extra_data"}),
+    Heading("", "", {"Verified": "verification"}),
+    Heading("Open", "", {"Weights": "weights", "Code": "code", "Licence": "licence"}),
     Heading("", "", {"Flags": "flags"}),
 ]
 """The columns of the web page's boards."""
+FOLDED = frozenset({"union_head_tail_gap", "training_seconds", "weights", "code", "licence"})
+"""Columns that scripts hide until a reader asks for them; without scripts all are shown."""
+TEXTS = frozenset({"method", "flags", "extra_data", "verification", "weights", "code", "licence"})
+"""Columns of words; all others are numbers."""
 
 
 def headings(cells: Iterable[Cells]) -> list[Heading]:

@@ -14,10 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ltrobust_bench._version import __version__
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.records.io import dumps
-from ltrobust_bench.report import columns, tables
+from ltrobust_bench.report import columns, published_tables, tables
+from ltrobust_bench.report.across import LEGEND
 from ltrobust_bench.report.aggregate import FLAGS, Board
-from ltrobust_bench.report.site import chart, folder, view
-from ltrobust_bench.report.site.headings import PAGE
+from ltrobust_bench.report.published import PublishedNumber, counterparts
+from ltrobust_bench.report.published_tables import Block, about_ours, blocks
+from ltrobust_bench.report.site import about, chart, folder, headings, line, pairs, record, together, view, words
+from ltrobust_bench.scores.priors import PRIORS
 
 POLICY = "; ".join(
     [
@@ -31,45 +34,89 @@ POLICY = "; ".join(
 """Content security policy of every page: its own files only, nothing inline, no request to anywhere else."""
 
 
-def render(boards: Sequence[Board]) -> dict[str, str]:
+NAVIGATION = {
+    "index": "Leaderboard",
+    "compare": "Compare",
+    "methods": "Methods",
+    "across": "Across data sets",
+    "published": "Published",
+    "data": "Data",
+    "about": "About",
+}
+"""Pages that every page leads to, by file name."""
+
+
+def render(
+    boards: Sequence[Board], published: Sequence[PublishedNumber] = (), repository: str | None = None
+) -> dict[str, str]:
     """The files of the page, path below its folder to text. The same boards give the same text.
+
+    Args:
+        published: what papers report; without any there is no page of it.
+        repository: address of the repository that holds the records, for the page About.
 
     Raises:
         LTBenchError: if the installed itables does not ship the table library as expected.
     """
     views = view.board_views(boards)
-    methods, records = view.method_views(views), view.record_views(views)
-    page = _Pages(records)
+    lines = [line for view in views for line in view.lines]
+    methods, records = view.method_views(views), record.record_views(lines)
+    page = _Pages(records, bool(published))
     files = {
-        "index.html": page("index", boards=views, kinds=sorted({line.group for v in views for line in v.lines})),
+        "index.html": page("index", boards=views, kinds=sorted({line.group for line in lines})),
+        "compare.html": page("compare", boards=views),
         "methods.html": page("methods", methods=methods),
         "data.html": page("data", boards=views),
+        "about.html": page("about", protocols=about.protocol_views(boards), repository=repository),
+        "across.html": page("across", **_together(boards)),
         "assets/datatables.js": _table_library(),
         "data/leaderboard.csv": tables.leaderboard_csv(boards),
         "data/groups.csv": tables.groups_csv(boards),
         "data/per_class.csv": tables.per_class_csv(boards),
         "data/references.bib": view.bibtex(method.slug for method in methods if method.lines),
     }
+    if published:
+        files["published.html"] = _published(page, published, boards, {method.slug for method in methods})
     for asset in (resources.files(__package__) / "assets").iterdir():
         files[f"assets/{asset.name}"] = asset.read_text(encoding="utf-8")
     for board in views:
-        files[f"data/{board.board.slug}.csv"] = tables.leaderboard_csv([board.board])
-        slugs = (slug for line in board.lines for slug in (line.run.method, *line.run.plugins))
-        files[f"data/{board.board.slug}.bib"] = view.bibtex(slugs)
+        slug = board.board.slug
+        files[f"data/{slug}.csv"] = tables.leaderboard_csv([board.board])
+        files[f"data/{slug}.bib"] = view.bibtex(s for own in board.lines for s in (own.run.method, *own.run.plugins))
+        files[f"data/{slug}.js"] = pairs.script(board.board, board.lines)
     for method in methods:
         files[f"methods/{method.slug}.html"] = page("method", method=method)
         if method.card is not None:
             files[f"methods/{method.slug}.bib"] = view.bibtex([method.slug])
-    for record in records:
-        files[f"records/{record.record.id}.html"] = page("record", view=record)
-        files[f"records/{record.record.id}.json"] = dumps(record.record)
+    for one in records:
+        files[f"records/{one.record.id}.html"] = page("record", view=one)
+        files[f"records/{one.record.id}.json"] = dumps(one.record)
     return files
+
+
+def _published(page: _Pages, numbers: Sequence[PublishedNumber], boards: Sequence[Board], known: set[str]) -> str:
+    """The page of what papers report. Numbers of single classes are left to ``ltbench report published``."""
+    shown = [number for number in numbers if "_class_" not in number.metric]
+    found = blocks(shown, counterparts(shown, boards))
+    settings: dict[str, list[Block]] = {}
+    for block in found:
+        settings.setdefault(block.setting, []).append(block)
+    parts = [(name, sum(len(block.lines) for block in own), own) for name, own in settings.items()]
+    return page("published", published=parts, pages=known, ours=about_ours(found), legend=published_tables.LEGEND)
+
+
+def _together(boards: Sequence[Board]) -> dict[str, Any]:
+    """What the page across boards is given."""
+    found, rows, reason = together.pooled(boards)
+    mixes = [together.mixes(board) for board in boards if board.status != "smoke" and not board.key.reduced]
+    terms = {"across": found, "rows": rows, "reason": reason, "mixes": mixes}
+    return terms | {"headings": together.COLUMNS, "legend": LEGEND, "priors": PRIORS}
 
 
 class _Pages:
     """Renders templates; everything but the templates' own text is escaped."""
 
-    def __init__(self, records: Sequence[view.RecordView]) -> None:
+    def __init__(self, records: Sequence[record.RecordView], published: bool) -> None:
         self.environment = Environment(
             loader=PackageLoader(__package__),
             autoescape=True,
@@ -77,15 +124,23 @@ class _Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters |= {"percent": _percent, "text": view.text}
-        self.environment.tests["web"] = view.is_web
+        self.environment.filters |= {
+            "percent": _percent,
+            "text": words.text,
+            "repositories": line.repositories,
+            "zip": zip,
+        }
+        self.environment.tests["web"] = line.is_web
         self.environment.globals |= {
             "policy": POLICY,
             "generator": folder.GENERATOR,
             "version": __version__,
             "total": len(records),
-            "newest": max(record.record.environment.created for record in records)[:10],
-            "headings": PAGE,
+            "newest": max(one.record.environment.created for one in records)[:10],
+            "navigation": [(name, title) for name, title in NAVIGATION.items() if published or name != "published"],
+            "headings": headings.PAGE,
+            "folded": headings.FOLDED,
+            "texts": headings.TEXTS,
             "columns": columns.COLUMNS,
             "files": {
                 "leaderboard.csv": ("one line per entry", columns.LEADERBOARD),
@@ -93,9 +148,11 @@ class _Pages:
                 "per_class.csv": ("one line per entry and class", columns.PER_CLASS),
             },
             "flags": FLAGS,
-            "levels": view.LEVELS,
+            "levels": record.LEVELS,
             "switches": view.SWITCHES,
             "size": chart,
+            "has_published": published,
+            "citation": about.CITATION,
         }
 
     def __call__(self, template: str, **context: Any) -> str:

@@ -1,9 +1,40 @@
 "use strict";
 
-// Works from disk, where storage and clipboard may be refused; without scripts all boards stand below one another.
+// What all pages share. They work from disk, where storage and clipboard may be refused.
 (() => {
   const root = document.documentElement;
   root.classList.add("scripted");
+
+  globalThis.ltbench = {
+    /** The address behind #, as name and choices: "#board?find=reat&sort=union_tail.desc". */
+    readAddress() {
+      const [name, query = ""] = location.hash.slice(1).split("?", 2);
+      return { name: decodeURIComponent(name), choices: new URLSearchParams(query) };
+    },
+
+    /** Put name and choices there; ``step``: as a step of its own, which Back undoes. */
+    writeAddress(name, choices, step = false) {
+      const query = choices.toString();
+      const hash = "#" + encodeURIComponent(name) + (query && "?" + query);
+      if (hash !== location.hash) history[step ? "pushState" : "replaceState"](null, "", hash);
+    },
+
+    /** An element with attributes and children; texts become text, never markup. */
+    element(tag, attributes = {}, ...children) {
+      return fill(document.createElement(tag), attributes, children);
+    },
+
+    /** The same in a drawing; ``svg`` says what its elements are. */
+    shape(svg, tag, attributes = {}, ...children) {
+      return fill(document.createElementNS(svg.namespaceURI, tag), attributes, children);
+    },
+  };
+
+  function fill(made, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) if (value !== null) made.setAttribute(name, value);
+    made.append(...children.filter((child) => child !== null));
+    return made;
+  }
 
   function remembered() {
     try {
@@ -55,68 +86,31 @@
     }
   }
 
-  function boards() {
-    const sections = [...document.querySelectorAll("section.board")];
-    if (!sections.length) return;
-    const switches = document.getElementById("switches");
-    const filters = document.getElementById("filters");
-    const selects = [...switches.elements];
-    const { text, kind } = filters.elements;
-    const tables = new Map();
-    let shown;
-
-    function table(section) {
-      if (!tables.has(section)) {
-        const made = new DataTable(section.querySelector("table"), {
-          autoWidth: false,
-          columnDefs: [{ targets: ["n"], orderSequence: ["desc", "asc"] }, { targets: ["rank"], orderSequence: ["asc", "desc"] }],
-          language: { zeroRecords: "No entry fits." },
-          layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
-          order: [[0, "asc"]],
-          paging: false,
-        });
-        made.search.fixed("kind", (_, __, row) => !kind.value || made.row(row).node().dataset.kind === kind.value);
-        tables.set(section, made);
-      }
-      return tables.get(section);
-    }
-
-    function filter() {
-      const { recordsDisplay, recordsTotal } = table(shown).search(text.value).draw().page.info();
-      shown.querySelector(".count").textContent = `${recordsDisplay} of ${recordsTotal} entries`;
-    }
-
-    function show(section) {
-      shown = section;
-      for (const each of sections) each.classList.toggle("shown", each === section);
-      for (const select of selects) select.value = section.dataset[select.name];
-      document.getElementById("shown").textContent = "Board: " + section.querySelector("h2").textContent;
-      filter();
-    }
-
-    function showNamed() {
-      show(sections.find((section) => section.id === location.hash.slice(1)) || shown || sections[0]);
-    }
-
-    switches.addEventListener("change", ({ target }) => {
-      // Not every combination has a board: the wanted value, and as much of the others as there is.
-      const kept = (section) => selects.filter((select) => section.dataset[select.name] === select.value).length;
-      const having = sections.filter((section) => section.dataset[target.name] === target.value);
-      show(having.reduce((best, section) => (kept(section) > kept(best) ? section : best)));
-      history.replaceState(null, "", "#" + shown.id);
-    });
-    filters.addEventListener("input", filter);
-    for (const form of [switches, filters]) {
-      form.addEventListener("submit", (event) => event.preventDefault());
-      form.hidden = false;
-    }
-    addEventListener("hashchange", showNamed);
-    showNamed();
+  /** Published numbers: lines that have all words, under the headings that have such lines. */
+  function finder() {
+    const form = document.getElementById("finder");
+    if (!form) return;
+    const lines = [...document.querySelectorAll("tr[data-search]")];
+    const parts = [...document.querySelectorAll(".found")];
+    const count = document.getElementById("count");
+    const find = (step) => {
+      const words = form.elements.find.value.toLowerCase().split(/\s+/);
+      for (const line of lines) line.hidden = !words.every((word) => line.dataset.search.includes(word));
+      for (const part of parts) part.hidden = !part.querySelector("tr[data-search]:not([hidden])");
+      count.textContent = `${lines.filter((line) => !line.hidden).length} of ${lines.length} numbers`;
+      const choices = new URLSearchParams(form.elements.find.value ? { find: form.elements.find.value } : {});
+      if (step) ltbench.writeAddress("numbers", choices);
+    };
+    form.addEventListener("input", () => find(true));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.elements.find.value = ltbench.readAddress().choices.get("find") || "";
+    form.hidden = false;
+    find(false);
   }
 
   addEventListener("DOMContentLoaded", () => {
     themeButton();
     copyButtons();
-    boards();
+    finder();
   });
 })();

@@ -1,0 +1,19 @@
+"""Lines as a terminal shows them. Light: listings are to start at once."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+
+
+def in_words(line: str, indent: int = 0) -> str:
+    """A line as a terminal shows it, broken between words; elsewhere (a file, a pipe) as it is.
+
+    Args:
+        indent: of what follows the first line.
+    """
+    if not sys.stdout.isatty():
+        return line
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
