@@ -15,7 +15,7 @@ DATA := $(or $(LTBENCH_DATA),data)
 
 DOCS := .venv-docs
 
-.PHONY: audit board lock cluster docs gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
+.PHONY: audit board lock cluster docs fuzz gpu-check demo lite test test-slow fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -41,6 +41,9 @@ autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real 
 
 faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
 	$(BIN)/python benchmarks/faults.py
+
+fuzz: $(STAMP)  ## 100,000 odd inputs of every kind, counted (half an hour of one core; ARGS='--kind npz --cases 1000')
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 gpu-check: $(STAMP)  ## the CUDA path: is it right, and how fast (ten minutes on a GPU; JSON in gpu-check/)
 	$(BIN)/python benchmarks/gpu/check.py
@@ -100,4 +103,4 @@ endif
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOCS) docs/_build demo lite build dist
+	rm -rf $(VENV) $(DOCS) docs/_build demo fuzz lite build dist

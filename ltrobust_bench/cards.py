@@ -7,20 +7,20 @@ imported when a method is used, and ``ltbench check`` proves that the two agree.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
-from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ltrobust_bench.errors import UnknownNameError, UsageError
-from ltrobust_bench.protocol.resolve import lay_over, resolve, scaled, share_of, stated
+from ltrobust_bench.protocol.optimiser import lifted
+from ltrobust_bench.protocol.resolve import KINDS, lay_over, resolve, scaled, share_of, stated
 from ltrobust_bench.protocol.spec import Protocol, Recipe, Track
+from ltrobust_bench.reading import read_toml
 from ltrobust_bench.registry import Registration, Registry, installed
 from ltrobust_bench.terms import Strict, first_problem
 
@@ -164,6 +164,15 @@ class Card(Strict):
         return self
 
     @model_validator(mode="after")
+    def _recipe_has_its_tables(self) -> Card:
+        recipe = lifted(self.recipe)
+        for part in ("attack", *(part for part, _ in KINDS.values())):
+            table = recipe.get(part, {})
+            if not isinstance(table, dict) or not isinstance(table.get("kind", ""), str):
+                raise ValueError(f"recipe.{part}: must be a table of terms")
+        return self
+
+    @model_validator(mode="after")
     def _budget_is_fair(self) -> Card:
         most = 1.0 if self.base is None or self.base.role == "teacher" else 1.0 + MOST_EXTRA
         spent = self.budget + (self.base.budget if self.base else 0.0)
@@ -224,17 +233,17 @@ class Card(Strict):
         return resolve(recipe, protocol.training, theirs, epsilon, overrides or {})
 
 
-def read_card(path: Path | Traversable) -> Card:
+def read_card(path: Path) -> Card:
     """The card in a file.
 
     Raises:
         UsageError: if the file is missing or no valid card; the message names the field.
     """
     try:
-        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Card.model_validate(read_toml(path))
     except FileNotFoundError:
         raise UsageError(f"no card at {path}; a method folder needs card.toml and method.py.") from None
-    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of the file, of its TOML, or of its terms
         raise UsageError(f"{path} is not a valid card: {first_problem(error)}") from None
 
 

@@ -11,12 +11,29 @@ from difflib import get_close_matches
 
 MOST = 50
 """Names that a message lists; there may be thousands of records."""
+LONGEST = 4000
+"""Characters of a message; of a longer one the middle is left out."""
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, as a terminal may be given it: what does not print is escaped, line ends and control
+    characters, marks that turn the direction of writing around, halves of characters."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def message(text: str) -> str:
+    """:func:`one_line`, of at most ``LONGEST`` characters."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} [...] {line[-200:]}"
 
 
 class LTBenchError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Its text is one line, whatever was put in."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return message(super().__str__())
 
 
 class UsageError(LTBenchError):

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ltrobust_bench.errors import StorageError, UsageError
+from ltrobust_bench.reading import read_bytes
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What a full or failing disk answers: no space, no quota, too large a file, an error of the device."""
@@ -44,8 +45,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: if the disk is full.
+        UsageError: if there is a folder, a pipe or a device of that name, which the new file would replace.
     """
     make_folder(path.parent)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot write to {path}: it is there, and no plain file; name another.")
     with writing(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
@@ -160,17 +164,26 @@ def read_large(path: Path) -> bytes:
 
     Raises:
         OSError: if it, or a piece of it, is not there.
-        ValueError: naming the piece that is not what was written.
+        ValueError: naming the piece, or the index of pieces, that is not what was written.
     """
     if path.is_file() or not _index(path).is_file():
-        return path.read_bytes()
-    digests = json.loads(_index(path).read_bytes())["sha256"]
-    pieces = []
+        return read_bytes(path, None)
+    digests, pieces = _digests(_index(path)), []
     for name, digest in zip(_pieces(path, len(digests)), digests, strict=True):
-        pieces.append(name.read_bytes())
+        pieces.append(read_bytes(name, None))
         if hashlib.sha256(pieces[-1]).hexdigest() != digest:
             raise ValueError(f"{name.name} has another SHA-256 than when it was written")
     return b"".join(pieces)
+
+
+def _digests(index: Path) -> list[str]:
+    try:
+        digests = json.loads(read_bytes(index))["sha256"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        digests = None
+    if not isinstance(digests, list) or not digests:
+        raise ValueError(f"{index.name} does not say which pieces there are")
+    return digests
 
 
 def is_there(path: Path) -> bool:

@@ -32,6 +32,8 @@ def _read(text: str | float | int, epsilon: float | None) -> float | None:
         return None
     if isinstance(text, (int, float)):
         return float(text)
+    if not isinstance(text, str):
+        return None
     cleaned = text.strip().replace(" ", "")
     if "epsilon" not in cleaned:
         return float(Fraction(cleaned))

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ltrobust_bench.errors import one_line
+
 Number = float | str
 
 
@@ -38,7 +40,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 def printable(text: str, longest: int = 80) -> str:
     """``text`` from a file of someone else's on one line: control characters escaped, cut to ``longest`` characters."""
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
+    plain = one_line(text[: longest + 1])
     return plain if len(plain) <= longest else f"{plain[:longest]}..."
 
 
@@ -51,4 +53,4 @@ def first_problem(error: Exception) -> str:
         shown = f" (got {printable(repr(seen))})" if isinstance(seen, (str, int, float, bool, type(None))) else ""
         more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
         return f"{where}: {problem['msg']}{shown}{more}"
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -70,6 +72,9 @@ def ltbench() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code when called from Python, exits when called as a program."""
+    for stream in (sys.stdout, sys.stderr):  # a path or a name may hold what the terminal's encoding lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with interrupt.listening(ends=arguments is None):
         code = _stoppable(arguments)
     if arguments is None:
@@ -96,8 +101,10 @@ def _stoppable(arguments: list[str] | None) -> int:
 
 
 def _said(line: str, code: int) -> int:
+    from ltrobust_bench.errors import message
+
     with suppress(OSError):  # the terminal may be gone
-        click.echo(line, err=True)
+        click.echo(message(line), err=True)
     return code
 
 
@@ -118,16 +125,16 @@ def _run(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ltbench"
         message = " ".join(error.format_message().split())
-        click.echo(f"Error: {message} `{where} --help` explains what it takes.", err=True)
-        return error.exit_code
+        return _said(f"Error: {message} `{where} --help` explains what it takes.", error.exit_code)
     except LTBenchError as error:
-        click.echo(f"Error: {error}", err=True)
-        return error.exit_code
+        return _said(f"Error: {error}", error.exit_code)
+    except SystemExit as asked:  # ours leaves by return; a network's, a method's or a package's code does as it likes
+        return _said(f"Error: code that is not ltbench's ended the command (SystemExit: {asked}); nothing is done.", 1)
     except OSError as error:  # a full disk, a vanished folder
         if interrupt.stopping():
             raise
         if isinstance(error, BrokenPipeError):
             return 0
-        click.echo(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
-        return 1 if error.errno in FULL else 2
+        where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+        return _said(f"Error: {error.strerror or error}{where}", 1 if error.errno in FULL else 2)
     return result if isinstance(result, int) else 0

@@ -57,8 +57,7 @@ def leaderboard(
 
     Leaves with code 1 if a file was no valid record; the board is built from the others.
     """
-    from rich.console import Console
-
+    from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import leaderboard as build
     from ltrobust_bench.report.compare import resolution_in_words
     from ltrobust_bench.report.tables import LEGEND, terminal_table
@@ -67,7 +66,7 @@ def leaderboard(
         result = build(records_dirs or (results_dir / "records",))
         click.echo(result.to_frame().to_json(orient="records", indent=1))
         context.exit(1 if result.damaged else 0)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Terminal(highlight=False, markup=False, emoji=False)
     result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     for board in result.boards:
         console.print(board.title, style="bold")
@@ -147,9 +146,9 @@ def compare(
     p-value counts), Holm's correction over the methods, and an interval over the seed pairs. 'equivalent' is a
     statement of its own (two one-sided tests, TOST, at 5 %), not the lack of a difference.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.aggregate import entries_called
 
@@ -157,7 +156,7 @@ def compare(
     from ltrobust_bench.report.compare import compare as differences
 
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack, margin / 100)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Terminal(highlight=False, markup=False, emoji=False)
     console.print(f"{board.title}; accuracy under {attack}, points", style="bold", soft_wrap=True)
     for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
         table = Table(

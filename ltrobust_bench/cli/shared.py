@@ -52,7 +52,11 @@ data_dir_option = click.option(
     "--data-dir", type=PATH, envvar="LTBENCH_DATA", help="Folder or archive of the data set.  [env: LTBENCH_DATA]"
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads (default: torch's choice).")
+MOST_THREADS = max(256, os.cpu_count() or 1)
+"""With very many, torch's pool of threads runs out of memory, or crashes."""
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="CPU threads (default: torch's choice)."
+)
 runs_dir_option = click.option(
     "--runs-dir",
     type=PATH,
@@ -215,9 +219,9 @@ def parse_settings(settings: tuple[str, ...], option: str = "--set", example: st
 def console(quiet: bool = False) -> Console:
     """Where results are printed; ``quiet``: where what is printed is dropped. Of several ranks of one run the first
     prints."""
-    from rich.console import Console
+    from ltrobust_bench.cli.terminal import Terminal
 
-    return Console(highlight=False, markup=False, emoji=False, quiet=quiet or listens())
+    return Terminal(highlight=False, markup=False, emoji=False, quiet=quiet or listens())
 
 
 def set_threads(threads: int | None) -> None:

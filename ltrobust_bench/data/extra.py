@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +33,7 @@ from ltrobust_bench.data import archive
 from ltrobust_bench.data.sources import DATA_VARIABLE, Source
 from ltrobust_bench.errors import DataError, UsageError
 from ltrobust_bench.files import write_text
+from ltrobust_bench.reading import plain_file, read_arrays, read_toml
 from ltrobust_bench.terms import Strict, first_problem, printable
 
 Kind = Literal["real", "generated", "pseudo-labelled"]
@@ -150,8 +150,8 @@ def read_extra(asked: str, data_dir: Path | None, source: Source, shape: tuple[i
     """
     path = declaration_at(asked, data_dir)
     try:
-        declared = Declaration.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
+        declared = Declaration.model_validate(read_toml(path))
+    except (OSError, ValueError) as error:  # of the file, of its TOML, or of its terms
         raise DataError(f"{path} declares no extra training data: {first_problem(error)}") from None
     images, labels, digest = read_images(path.parent / declared.file, shape, len(source.class_names))
     if digest != declared.sha256:
@@ -250,9 +250,9 @@ def _read(
 
 def _is_archive(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as file:
+        with plain_file(path) as content, zipfile.ZipFile(content) as file:
             return archive.MANIFEST in file.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except Exception:  # noqa: BLE001 - whatever a damaged zip file makes of its reader
         return False
 
 
@@ -263,17 +263,18 @@ def _of_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _of_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = [
-                next((name for name in pair if name in file), None)
-                for pair in (("images", "image"), ("labels", "label"))
-            ]
-            if None in names:
-                raise ValueError(f"it has {', '.join(sorted(file)) or 'nothing'}, not images and labels")
-            images, labels = (np.asarray(file[name]) for name in names)
-            return images, labels
-    except Exception as error:  # noqa: BLE001 - numpy raises anything on a damaged file
-        reason = printable((str(error) or type(error).__name__).splitlines()[0], 200)
+        with plain_file(path) as content:
+            most = max(archive.FREE, archive.UNFOLDS * path.stat().st_size)
+            found = read_arrays(content, None, most)
+        names = [
+            next((name for name in pair if name in found), None) for pair in (("images", "image"), ("labels", "label"))
+        ]
+        if None in names:
+            raise ValueError(f"it has {', '.join(sorted(found)) or 'nothing'}, not images and labels")
+        images, labels = (found[name] for name in names if name is not None)
+        return images, labels
+    except (OSError, ValueError) as error:
+        reason = printable(str(error), 200)
         raise DataError(
             f"{path} is no .npz of images and labels, nor an archive of `ltbench data pack` ({reason})."
         ) from None

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ltrobust_bench.data.copies import Pictures, copies
+from ltrobust_bench.data.pictures import decoding, read_picture
 from ltrobust_bench.data.sources import Source
 from ltrobust_bench.errors import DataError
+from ltrobust_bench.reading import read_text
 
 SHARE = Fraction(1, 5)
 """Of the smallest class; as many images of every class become the test set of a folder without ``test/``."""
@@ -31,8 +33,10 @@ PICTURES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", "
 """Endings of pictures that are not read; other files are nobody's loss."""
 FEW = 20
 """Test images of a class below which its accuracy is hardly a number."""
-DEEP = ("I", "F")
-"""First letter of the modes of images with more than 8 bits a channel."""
+MOST = 5_000_000
+"""Files of a class; with more, it is not a folder of images that was named."""
+WORDS = 50_000_000
+"""Bytes of a list that is distributed with Tiny-ImageNet."""
 Samples = list[tuple[str, int]]
 
 
@@ -54,6 +58,8 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
     Raises:
         DataError: if there are no two classes, a class is empty or too small, or an image cannot be read.
     """
+    if folder.resolve().parent == folder.resolve():
+        raise DataError(f"{folder} is the whole file system; name the folder that holds your images.")
     ignored: Counter[str] = Counter()
     parts = _parts(folder)
     if "test" in parts:
@@ -84,7 +90,7 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
         images, contents, seen = _read([path for path, _ in part], size)
         files = [Path(path).relative_to(folder).as_posix() for path, _ in part]
         for file, content in zip(files, contents, strict=True):
-            digest.update(f"{file}\n{content}\n".encode())
+            digest.update(os.fsencode(f"{file}\n{content}\n"))
         digest.update(b"\n")
         read.append(Pictures(images, np.asarray([label for _, label in part], dtype=np.int64), files, contents))
         sizes += seen
@@ -109,10 +115,10 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
 def tiny_imagenet(folder: Path) -> Source:
     """Tiny-ImageNet-200 as distributed; class order is that of the WordNet ids, the validation set is the test set."""
     root = folder / "tiny-imagenet-200"
-    ids = sorted((root / "wnids.txt").read_text().split())
-    names = dict(line.split("\t", 1) for line in (root / "words.txt").read_text().splitlines() if "\t" in line)
+    ids = sorted(read_text(root / "wnids.txt").split())
+    names = dict(line.split("\t", 1) for line in read_text(root / "words.txt", WORDS).splitlines() if "\t" in line)
     train = _samples(root / "train", ids, Counter())
-    annotations = [line.split("\t") for line in (root / "val" / "val_annotations.txt").read_text().splitlines()]
+    annotations = [line.split("\t") for line in read_text(root / "val" / "val_annotations.txt", WORDS).splitlines()]
     test = [(str(root / "val" / "images" / file), ids.index(label)) for file, label, *_ in annotations]
     parts = [
         (_read([path for path, _ in part], 64)[0], np.asarray([label for _, label in part], dtype=np.int64))
@@ -207,12 +213,23 @@ def _samples(root: Path, names: Sequence[str], ignored: Counter[str]) -> Samples
 
 
 def _images_below(folder: Path) -> list[str]:
-    """Every file below a folder, sorted, but those that are hidden or that systems leave."""
+    """Every file below a folder, sorted, links followed, but those that are hidden or that systems leave."""
     found: list[str] = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    seen = set[tuple[int, int]]()
+    for place, folders, files in os.walk(folder, onerror=_cannot_be_read, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116 - there may be very many
+        if (status.st_dev, status.st_ino) in seen:
+            raise DataError(f"{folder} holds links that repeat a folder, {place}; remove them.")
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not _passed(name)]
         found += [os.path.join(place, name) for name in files if not _passed(name)]  # noqa: PTH118 - many of them
+        if len(found) > MOST:
+            raise DataError(f"{folder} holds more than {MOST:,} files; name the folder that holds your images alone.")
     return sorted(found)
+
+
+def _cannot_be_read(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}); repair it or remove it.")
 
 
 def _ending(path: str) -> str:
@@ -275,25 +292,11 @@ def _hold_out(
 
 def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
     """Images, uint8 [N, 3, size, size], the SHA-256 of each file, and its width and height."""
-
-    def one(path: str) -> tuple[np.ndarray, str, tuple[int, int]]:
-        from PIL import Image, ImageOps
-
+    with decoding(), ThreadPoolExecutor() as pool:
         try:
-            with Image.open(path) as image:
-                if image.mode.startswith(DEEP):
-                    raise DataError(f"{path} has more than 8 bits a channel ({image.mode}); convert it to 8 bits.")
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-            square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
-        except DataError:
+            found = list(pool.map(lambda path: read_picture(path, size), paths))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # the first that cannot be read is enough
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path} cannot be read as an image ({reason}); repair it or remove it.") from None
-        content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        return np.asarray(square).transpose(2, 0, 1), content, upright.size
-
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(one, paths))
     pixels, contents, sizes = zip(*found, strict=True)
     return np.ascontiguousarray(pixels, dtype=np.uint8), list(contents), list(sizes)

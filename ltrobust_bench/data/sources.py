@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ltrobust_bench.data.registry import SESSION, DatasetSpec, datasets
-from ltrobust_bench.errors import DataError
+from ltrobust_bench.errors import DataError, one_line
 
 DATA_VARIABLE = "LTBENCH_DATA"
 DIGITS_TEST_PER_CLASS = 50
@@ -170,7 +170,7 @@ def data_place(spec: DatasetSpec, data_dir: Path | str | None) -> Path | None:
 
 
 def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
-    """``source`` if it is what the registry says the data set is.
+    """``source`` if it is what the registry says the data set is; names of classes are made printable.
 
     Raises:
         DataError: saying what was found instead.
@@ -189,7 +189,7 @@ def _checked(spec: DatasetSpec, source: Source, remedy: str) -> Source:
         else:
             continue
         raise DataError(f"{spec.name} is not what it should be: the {part} set has {found}. {remedy}".strip())
-    return source
+    return replace(source, class_names=tuple(one_line(str(name)) for name in source.class_names))
 
 
 def prepare(name: str, data_dir: Path) -> None:

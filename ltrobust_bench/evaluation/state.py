@@ -14,7 +14,10 @@ import numpy as np
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.files import write_bytes
 from ltrobust_bench.plan.code import Code
+from ltrobust_bench.reading import read_arrays, read_bytes
 
+LARGEST = 500_000_000
+"""Bytes of a state; one byte for each attack and test image."""
 DIGEST = hashlib.sha256().digest_size
 """Bytes at the end of a state's file: the SHA-256 of all before them."""
 
@@ -73,19 +76,20 @@ class State:
     def kept(cls, path: Path) -> State | None:
         """The state in ``path``; None if there is none, or not what was written there."""
         try:
-            stored = path.read_bytes()
-        except OSError:
+            stored = read_bytes(path, LARGEST)
+        except (OSError, ValueError):
             return None
         content, digest = stored[:-DIGEST], stored[-DIGEST:]
         if hashlib.sha256(content).digest() != digest:  # before it is read: a damaged zip file may raise anything
             return None
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                plain: dict[str, Any] = json.loads(str(arrays["meta"]))
-                plain["code"] = [Code.model_validate(session) for session in plain["code"]]
-                broken = {k.removeprefix("broken/"): arrays[k] for k in arrays.files if k.startswith("broken/")}
-                return cls(clean=arrays["clean"] if "clean" in arrays.files else None, broken=broken, **plain)
-        except (ValueError, KeyError, TypeError):  # another version's
+            arrays = read_arrays(content, None, LARGEST)
+            plain: dict[str, Any] = json.loads(str(arrays["meta"]))
+            plain["code"] = [Code.model_validate(session) for session in plain["code"]]
+            broken = {k.removeprefix("broken/"): v for k, v in arrays.items() if k.startswith("broken/")}
+            clean = arrays.get("clean")
+            return cls(clean=clean, broken=broken, **plain)
+        except (ValueError, KeyError, TypeError, RecursionError):  # another version's
             return None
 
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.scores.reliability import FEW
+
+LARGEST = 50_000_000
+"""Bytes of a log."""
 
 INITIAL = re.compile(r"initial (?:clean )?accuracy: ([\d.]+)%")
 BATCH = re.compile(r"([a-z-]+) - \d+/\d+ - (\d+) out of (\d+) successfully perturbed")
@@ -68,9 +72,11 @@ def read_log(path: Path) -> Log:
         UsageError: if there is none, or its numbers contradict one another.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(path, LARGEST).decode("utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"no log at {path} ({error.strerror}).") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is no log of AutoAttack: {error}.") from None
     starts = list(INITIAL.finditer(text))
     if not starts:
         raise UsageError(f"{path} is no log of AutoAttack: it has no line `initial accuracy: ...%`.")

@@ -39,7 +39,7 @@ def from_factory(
     try:
         factory = getattr(importlib.import_module(module_name), name)
         model = factory()
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, or leave
         place = innermost(error)
         raise UsageError(f"--torch {target} failed: {in_one_line(error)}{f' ({place})' if place else ''}") from None
     if not isinstance(model, nn.Module):

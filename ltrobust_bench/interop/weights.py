@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.interop.names import Found, fitting, found_in, misfit, nearest
+from ltrobust_bench.reading import plain_file, stored
 
 _SCALARS = [getattr(np, name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8")]
 READ = [
@@ -38,6 +38,9 @@ NUMPY_1 = {np._core.multiarray.scalar: "scalar", np._core.multiarray._reconstruc
 EXPORTED = ("models/model.json", "archive_format", "serialized_exported_program.json")
 """Ends of names in what ``torch.export.save`` writes, and wrote."""
 SAVE = "torch.save(model.state_dict(), FILE)"
+FREE, UNFOLDS = 2**28, 4
+"""Bytes of tensors that any file may unfold into, and times its own size that a larger one may: a file can hold one
+number and say that it stands a billion times, as torch's `expand` does."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -96,8 +99,12 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path | 
 
 def _candidates(path: Path) -> list[Found]:
     found = found_in(read_content(path))
-    if not found:
-        raise CheckpointError(f"{path} holds no weights: a dictionary of names and tensors is needed.")
+    tensors = [list(one.tensors.values()) for one in found]
+    if not found or not all(_is_plain(value) for values in tensors for value in values):
+        raise CheckpointError(f"{path} holds no weights: a dictionary of names and plain tensors is needed.")
+    total = max(sum(value.numel() * value.element_size() for value in values) for values in tensors)
+    if total > max(FREE, UNFOLDS * path.stat().st_size):
+        raise CheckpointError(f"{path} would unfold into {total / 1e6:,.0f} MB, far more than it has.")
     return found
 
 
@@ -116,9 +123,12 @@ def read_content(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         allowed = [*READ, *((kind, f"numpy.core.multiarray.{name}") for kind, name in NUMPY_1.items())]
+        _see_stored(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if not _begins_as_saved(path):
             raise damaged from None
@@ -127,8 +137,32 @@ def read_content(path: Path) -> Any:
             f"{path} holds pickled code{f' ({code[1]})' if code else ''}, which is never run; save the tensors alone "
             f"with {SAVE}."
         ) from None
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, TypeError, SafetensorError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001 - whatever a damaged file makes of its reader
         raise damaged from None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers that are there: not sparse, not quantized, not on the meta device."""
+    return (
+        type(value) in (Tensor, nn.Parameter)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized)
+    )
+
+
+def _see_stored(path: Path) -> None:
+    """See that what ``torch.save`` wrote is as it writes it, uncompressed; a compressed one can unfold without end.
+
+    Raises:
+        CheckpointError: if it is compressed.
+    """
+    with plain_file(path) as file:
+        zipped = file.read(2) == b"PK"
+        try:
+            if zipped:
+                stored(file)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}; torch.save writes them so.") from None
 
 
 def _begins_as_saved(path: Path) -> bool:
@@ -146,9 +180,9 @@ def _something_else(path: Path) -> str:
     if begins[:6] == b"\x93NUMPY":
         return f"is a single NumPy array, not weights by name; write them with {SAVE}."
     try:
-        with zipfile.ZipFile(path) as archive:
+        with plain_file(path) as content, zipfile.ZipFile(content) as archive:
             members = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+    except Exception:  # noqa: BLE001 - whatever a damaged zip file makes of its reader
         return ""
     if members and all(name.endswith(".npy") for name in members):
         shown = ", ".join(name.removesuffix(".npy") for name in members[:4])

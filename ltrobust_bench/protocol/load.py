@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
-
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.spec import Protocol, Status, terms_key
+from ltrobust_bench.reading import read_toml
 from ltrobust_bench.registry import Registration, Registry
 from ltrobust_bench.terms import first_problem
 
@@ -43,8 +41,8 @@ def read_protocol(path: Path) -> Protocol:
         UsageError: if the file is no valid protocol; the message names the field.
     """
     try:
-        return Protocol.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        return Protocol.model_validate(read_toml(path))
+    except (OSError, ValueError) as error:  # of the file, of its TOML, or of its terms
         raise UsageError(f"{path} is not a valid protocol: {first_problem(error)}") from None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ltrobust_bench import reading
 from ltrobust_bench.errors import RecordError
 from ltrobust_bench.terms import printable
 
@@ -78,21 +78,16 @@ def read_bytes(path: Path) -> bytes:
         RecordError: if it is no plain file, cannot be read, or is too large; it does not name the file.
     """
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode) and not os.access(path, os.R_OK | os.X_OK):
-            raise RecordError("it is a folder that cannot be read")
-        if not stat.S_ISREG(found.st_mode):
-            raise RecordError("it is no plain file")
-        with path.open("rb", buffering=0) as file:
-            # Not LARGEST at once: room for it would be made, and cleared, for every small file.
-            data = file.read(min(found.st_size, LARGEST) + 1)
+        return reading.read_bytes(path, LARGEST)
     except FileNotFoundError:
         raise RecordError("there is no such file") from None
+    except IsADirectoryError:
+        readable = os.access(path, os.R_OK | os.X_OK)
+        raise RecordError("it is no plain file" if readable else "it is a folder that cannot be read") from None
     except OSError as error:
         raise RecordError(error.strerror or str(error)) from None
-    if len(data) > LARGEST:
-        raise RecordError(f"it is larger than {LARGEST:,} bytes")
-    return data
+    except ValueError as error:
+        raise RecordError(str(error)) from None
 
 
 def parse_json(data: bytes) -> Any:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from ltrobust_bench.errors import CheckpointError, UnknownNameError, UsageError
 from ltrobust_bench.files import write_bytes, write_text
 from ltrobust_bench.plan.run import RunSection, Sha256, Text
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.terms import Strict, first_problem
 
 FOLDER, INDEX = "weights", "index.json"
@@ -66,10 +67,10 @@ def read_index(folder: Path) -> dict[str, Shipped]:
     """
     path = folder / INDEX
     try:
-        return _INDEX.validate_json(path.read_bytes())
+        return _INDEX.validate_json(read_bytes(path))
     except FileNotFoundError:
         raise CheckpointError(f"no index of networks at {path}.") from None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {first_problem(error)}.") from None
 
 
@@ -99,9 +100,11 @@ def shipped_file(name: str) -> Path:
 def objection(path: Path, shipped: Shipped) -> str:
     """What is wrong with a file of weights; empty: nothing."""
     try:
-        seen = hashlib.sha256(path.read_bytes()).hexdigest()
+        seen = hashlib.sha256(read_bytes(path, MOST_BYTES)).hexdigest()
     except OSError:
         return "are missing"
+    except ValueError:
+        return f"are larger than {MOST_BYTES:,} bytes"
     return "" if seen == shipped.sha256 else f"are damaged (SHA-256 {seen[:12]}, not {shipped.sha256[:12]})"
 
 

@@ -7,6 +7,7 @@ request, so reading names whatever is wrong in a file and goes on with the rest.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ltrobust_bench.cards import Evidence, methods, plugins
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.reading import read_text
 from ltrobust_bench.records.io import find_records
 from ltrobust_bench.records.strict import LARGEST, finding
 from ltrobust_bench.records.validate import Problem, shown
@@ -153,7 +155,7 @@ def read_published(folder: Path) -> tuple[list[PublishedNumber], list[Problem]]:
         try:
             for found in _lines(path):
                 (problems if isinstance(found, Problem) else numbers).append(found)  # type: ignore[arg-type]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, ValueError, csv.Error) as error:
             problems.append(_problem(path, "file", "must be a CSV file in UTF-8", str(error)))
     return numbers, problems
 
@@ -182,7 +184,7 @@ def _lines(path: Path) -> Iterator[PublishedNumber | Problem]:
     if path.stat().st_size > LARGEST:
         yield _problem(path, "file", f"must have at most {LARGEST:,} bytes", path.stat().st_size)
         return
-    with path.open(newline="", encoding="utf-8") as handle:
+    with io.StringIO(read_text(path, LARGEST), newline="") as handle:
         reader = csv.DictReader(handle, strict=True)
         names = list(reader.fieldnames or ())
         if sorted(names) != sorted(COLUMNS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from pydantic import ValidationError
 
 from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.reading import read_bytes, read_text
 from ltrobust_bench.report.aggregate import method_label, protocol_status, slug_of
 from ltrobust_bench.report.board import BoardKey, warnings_of
 from ltrobust_bench.terms import first_problem
@@ -124,22 +125,21 @@ def _run_of(folder: Path) -> RunSection | None:
     """The run that a folder belongs to; None if it is no run folder."""
     path = folder / "plan.json"
     try:
-        return RunSection.model_validate_json(path.read_bytes())
+        return RunSection.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no plan of a run: {first_problem(error)}") from None
 
 
 def _table(path: Path, columns: Sequence[str]) -> np.ndarray:
     """The columns of a CSV file of numbers, shape [rows, columns]; NaN where a cell is empty."""
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UsageError(f"{path} has no column {missing[0]!r}.")
-            rows = [[float(row[name] or "nan") for name in columns] for row in reader]
-    except (ValueError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UsageError(f"{path} has no column {missing[0]!r}.")
+        rows = [[float(row[name] or "nan") for name in columns] for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} is no table of numbers: {error}.") from None
     return np.asarray(rows, dtype=float).reshape(-1, len(columns))

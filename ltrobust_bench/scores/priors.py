@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.reading import read_text
 from ltrobust_bench.scores.groups import by_size
 from ltrobust_bench.scores.intervals import Spread, over_seeds
 
@@ -53,8 +54,8 @@ def upside_down(counts: np.ndarray) -> np.ndarray:
 
 def _read(path: Path, classes: int) -> np.ndarray:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(path)
+    except (OSError, ValueError):
         raise UsageError(f"prior {str(path)!r} is none of {', '.join(PRIORS)}, and no readable file.") from None
     try:
         weights = np.asarray([float(word) for word in text.replace(",", " ").split()])

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ltrobust_bench.files import write_text
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.terms import Strict
 
 FILE = "bound.json"
@@ -41,8 +42,8 @@ class Bound(Strict):
 def read_bound(folder: Path) -> Bound | None:
     """What a race left in a run folder; None: nothing, or nothing readable."""
     try:
-        return Bound.model_validate_json((folder / FILE).read_bytes())
-    except (OSError, ValidationError):
+        return Bound.model_validate_json(read_bytes(folder / FILE))
+    except (OSError, ValueError):
         return None
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import Job, Kind, Outcome
 from ltrobust_bench.files import write_text
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.terms import Strict
 
 BEAT, SOON = 10.0, 1.0
@@ -88,8 +89,8 @@ def note_path(folder: Path, kind: Kind) -> Path:
 def read_note(folder: Path, kind: Kind) -> Note | None:
     """The note of a job; None if there is none, or none that can be read."""
     try:
-        return Note.model_validate_json(note_path(folder, kind).read_bytes())
-    except (OSError, ValidationError):
+        return Note.model_validate_json(read_bytes(note_path(folder, kind)))
+    except (OSError, ValueError):
         return None
 
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -39,6 +38,7 @@ from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.plan.request import FIELDS, Request
 from ltrobust_bench.plan.run import Holdout, Policy
 from ltrobust_bench.protocol.spec import Crafting, Precision, Profile, Track
+from ltrobust_bench.reading import read_toml
 from ltrobust_bench.terms import Strict, first_problem
 
 T = TypeVar("T")
@@ -179,11 +179,11 @@ def read_plan(path: Path) -> SweepPlan:
         UsageError: if it is no plan; the message names the field.
     """
     try:
-        stated = tomllib.loads(path.read_text(encoding="utf-8"))
+        stated = read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"no plan at {path}; docs/scale.md shows one.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} is no plan: {error}.") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no plan: {first_problem(error)}.") from None
     _refuse_unknown(stated, SweepPlan, f"table of {path}")
     for name in SweepPlan.model_fields:
         tables = stated.get(name, [])

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust_bench.progress import Event, Failed, Noted, Progress, Several, Silent
+from ltrobust_bench.reading import read_bytes
 
 NAME = "log.jsonl"
 
@@ -95,7 +96,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     Example: ``[line["loss"] for line in read_log(folder) if line["event"] == "epoch"]``
     """
     try:
-        text = (folder / NAME).read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(folder / NAME, None).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
     lines = []

@@ -28,6 +28,7 @@ from torch import Tensor
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.files import atomic_folder, is_there, read_large, shard_bytes, write_large
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.reading import read_bytes
 
 _FILES, META = ("weights.safetensors", "state.pt"), "meta.json"
 NAME = re.compile(r"checkpoint-\d+(-\d+)?")
@@ -111,7 +112,7 @@ def load_checkpoint(
 
 def _read(path: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
     try:
-        meta, contents = json.loads((path / META).read_bytes()), {}
+        meta, contents = json.loads(read_bytes(path / META)), {}
         for name in _FILES:
             contents[name] = read_large(path / name)
             if hashlib.sha256(contents[name]).hexdigest() != meta["sha256"][name]:

@@ -28,6 +28,7 @@ from ltrobust_bench.evaluation.student import distilled, untrained
 from ltrobust_bench.files import is_there, make_folder, write_bytes
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.verify import STUDENT
 from ltrobust_bench.records.weights import folders, read_index
@@ -224,7 +225,7 @@ def _student(subject: Subject, folder: Path | None, told: Progress) -> nn.Module
         try:
             with safe_open(path, "pt") as kept:
                 if kept.metadata() == {"of": of}:
-                    empty.load_state_dict(load(path.read_bytes()))
+                    empty.load_state_dict(load(read_bytes(path, None)))
                     return empty
         except (SafetensorError, OSError, RuntimeError):
             told.note(f"{path} is damaged: the student learns again")

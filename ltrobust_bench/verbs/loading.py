@@ -23,6 +23,7 @@ from ltrobust_bench.plan.code import Code
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.plan.task import DATA_PLACE, Task
+from ltrobust_bench.reading import read_text
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.weights import INDEX, is_name, read_index, shipped_file
@@ -98,7 +99,7 @@ class LoadedModel(Stored):
         if data_dir is not None and str(data_dir) != os.environ.get(DATA_VARIABLE):
             return data_dir
         try:
-            noted = Path((self.folder / DATA_PLACE).read_text(encoding="utf-8").strip())
+            noted = Path(read_text(self.folder / DATA_PLACE).strip())
         except (OSError, ValueError):
             return data_dir
         return noted if noted.exists() else data_dir

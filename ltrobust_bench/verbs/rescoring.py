@@ -21,6 +21,7 @@ from ltrobust_bench.evaluation.result import Evaluation
 from ltrobust_bench.interop.examples import Examples, read_examples
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.verbs.subject import Model, subject_of
 
 BATCH = 500
@@ -78,7 +79,7 @@ def rescore(
     with frozen(subject.module):
         clean, right = (_right(network, images, data.labels, task.classes) for images in (x, theirs))
         noticed = subject.look.again() if subject.look else ()
-    digest = hashlib.sha256(examples.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(read_bytes(examples, None)).hexdigest()[:12]
     about = replace(subject.about({}), attacks={NAME: f"{examples.name} sha256={digest}"})
     bits = {"clean": clean, NAME: clean & right}
     return Evaluation(bits, labels, task.split.train_counts, None, 2 * len(x), 0, 0.0, None, about, noticed=noticed)

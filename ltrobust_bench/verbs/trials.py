@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ltrobust_bench.data.extra import Extra
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Name, Profile, Settings, Sha256, Text, Track
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.scores.intervals import Spread, over_seeds
 from ltrobust_bench.terms import Strict, canonical_digest, canonical_json, first_problem
 
@@ -101,10 +102,10 @@ def read_trials(path: Path | str) -> Trials:
         UsageError: if there is no such file, or it is damaged or was edited.
     """
     try:
-        return Trials.model_validate_json(Path(path).read_bytes())
+        return Trials.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         raise UsageError(f"no trials at {path}; `ltbench tune` writes them.") from None
-    except ValidationError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} holds no trials: {first_problem(error)}.") from None
 
 

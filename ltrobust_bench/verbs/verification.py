@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
+from ltrobust_bench.reading import read_arrays, read_bytes
 from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Environment, Record, Standing
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
@@ -36,8 +36,8 @@ from ltrobust_bench.verbs.apart import trained_apart
 from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported
 
 BATCH = 500
-LARGEST = 4_000_000_000
-"""Bytes of a file of examples, unfolded; 10,000 CIFAR images in float32 have 123 million."""
+LARGEST = 500_000_000
+"""Bytes of a file of examples, as it is and unfolded; 10,000 images of 64 pixels square in float32 have 492 million."""
 FILED = 25_000_000
 """Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
@@ -253,7 +253,8 @@ def try_examples(record: Record, weights: Path, examples: Path, where: Where) ->
         CheckpointError: if these are not the record's weights.
         UsageError: if the file is damaged, or an image is no test image moved by at most epsilon.
     """
-    index, found = _read_examples(examples)
+    content = _content(examples, LARGEST)
+    index, found = _arrays(examples, content)
     device = choose_device(where.device)
     network = judged_network(record, weights, where.graph, device=device)
     task = verbs.task_of(network.stored.run, where.data_dir)
@@ -293,7 +294,7 @@ def try_examples(record: Record, weights: Path, examples: Path, where: Where) ->
             )
             for batch in (x, moved)
         )
-    digest = hashlib.sha256(examples.read_bytes()).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     return verification(
         record,
         "counterexamples",
@@ -314,12 +315,7 @@ def examples_to_file(examples: Path) -> bytes:
     Raises:
         UsageError: if it is too large for that.
     """
-    if examples.stat().st_size > FILED:
-        raise UsageError(
-            f"{examples} has more than {FILED / 1e6:g} MB; keep only the images that fool the network, "
-            "and save them with np.savez_compressed."
-        )
-    return examples.read_bytes()
+    return _content(examples, FILED)
 
 
 def _here(device: torch.device, record: Record, network: JudgedNetwork) -> Environment:
@@ -331,18 +327,28 @@ def _here(device: torch.device, record: Record, network: JudgedNetwork) -> Envir
     )
 
 
-def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _content(examples: Path, most: int) -> bytes:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:
-                raise UsageError(f"{path} unfolds to more than {LARGEST / 1e9:g} GB; split the examples.")
-        with np.load(path, allow_pickle=False) as stored:
-            index, images = stored["index"], stored["images"]
+        return read_bytes(examples, most)
     except FileNotFoundError:
-        raise UsageError(f"no examples at {path}.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path} is no .npz with the arrays `index` and `images` ({reason}).") from None
+        raise UsageError(f"no examples at {examples}.") from None
+    except OSError as error:
+        raise UsageError(f"no examples at {examples}: {error.strerror}.") from None
+    except ValueError:
+        raise UsageError(
+            f"{examples} has more than {most / 1e6:g} MB; keep only the images that fool the network, "
+            "and save them with np.savez_compressed."
+        ) from None
+
+
+def _arrays(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Places in the test set, int [N], and their images, float32 [N, ...]."""
+    try:
+        index, images = read_arrays(content, ("index", "images"), LARGEST).values()
+    except ValueError as error:
+        raise UsageError(f"{path} is no .npz with the arrays `index` and `images` ({error}).") from None
+    if images.ndim != 4:
+        raise UsageError(f"{path}: `images` has {images.ndim} axes; four are needed, [N, channels, height, width].")
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / np.float32(255)
     if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) == 0 or len(index) != len(images):

@@ -132,7 +132,7 @@ def test_what_is_missing_or_another_is_one_line(declared, capsys):
         ({"images": np.zeros((3, 1, 8, 8), np.uint8), "labels": np.full(3, 10)}, "labels 10 to 10 instead of 0 to 9"),
         ({"images": np.zeros((0, 1, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "holds no images"),
         ({"x": np.zeros(3)}, "it has x, not images and labels"),
-        ({"images": np.array([None]), "labels": np.zeros(1, int)}, "Object arrays cannot be loaded"),
+        ({"images": np.array([None]), "labels": np.zeros(1, int)}, "holds no numbers but objects"),
         (b"not a zip file", "is no .npz of images and labels"),
         (b"", "is no .npz of images and labels"),
     ],

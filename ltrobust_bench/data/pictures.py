@@ -1,0 +1,83 @@
+"""Reading one picture that somebody else made: a plain file, of a format that Pillow reads itself, of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from ltrobust_bench.errors import DataError
+from ltrobust_bench.reading import read_bytes
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What is read, whatever a name ends in. Others are not: for EPS Pillow would start another program."""
+LARGEST = 80_000_000
+"""Pixels of a picture, before it is scaled; Pillow warns of larger ones."""
+LARGEST_FILE = 400_000_000
+"""Bytes of a picture's file."""
+MANY = 8_000_000
+"""Pixels of a picture that is decoded alone, so that several threads do not need several times its memory."""
+DEEP = ("I", "F")
+"""First letter of the modes of images with more than 8 bits a channel."""
+_ALONE = threading.Lock()
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Where pictures are decoded, in any thread: Pillow's warning of a huge one is an error of that one, and what it
+    says of odd remarks in a file that it can read is not repeated."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """A picture as RGB, uint8 [3, size, size], the SHA-256 of its file, and its width and height.
+
+    It is turned as its camera says, its shorter side is scaled to ``size`` (antialiased), and the middle is cut out.
+    Called within :func:`decoding`.
+
+    Raises:
+        DataError: if it is no plain file, no picture, has more than 8 bits a channel or more than ``LARGEST`` pixels.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        content = read_bytes(path, LARGEST_FILE)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            pixels = image.size[0] * image.size[1]
+            if pixels > LARGEST:
+                raise _too_large(path)
+            if image.mode.startswith(DEEP):
+                raise DataError(f"{path} has more than 8 bits a channel ({image.mode}); convert it to 8 bits.")
+            with _ALONE if pixels > MANY else nullcontext():
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+                square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
+    except DataError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise _too_large(path) from None
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from None
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
+        raise _unreadable(path, str(error) or type(error).__name__) from None
+    return np.asarray(square).transpose(2, 0, 1), hashlib.sha256(content).hexdigest(), upright.size
+
+
+def _too_large(path: str | Path) -> DataError:
+    return DataError(f"{path} has more than {LARGEST // 1_000_000} million pixels; scale it down or remove it.")
+
+
+def _unreadable(path: str | Path, reason: str) -> DataError:
+    # Pillow names what it was given, which is the content in memory.
+    what = "it is no picture" if reason.startswith("cannot identify") else reason.splitlines()[0]
+    return DataError(f"{path} cannot be read as an image ({what}); repair it or remove it.")
