@@ -9,11 +9,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltrobust_bench.errors import DataError
+from ltrobust_bench.errors import DataError, LTBenchError
 from ltrobust_bench.reading import read_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """What is read, whatever a name ends in. Others are not: for EPS Pillow would start another program."""
@@ -40,16 +44,14 @@ def decoding() -> Iterator[None]:
         yield
 
 
-def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[int, int]]:
-    """A picture as RGB, uint8 [3, size, size], the SHA-256 of its file, and its width and height.
-
-    It is turned as its camera says, its shorter side is scaled to ``size`` (antialiased), and the middle is cut out.
-    Called within :func:`decoding`.
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[Picture, bytes]]:
+    """A picture and the content of its file; decoded when it is used, within :func:`decoding`.
 
     Raises:
         DataError: if it is no plain file, no picture, has more than 8 bits a channel or more than ``LARGEST`` pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         content = read_bytes(path, LARGEST_FILE)
@@ -60,9 +62,8 @@ def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[in
             if image.mode.startswith(DEEP):
                 raise DataError(f"{path} has more than 8 bits a channel ({image.mode}); convert it to 8 bits.")
             with _ALONE if pixels > MANY else nullcontext():
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-                square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
-    except DataError:
+                yield image, content
+    except LTBenchError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(path) from None
@@ -70,6 +71,22 @@ def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[in
         raise _unreadable(path, error.strerror or str(error)) from None
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
         raise _unreadable(path, str(error) or type(error).__name__) from None
+
+
+def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """A picture as RGB, uint8 [3, size, size], the SHA-256 of its file, and its width and height.
+
+    It is turned as its camera says, its shorter side is scaled to ``size`` (antialiased), and the middle is cut out.
+    Called within :func:`decoding`.
+
+    Raises:
+        DataError: as :func:`opened`.
+    """
+    from PIL import Image, ImageOps
+
+    with opened(path) as (image, content):
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
     return np.asarray(square).transpose(2, 0, 1), hashlib.sha256(content).hexdigest(), upright.size
 
 

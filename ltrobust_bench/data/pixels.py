@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltrobust_bench.data.pictures import decoding, opened
 from ltrobust_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -84,18 +85,10 @@ def _picture(array: np.ndarray) -> Picture:
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    from PIL import Image
-
     if not path.is_file():
         raise DataError(f"there is no image {path}.")
-    try:
-        with Image.open(path) as image:
-            return _scaled(image, shape)
-    except (UsageError, DataError):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as an image ({reason}).") from None
+    with decoding(), opened(path) as (image, _):
+        return _scaled(image, shape)
 
 
 def _scaled(image: Picture, shape: tuple[int, int, int]) -> np.ndarray:

@@ -19,6 +19,7 @@ from PIL import Image
 from ltrobust_bench import reading
 from ltrobust_bench.cards import read_card
 from ltrobust_bench.cli.main import main
+from ltrobust_bench.data.pixels import pixels_of
 from ltrobust_bench.data.registry import locate
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.errors import CheckpointError, DataError, LTBenchError, UsageError, one_line
@@ -239,6 +240,8 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
             warnings.simplefilter("error")
             with pytest.raises(DataError, match=r"huge\.png has more than 80 million pixels"):
                 load_source(*locate(f"folder:{root}", None))
+            with pytest.raises(DataError, match=r"huge\.png has more than 80 million pixels"):
+                pixels_of(path, (3, 32, 32))  # as `predict` reads it
 
 
 def test_a_picture_starts_no_other_program(tmp_path):
