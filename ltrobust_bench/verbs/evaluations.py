@@ -156,6 +156,8 @@ def curve(
     protocol: str | None = None,
     imbalance_ratio: float | None = None,
     profile: str | None = None,
+    train_counts: Sequence[int] | None = None,
+    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     limit_test: int | None = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
@@ -179,6 +181,8 @@ def curve(
         protocol=protocol,
         imbalance_ratio=imbalance_ratio,
         profile=profile,
+        train_counts=train_counts,
+        normalise=normalise,
         limit_test=limit_test,
         data_dir=data_dir,
     )

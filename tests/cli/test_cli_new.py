@@ -172,6 +172,8 @@ def test_a_method_with_a_plug_in_a_data_set_and_a_network_in_a_package_of_ones_o
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ltbench-my-loss\nVersion: 0.1.0\n")
     tables = (f"[{table}]\n" + "".join(f"{k} = {v}\n" for k, v in lines.items()) for table, lines in points.items())
     (info / "entry_points.txt").write_text("".join(tables))
+    for name in [n for n in sys.modules if n.partition(".")[0] == "ltbench_my_loss"]:  # another test's
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     read_again(monkeypatch)
     wrapped = ("run", "--method", "my-loss", "--plugin", "my-loss-plugin", "--protocol", "smoke")

@@ -23,7 +23,7 @@ def test_without_a_kind_all_that_can_be_drawn(capsys, tmp_path):
     code, out, _ = call(capsys, *FIGURES, *place)
     assert code == 0
     drawn = {p.stem for p in (tmp_path / "out").glob("*.png")}
-    assert drawn == {"per_class", "groups", "tradeoff", "head_tail", "seeds", "ranks"}
+    assert drawn == {"per_class", "groups", "tradeoff", "head_tail", "heat_map", "seeds", "ranks"}
     for kind in ("eps", "steps", "training", "published"):
         assert f"left out {kind}: " in out
     assert "ltbench eval RUN --curve eps" in out

@@ -134,8 +134,8 @@ def labels_alone(plugin):
 
 def shares_swapped(plugin):
     def batch(x, y, ctx):
-        mixed, (labels, partners, share) = plugin.batch(x, y, ctx)
-        return mixed, Mixed(labels, partners, 1 - share)
+        mixed, targets = plugin.batch(x, y, ctx)
+        return mixed, targets._replace(share=1 - targets.share) if isinstance(targets, Mixed) else targets
 
     return SimpleNamespace(batch=batch)
 

@@ -220,7 +220,7 @@ def test_a_name_without_spaces_does_not_widen_the_page(opened, tmp_path, width):
 
 
 def test_the_first_stop_of_the_keyboard_skips_to_the_content_and_focus_is_seen(opened):
-    page = opened()
+    page = opened("index.html")
     page.keyboard.press("Tab")
     focused = page.locator(":focus")
     assert focused.inner_text() == "Skip to content" and focused.bounding_box()["x"] > 0
@@ -241,11 +241,11 @@ def test_search_finds_paper_venue_year_and_kind(opened):
     page = opened()
     for words, title in (
         ("robal cvpr 2021", "RoBal"),
-        ("revisiting adversarial training", "AT-BSL"),
+        ("under long-tailed distributions", "AT-BSL"),
         ("2307.10205", "REAT"),
     ):
         page.get_by_label("Find").fill(words)
-        assert {row[1].split("\n")[0] for row in rows(page)} == {title}
+        assert {row[1].split("\n")[0].split(" + ")[0] for row in rows(page)} == {title}
 
 
 def test_what_was_chosen_stands_in_the_address_and_is_there_after_back(opened):
@@ -264,6 +264,7 @@ def test_what_was_chosen_stands_in_the_address_and_is_there_after_back(opened):
     page.go_back()
     assert page.url == before and rows(page) == kept
     again = opened(f"index.html#{before.split('#')[1]}")
+    again.locator("#columns-form summary").click()
     assert rows(again) == kept and again.get_by_role("checkbox", name="Open Licence").is_checked()
 
 
@@ -357,6 +358,7 @@ def test_axe_finds_nothing(opened, site, scheme, names):
     found = []
     for name in names:
         path = f"records/{min(p.name for p in (site / 'records').glob('*.html'))}" if name == "records" else name
-        answer = Axe().run(opened(path, color_scheme=scheme)).response
+        # Axe would fetch style sheets again, which the pages forbid.
+        answer = Axe().run(opened(path, color_scheme=scheme), options={"preload": False}).response
         found += [(name, one["id"], one["nodes"][0]["html"]) for one in answer["violations"]]
     assert not found

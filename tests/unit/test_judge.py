@@ -282,8 +282,8 @@ def test_results_are_let_go_when_nothing_needs_them_any_more():
 
 
 def test_a_process_that_ran_a_methods_code_judges_nothing(monkeypatch):
-    name = "ltrobust_bench.baselines.at.method"
-    monkeypatch.setitem(sys.modules, name, sys)
+    monkeypatch.setitem(sys.modules, "ltrobust_bench.baselines.at.method", sys)  # and others, after other tests
+    name = r"ltrobust_bench\.baselines\.\w+\.method"
     with pytest.raises(CheckFailed, match=f"has run the code of {name}; `ltbench record verify` begins a fresh one"):
         judging.refuse_imported()
 

@@ -25,7 +25,8 @@ from ltrobust_bench.protocol import default_protocol, load, load_protocol, proto
 from ltrobust_bench.protocol.load import PROTOCOL_FILES
 from ltrobust_bench.registry import Registration
 from ltrobust_bench.report.aggregate import boards
-from ltrobust_bench.report.paper import escaped, paper_table, render
+from ltrobust_bench.report.latex import escaped
+from ltrobust_bench.report.paper import paper_table, render
 from ltrobust_bench.training.build import build_method, build_network, build_plugins
 from ltrobust_bench.training.estimate import _stand_in
 from ltrobust_bench.training.step import Step, Trainee

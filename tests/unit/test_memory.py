@@ -278,7 +278,8 @@ def test_nothing_grows_over_epochs(tmp_path):
         def _epoch(self, epoch, epochs):
             super()._epoch(epoch, epochs)
             gc.collect()
-            alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+            # What torch.export traced in the same process has no numbers, and sizes that are symbols.
+            alive = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
             sizes.append((len(alive), sum(t.numel() for t in alive)))
 
     for method, crafting in (("reat", "network"), ("trades", "folded")):

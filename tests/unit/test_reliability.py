@@ -127,6 +127,6 @@ def test_first_places_takes_the_first_of_each_class():
 
 def test_reliability_is_in_the_record_and_on_resume(tmp_path):
     record = verbs.run("at", "digits-lt", protocol="smoke", runs_dir=tmp_path, results_dir=None, device="cpu")
-    assert record.reliability is not None and record.reliability.images == 100
+    assert record.reliability is not None and record.reliability.images == 20
     assert not record.reliability.state_changed and isinstance(flags_of(record), list)
     assert record.result.digest == type(record.result).digest_of(record.result.bits, record.result.broken_by)

@@ -186,8 +186,8 @@ addEventListener("DOMContentLoaded", () => {
     const kept = (section) => selects.filter((select) => section.dataset[select.name] === select.value).length;
     const having = sections.filter((section) => section.dataset[target.name] === target.value);
     const found = show(having.reduce((best, section) => (kept(section) > kept(best) ? section : best)));
+    write(true); // before drawing, which may write, too
     found.draw();
-    write(true);
   });
   filters.addEventListener("input", changed);
   chooser.addEventListener("input", changed);
