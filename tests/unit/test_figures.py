@@ -260,7 +260,11 @@ def test_curves_take_the_looks_of_the_board(runs):
 
 
 def test_what_every_paper_compares_with_is_always_named():
-    made = [r for i in range(14) for r in entry("reat", accuracy=0.9, options={"margin": 0.01 + i / 1000})]
+    made = [
+        synthetic_record(method="at-bsl", options={"tau": 0.01 + i / 1000}, seed=seed, accuracy=0.9)
+        for i in range(14)
+        for seed in (0, 1, 2)
+    ]
     board = boards(made + entry("at", accuracy=0.3) + entry("trades", accuracy=0.2))[0]
     shown = [e.label for e in cast(board, MOST)]
     assert len(shown) == MOST and shown[-2:] == ["at", "trades"]

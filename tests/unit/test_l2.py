@@ -27,7 +27,13 @@ from ltrobust_bench.registry import Registration
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.latex import escaped
 from ltrobust_bench.report.paper import paper_table, render
-from ltrobust_bench.training.build import build_method, build_network, build_plugins
+from ltrobust_bench.training.build import (
+    build_companion,
+    build_method,
+    build_network,
+    build_plugins,
+    trained_parameters,
+)
 from ltrobust_bench.training.estimate import _stand_in
 from ltrobust_bench.training.step import Step, Trainee
 from ltrobust_bench.training.trainer import train_plan
@@ -138,8 +144,11 @@ def test_every_method_takes_a_step_in_l2(slug):
     network = build_network(run.model, task.spec.shape, task.classes, method)
     parts = build_plugins(run.plugins, run.options, info)
     teacher = _stand_in(plan.base, CPU) if plan.base and plan.card.base.role == "teacher" else None
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    trainee = Trainee(network, method, recipe, optimizer, Counter(), parts, teacher, run.policy, task.ball)
+    companion = build_companion(run.model, task.spec.shape, task.classes, method)
+    optimizer = torch.optim.SGD(trained_parameters(network, method, companion), lr=0.1)
+    trainee = Trainee(
+        network, method, recipe, optimizer, Counter(), parts, teacher, run.policy, task.ball, companion=companion
+    )
     chosen = task.split.train[::40]
     x, y = to_unit(torch.from_numpy(task.source.train_pixels(chosen))), task.source.train_labels[chosen]
     middle = {"epoch": max(1, recipe.epochs // 2), "epochs": max(1, recipe.epochs)}  # some radii grow from 0
@@ -147,8 +156,8 @@ def test_every_method_takes_a_step_in_l2(slug):
     with torch.random.fork_rng():
         moved = step.craft(generator=torch.Generator().manual_seed(0))
         assert torch.isfinite(step.update())
-    assert L2.distance(moved, x).max() <= 3 * run.epsilon and moved.min() >= 0 and moved.max() <= 1
-    assert method.crafts(*middle.values()) == bool((moved != x).any())
+    assert L2.distance(moved, step.x).max() <= 3 * run.epsilon and moved.min() >= 0 and moved.max() <= 1
+    assert method.crafts(*middle.values()) == bool((moved != step.x).any())
 
 
 @pytest.fixture(scope="module")
