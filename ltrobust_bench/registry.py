@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -87,6 +88,7 @@ class Registry(Generic[T]):
     base: Any = object
     _entries: dict[str, Registration] = field(default_factory=dict)
     _complete: bool = False
+    _filling: Any = field(default_factory=RLock, repr=False, compare=False)
 
     def add(self, entry: Registration, replaces: str | None = None) -> None:
         """Add an entry.
@@ -108,13 +110,14 @@ class Registry(Generic[T]):
         self._entries[entry.name] = entry
 
     def _fill(self) -> None:
-        if self._complete:
-            return
-        found = self.discover() if self.discover else []
-        found += installed(self.entry_point_group) if self.entry_point_group else []
-        self._complete = True
-        for entry in found:
-            self.add(entry)
+        with self._filling:  # several threads may be the first to look
+            if self._complete:
+                return
+            found = self.discover() if self.discover else []
+            found += installed(self.entry_point_group) if self.entry_point_group else []
+            self._complete = True
+            for entry in found:
+                self.add(entry)
 
     def read_again(self) -> None:
         """Look for entries anew at the next look-up."""

@@ -152,7 +152,8 @@ def test_every_method_takes_a_step_in_l2(slug):
     chosen = task.split.train[::40]
     x, y = to_unit(torch.from_numpy(task.source.train_pixels(chosen))), task.source.train_labels[chosen]
     middle = {"epoch": max(1, recipe.epochs // 2), "epochs": max(1, recipe.epochs)}  # some radii grow from 0
-    step = Step(trainee, x, torch.from_numpy(y), **middle)
+    labels = torch.from_numpy(y)
+    step = Step(trainee, x, labels, (x.flip(0), labels.flip(0)), **middle)
     with torch.random.fork_rng():
         moved = step.craft(generator=torch.Generator().manual_seed(0))
         assert torch.isfinite(step.update())

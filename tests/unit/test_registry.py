@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,6 +28,16 @@ def test_duplicate_names_both_sides():
     registry.add(Registration("x", 1, origin="here.py"))
     with pytest.raises(DuplicateNameError, match=r"here\.py and in there\.py"):
         registry.add(Registration("x", 2, origin="there.py"))
+
+
+def test_several_threads_may_be_the_first_to_look():
+    def found():
+        time.sleep(0.05)
+        return [Registration(f"n{i}", "json:loads") for i in range(50)]
+
+    registry = Registry("thing", discover=found)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: len(registry.names()), range(8))) == [50] * 8
 
 
 @pytest.mark.parametrize(
