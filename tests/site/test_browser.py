@@ -343,7 +343,7 @@ DETAILS = ["methods/robal.html", "records"]
     ("scheme", "names"),
     [
         ("light", [SHOWN[0], COMPARED, "published.html", "about.html", *DETAILS]),
-        ("dark", SHOWN[1:]),
+        pytest.param("dark", SHOWN[1:], marks=pytest.mark.slow),
         pytest.param("light", [*SHOWN[1:], "methods.html", "across.html", "data.html"], marks=pytest.mark.slow),
         pytest.param("dark", [SHOWN[0], COMPARED, *NAMED[2:], *DETAILS], marks=pytest.mark.slow),
     ],

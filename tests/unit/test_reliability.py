@@ -49,7 +49,11 @@ def test_an_honest_model_raises_none(honest, task):
     assert flagged(honest, task) == set()
 
 
-@pytest.mark.parametrize("name", DEMONSTRATIONS)
+TWINS = {"thermometer encoding", "logits x 1000", "gradient stopping", "gated logits", "random purifier"}
+"""They raise flags that others raise, too."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in TWINS)) for n in DEMONSTRATIONS])
 def test_a_model_built_to_fool_is_noticed(honest, task, name):
     make, expected = DEMONSTRATIONS[name]
     assert flagged(make(honest), task) >= set(expected)
