@@ -24,6 +24,6 @@ def cpu_seconds(*arguments):
     return statistics.median(taken[1:])
 
 
-@pytest.mark.parametrize(("arguments", "times"), [(["--help"], 20), (["list", "methods"], 30)])
+@pytest.mark.parametrize(("arguments", "times"), [(["--help"], 20), (["list", "methods"], 36)])
 def test_start_up(arguments, times):
     assert cpu_seconds("-c", LTBENCH, *arguments) <= times * cpu_seconds("-c", "pass")

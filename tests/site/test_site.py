@@ -282,7 +282,8 @@ def read_back(text):
 
 
 def test_commands_repeat_the_runs():
-    records, _ = find_records([RECORDS])
+    # Only of data that come with the package can a plan be made anywhere.
+    records = [record for record in find_records([RECORDS])[0] if record.run.dataset == "digits-lt"]
     for record in records[::5] + [r for r in records if r.run.plugins or r.run.overrides or r.run.profile != "exp"]:
         assert read_back(command([record])).key() == record.run.key(), command([record])
 
