@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack
 
 from ltrobust_bench.attacks.pma import PASSES
 from ltrobust_bench.attacks.terms import FORWARD_SHARE, Pursuing, Stage, Target
-from ltrobust_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,9 +26,7 @@ class PMATransfer(Pursuing):
         Raises:
             UsageError: if there is no second model.
         """
-        other = on.surrogate
-        if other is None:
-            raise UsageError(f"attack {self.name} needs a second model.")
+        other = on.second(self.name)
         run = on.stage(f"{self.name}/pma-transfer", pma_transfer, surrogate=other, **self.settings(on))
         return {"pma-transfer": lambda x, y, position: other.fit(lambda: run(x, y, position), len(x))}
 

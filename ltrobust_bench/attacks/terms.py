@@ -90,6 +90,16 @@ class Target:
 
         return run
 
+    def second(self, name: str) -> Surrogate:
+        """The second model, on which the attack called ``name`` is crafted.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        if self.surrogate is None:
+            raise UsageError(f"attack {name} needs a second model; give one with --transfer-from.")
+        return self.surrogate
+
 
 class Attack(Strict):
     """One attack of an evaluation, every argument stated. A subclass states ``kind: Literal["its-name"]``.

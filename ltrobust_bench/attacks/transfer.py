@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack
 
 from ltrobust_bench.attacks.terms import Climbing, Stage, Target
-from ltrobust_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,9 +25,7 @@ class Transfer(Climbing):
         Raises:
             UsageError: if there is no second model.
         """
-        other = on.surrogate
-        if other is None:
-            raise UsageError(f"attack {self.name} needs a second model; give one with --transfer-from.")
+        other = on.second(self.name)
         run = on.stage(f"{self.name}/transfer", transfer, surrogate=other, **self.settings(on))
         # Whoever calls a stage splits the model's own batches; those of the second one are split here.
         return {"transfer": lambda x, y, position: other.fit(lambda: run(x, y, position), len(x))}

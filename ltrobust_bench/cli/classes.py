@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ltrobust_bench.cli.shared import plain_table
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -23,8 +25,6 @@ def classes_table(records: Sequence[Record], names: Sequence[str], folds: bool =
         folds: whether the records are folds.
     """
     import numpy as np
-    from rich import box
-    from rich.table import Table
 
     from ltrobust_bench.scores.intervals import wilson
 
@@ -36,14 +36,7 @@ def classes_table(records: Sequence[Record], names: Sequence[str], folds: bool =
     order = np.lexsort((np.arange(len(names)), -clean, -share))
     over = f", over {len(records)} folds" if folds else ""
     title = f"class by class{over}" + (f": the {SHOWN} least robust of {len(names)}" if len(names) > SHOWN else "")
-    table = Table(
-        title=title,
-        caption="robust: withstands every attack of the suite, in %; interval: Wilson, 95 %",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(title, "robust: withstands every attack of the suite, in %; interval: Wilson, 95 %")
     table.add_column("class", overflow="ellipsis", no_wrap=True)
     for name in ("images", "tested", "clean", "robust", "interval"):
         table.add_column(name, justify="right", no_wrap=True)

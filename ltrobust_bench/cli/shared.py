@@ -245,20 +245,22 @@ def progress_on(out: Console, follow: Follow = Follow()) -> Iterator[Progress]: 
         yield progress
 
 
-def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
-    """Accuracies under each attack: balanced with its Wilson interval, by group, worst classes."""
+def plain_table(title: str, caption: str) -> Table:
+    """An empty table between title and caption, both at the left."""
     from rich import box
     from rich.table import Table
 
+    left: Any = {"title_justify": "left", "caption_justify": "left"}
+    return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), **left)
+
+
+def metrics_table(title: str, rows: dict[str, Metrics], images: int) -> Table:
+    """Accuracies under each attack: balanced with its Wilson interval, by group, worst classes."""
     from ltrobust_bench.scores.intervals import wilson
 
-    table = Table(
-        title=title,
-        caption="accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    table = plain_table(
+        title,
+        "accuracy in %; union: per-image worst case of the whole suite; interval: Wilson, 95 %, this run only",
     )
     for name in ("", "balanced", "interval", "head", "medium", "tail", "worst\nclass", "worst\n10 %"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)

@@ -13,6 +13,7 @@ from ltrobust_bench.cli.shared import (
     PATH,
     console,
     parse_settings,
+    plain_table,
     progress_on,
     request_options,
     requests,
@@ -108,17 +109,10 @@ def command(
 
 
 def _table(trials: Trials) -> Table:
-    from rich import box
-    from rich.table import Table
-
     label = "+".join([trials.method, *trials.plugins])
-    table = Table(
-        title=f"{label} on held-out training images of {trials.dataset}: {trials.metric}",
-        caption="in %; interval: 95 %, Wilson for one seed, t over several; *: chosen",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    table = plain_table(
+        f"{label} on held-out training images of {trials.dataset}: {trials.metric}",
+        "in %; interval: 95 %, Wilson for one seed, t over several; *: chosen",
     )
     for name in ("settings", "seeds", trials.metric, "interval", ""):
         table.add_column(name, justify="left" if name == "settings" else "right")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from linear import Linear
 from torch import nn
 
 from ltrobust_bench.api import cross_entropy
@@ -17,18 +18,6 @@ from ltrobust_bench.attacks.scaled_pgd import scaled_pgd
 from ltrobust_bench.errors import UsageError
 
 EPSILON = 0.1
-
-
-class Linear(nn.Module):
-    """Logits linear in the pixels: the worst perturbation in a Linf ball is known."""
-
-    def __init__(self, classes=2, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(classes, 48, generator=generator, dtype=torch.float64))
-
-    def forward(self, x):
-        return x.flatten(1).to(self.weight.dtype) @ self.weight.T
 
 
 def images(n=6, seed=1, low=0.2, high=0.8, dtype=torch.float64):

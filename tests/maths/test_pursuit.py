@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from linear import Linear
 from torch import nn
 
 from ltrobust_bench.attacks import bpda as straight
@@ -22,18 +23,6 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.demonstration import Preprocessing
 
 EPSILON = 0.1
-
-
-class Linear(nn.Module):
-    """Logits linear in the pixels."""
-
-    def __init__(self, classes=2, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(classes, 48, generator=generator, dtype=torch.float64))
-
-    def forward(self, x):
-        return x.flatten(1).to(self.weight.dtype) @ self.weight.T
 
 
 class Declaring(nn.Module):

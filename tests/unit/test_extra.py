@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from record_factory import synthetic_record
+from stopping import StopAfter
 
 import ltrobust_bench as lt
 from ltrobust_bench.api import shuffle
@@ -20,7 +21,6 @@ from ltrobust_bench.errors import DataError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.task import make_task
-from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.rules import RULES, Case
 from ltrobust_bench.report import tables
 from ltrobust_bench.report.aggregate import boards, request_label
@@ -205,21 +205,11 @@ def test_an_epoch_is_the_same_whichever_way_it_was_reached():
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
-class _StopAfter(Silent):
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, detail=None):
-        self.left -= units
-        if self.left < 0:
-            raise KeyboardInterrupt
-
-
 def test_a_run_with_extra_data_from_its_plan_to_its_page(declared, capsys):
     asked = {**SMALL, "extra_data": "generated", "data_dir": declared}
     plan = make_plan("reat", "digits-lt", **asked)
     with pytest.raises(KeyboardInterrupt):
-        train_plan(plan, declared / "runs" / "cut" / plan.run.folder_name(), CPU, _StopAfter(plan.budget - 1))
+        train_plan(plan, declared / "runs" / "cut" / plan.run.folder_name(), CPU, StopAfter(plan.budget - 1))
     resumed = train_plan(plan, declared / "runs" / "cut" / plan.run.folder_name(), CPU)
     settings = {"runs_dir": declared / "runs", "results_dir": None, "device": "cpu"}
     record = lt.run("reat", "digits-lt", **asked, **settings)

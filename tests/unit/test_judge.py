@@ -4,6 +4,7 @@ patches what would judge it achieves nothing."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -288,20 +289,9 @@ def test_a_process_that_ran_a_methods_code_judges_nothing(monkeypatch):
         judging.refuse_imported()
 
 
-PATCH = """
-def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
-    from ltrobust_bench.verbs import loading, verification
-
-    honest, claimed = verification.evaluate_images, verification.verification
-
-    def robust(model, data, **given):
-        found = honest(model, data, **given)
-        found.bits.update({name: bits | True for name, bits in found.bits.items()})
-        return found
-
-    verification.evaluate_images = robust
-    return Method()
-"""
+SCHEME = (ROOT / "benchmarks" / "board_schemes" / "judged.py").read_text()
+PATCH = re.search(r'PATCH = """(.*?)"""', SCHEME, re.DOTALL)[1]
+"""What the scheme against the board adds to a method, too."""
 
 
 def claiming_everything(record):
