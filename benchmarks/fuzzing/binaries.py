@@ -24,7 +24,7 @@ from ltrobust_bench.data.sources import Source
 from ltrobust_bench.data.split import make_split
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.state import State
-from ltrobust_bench.interop.weights import load_strictly, read_weights
+from ltrobust_bench.models.weights import load_strictly, read_weights
 from ltrobust_bench.training.checkpoint import load_checkpoint, read_model, save_checkpoint, save_model
 from ltrobust_bench.verbs.verification import _arrays as read_examples
 

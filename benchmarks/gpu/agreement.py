@@ -14,11 +14,11 @@ from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.precision import full_float32
 from ltrobust_bench.plan.make import Plan, make_plan
 from ltrobust_bench.training.build import (
-    build_companion,
     build_method,
-    build_network,
     build_plugins,
+    companion_of,
     deployed,
+    network_of,
     trained_parameters,
 )
 from ltrobust_bench.training.step import Step, Trainee
@@ -40,19 +40,19 @@ def relative(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def trainee(plan: Plan, device: torch.device) -> Trainee:
     """What is trained, from the same weights on either device."""
-    run, shape, classes = plan.run, plan.task.spec.shape, plan.task.classes
+    run, shape = plan.run, plan.task.spec.shape
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     torch.manual_seed(0)
-    network = build_network(run.model, shape, classes, method).to(device)
+    network = network_of(run, shape, method).to(device)
     teacher = None
     if plan.base is not None and plan.card.base is not None and plan.card.base.role == "teacher":
         base = plan.base.run
         its = build_method(base.method, base.options, base.train_counts, base.dataset, base.recipe.epochs, device)
         torch.manual_seed(1)
-        teacher = deployed(its[0], build_network(base.model, shape, classes, its[0]).to(device), its[1])
+        teacher = deployed(its[0], network_of(base, shape, its[0]).to(device), its[1])
         teacher = teacher.requires_grad_(False)
     torch.manual_seed(2)
-    companion = build_companion(run.model, shape, classes, method)
+    companion = companion_of(run, shape, method)
     companion = companion and companion.to(device)
     moved = trained_parameters(network, method, companion, 5e-4)
     optimizer = torch.optim.SGD(moved, lr=0.1, momentum=0.9, weight_decay=5e-4)

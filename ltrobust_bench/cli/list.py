@@ -45,8 +45,12 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
 
         return [
             *((e.group, e.name, e.help or e.origin) for e in models),
-            ("", "timm:NAME", "any network of timm (an extra), untrained; transformers with patches for small images"),
-            ("", "torchvision:NAME", "any classifier of torchvision, untrained"),
+            (
+                "",
+                "timm:NAME",
+                "any network of timm (an extra); transformers with small patches for small images",
+            ),
+            ("", "torchvision:NAME", "any classifier of torchvision"),
         ]
     if kind == "attacks":
         from ltrobust_bench.attacks.registry import attacks

@@ -134,6 +134,10 @@ def print_flags(out: Console, flags: list[Flag]) -> None:
         out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow", soft_wrap=True)
 
 
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3g}" for value in values)
+
+
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, quiet: bool = False) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done; ``quiet``: only
     what must not be missed."""
@@ -160,6 +164,13 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         leak = "; it may hold what the cut took from the tail" if run.extra.leaks else ""
         out.print(
             f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"
+        )
+    if run.pretrained is not None:
+        out.print(
+            f"  starts from {run.pretrained.name} (SHA-256 {run.pretrained.sha256[:12]}), trained on images that "
+            f"nobody states: boards show it as extra data, without a rank; the network normalises its images as they "
+            f"ask (mean {_numbers(run.pretrained.mean)}, deviation {_numbers(run.pretrained.std)})",
+            soft_wrap=True,
         )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:

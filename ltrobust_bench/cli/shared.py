@@ -127,6 +127,9 @@ request_options = options(
     click.option("--extra-data", metavar="NAME|FILE.toml",
                  help="Training images beyond the split's, as `ltbench data declare` declared them; such an entry is "
                  "shown without a rank."),
+    click.option("--pretrained", metavar="hub|FILE",
+                 help="Of --model timm:NAME or torchvision:NAME: start from the library's own weights, or from those "
+                 "in a file; such an entry is shown without a rank."),
     click.option("--precision", type=click.Choice(["tf32", "fp32", "bf16"]),
                  help="Of training (default: the protocol's); another one is named on boards. Verdicts are always "
                  "made in float32."),

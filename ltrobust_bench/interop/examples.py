@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ltrobust_bench.errors import UsageError
-from ltrobust_bench.interop.weights import read_content
+from ltrobust_bench.models.weights import read_content
 from ltrobust_bench.reading import plain_file, read_arrays
 
 LARGEST = 1_000_000_000

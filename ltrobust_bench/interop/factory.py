@@ -11,7 +11,7 @@ from torch import nn
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.blame import in_one_line, innermost
-from ltrobust_bench.interop.weights import load_fitting
+from ltrobust_bench.models.weights import load_fitting
 
 
 def from_factory(
@@ -21,7 +21,7 @@ def from_factory(
 
     Args:
         target: ``package.module:factory``; modules of the working directory are found too.
-        weights: file of tensors, see :func:`~ltrobust_bench.interop.weights.load_fitting`; None: as the factory
+        weights: file of tensors, see :func:`~ltrobust_bench.models.weights.load_fitting`; None: as the factory
             returns it, so with the weights that it loads itself.
         key: which of several sets of weights in the file.
         say: is told which weights were taken and how their names were mapped.

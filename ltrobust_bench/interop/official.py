@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ltrobust_bench.cards import card_of
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckpointError
-from ltrobust_bench.interop.weights import load_strictly, read_weights
+from ltrobust_bench.models.weights import load_strictly, read_weights
 from ltrobust_bench.training.build import build_method, build_network, deployed
 
 WRAPPED = re.compile(r"^(?:(?:model|module|backbone|classifier)\.)+")

@@ -20,7 +20,7 @@ from torch import nn
 
 from ltrobust_bench.errors import CheckpointError, UnknownNameError, UsageError
 from ltrobust_bench.files import make_folder
-from ltrobust_bench.interop.weights import read_content
+from ltrobust_bench.models.weights import read_content
 
 DATASETS = {"cifar10-lt": "cifar10", "cifar10-lt-perm": "cifar10", "cifar100-lt": "cifar100"}
 """Our data sets, and whose models of the zoo fit them."""

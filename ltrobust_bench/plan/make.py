@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ltrobust_bench.cards import Card, Value, methods, plugins
 from ltrobust_bench.data.extra import ExtraData, read_extra
 from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.models.pretrained import find_pretrained
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import CUTS, Augmentation, Policy, RunSection
@@ -35,6 +36,8 @@ class Plan:
     """The run it builds on; it is finished first."""
     extra: ExtraData | None = None
     """Training images beyond the split's."""
+    weights: Path | None = None
+    """The file of weights that it starts from."""
 
     @property
     def train_size(self) -> int:
@@ -84,11 +87,9 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
         models.entry(request.model)
     task = request.task(data_dir)
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
-    extra = None
+    extra, place = None, None if data_dir is None else Path(data_dir)
     if request.extra_data is not None:
-        extra = read_extra(
-            request.extra_data, None if data_dir is None else Path(data_dir), task.source, task.spec.shape
-        )
+        extra = read_extra(request.extra_data, place, task.source, task.spec.shape)
     recipe, overrides = _recipe(request, card, task, overrides)
     model, base = request.model, None
     if card.base is not None:
@@ -100,6 +101,9 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
         # The authors' networks are for 32x32 images; smaller ones keep the protocol's network in both tracks.
         theirs = recipe.model if task.spec.shape[-1] >= LARGE_IMAGE else None
         model = theirs or task.terms.model
+    pretrained, weights = None, None
+    if request.pretrained is not None:
+        pretrained, weights = find_pretrained(request.pretrained, model, task.spec.shape[0], place)
     try:
         run = RunSection(
             protocol=task.protocol.name,
@@ -127,11 +131,12 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
             source_sha256=task.source.sha256,
             base_key=base.run.key() if base else None,
             extra=extra.terms if extra else None,
+            pretrained=pretrained,
             policy=request.policy or Policy.asked(task.protocol.crafting, False, recipe.precision),
         )
     except ValidationError as error:
         raise UsageError(first_problem(error)) from None
-    return Plan(run, card, task, base, extra)
+    return Plan(run, card, task, base, extra, weights)
 
 
 def settings_of(request: Request) -> tuple[dict[str, Value], dict[str, Any]]:

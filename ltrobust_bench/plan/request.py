@@ -47,6 +47,8 @@ class Request:
             test set.
         extra_data: training images beyond the split's, by the name or path of their declaration (see
             :mod:`ltrobust_bench.data.extra`).
+        pretrained: weights that a network of timm or torchvision starts from: ``hub`` (its library's own), or a file
+            (see :mod:`ltrobust_bench.models.pretrained`).
         precision: ``tf32``, ``fp32`` or ``bf16`` (see :data:`ltrobust_bench.protocol.spec.Precision`), where it is to
             differ from the protocol's.
         policy: how the arithmetic is carried out, ``Policy()`` being the reference path; None: what the protocol says.
@@ -72,6 +74,7 @@ class Request:
     limit_test: int | None = None
     holdout: Holdout | None = None
     extra_data: str | None = None
+    pretrained: str | None = None
     precision: Precision | None = None
     policy: Policy | None = None
 
@@ -112,6 +115,7 @@ class Request:
             seed=run.seed,
             **{name: getattr(run, name) for name in CUTS},
             extra_data=run.extra.name if run.extra else None,
+            pretrained=run.pretrained.asked if run.pretrained else None,
             precision=run.recipe.precision if "precision" in run.overrides else None,
             policy=run.policy,
         )

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.data.extra import Extra
+from ltrobust_bench.models.pretrained import THEIRS, Pretrained
 from ltrobust_bench.protocol.spec import Crafting, Profile, Recipe, Track
 from ltrobust_bench.terms import Strict, canonical_digest
 
@@ -95,6 +96,7 @@ class RunSection(Strict):
         default=None, description="tested on so much of each class's training images, which it was not trained on"
     )
     extra: Extra | None = Field(default=None, description="training images beyond the split's")
+    pretrained: Pretrained | None = Field(default=None, description="weights of others that it starts from")
 
     @model_validator(mode="after")
     def _resolved(self) -> RunSection:
@@ -102,6 +104,8 @@ class RunSection(Strict):
             raise ValueError("test_counts: must have as many classes as train_counts")
         if self.extra is not None and len(self.extra.counts) != len(self.train_counts):
             raise ValueError("extra.counts: must have as many classes as train_counts")
+        if self.pretrained is not None and not THEIRS.fullmatch(self.model):
+            raise ValueError("pretrained: is of networks of timm and torchvision")
         if self.threat_model == "Linf" and self.epsilon > 1:
             raise ValueError("epsilon: must be at most 1 in Linf, [0,1] pixel scale")
         if isinstance(self.recipe.attack.epsilon, str) or isinstance(self.recipe.attack.step_size, str):
@@ -124,6 +128,17 @@ class RunSection(Strict):
         """Whether recipe settings were given by hand. A precision is none of them: it is a way of computing the recipe,
         and no training can cheat a verdict that is float32's."""
         return bool(self.overrides.keys() - {"precision"})
+
+    @property
+    def beyond(self) -> str | None:
+        """What of its training comes from elsewhere than the split, in a line; None: nothing does."""
+        texts = [part.text for part in (self.extra, self.pretrained) if part is not None]
+        return "; ".join(texts) or None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether what comes from elsewhere may bring back what the cut took from the tail."""
+        return self.pretrained is not None or (self.extra is not None and self.extra.leaks)
 
     @property
     def asked_ratio(self) -> float | None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -58,9 +59,10 @@ FLAGS = {
     "disputed": "somebody looked at it again and found something else; its record's page says what",
     "lowered": "somebody broke images that its suite left standing; they count as broken",
     OFF_RECIPE: "recipe settings were given by hand, so it is not on the track's terms: shown, but not ranked",
-    EXTRA: "trained on images beyond the split's, which the column extra_data names: shown, but not ranked",
-    LEAK: "its extra data, or what generated or labelled them, come from the full balanced training set, or nobody "
-    "says: what the cut took from the tail may have reached the training",
+    EXTRA: "trained on images beyond the split's, or begun with weights that were, which the column extra_data names: "
+    "shown, but not ranked",
+    LEAK: "its extra data, what generated or labelled them, or the data of its first weights, come from the full "
+    "balanced training set, or nobody says: what the cut took from the tail may have reached the training",
     EXPLODED: "the mean loss of an epoch was more than ten times that of guessing",
     "reduced": "training images, test images or epochs were cut by hand",
     "1 seed": "a single run: the interval leaves out the spread between seeds",
@@ -181,6 +183,7 @@ def usual_policy(protocol: str) -> Policy:
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
     extra = {"extra_data": run.extra.name} if run.extra else {}
+    extra |= {"pretrained": run.pretrained.asked} if run.pretrained else {}
     return _label(run.method, run.plugins, changed_settings(run) | extra, run.policy, run.protocol)
 
 
@@ -189,6 +192,7 @@ def request_label(request: Request) -> str:
     options, overrides = settings_of(request)
     changed = _changed(request.method, request.plugins, request.track, options, overrides)
     changed |= {"extra_data": extra_name(request.extra_data)} if request.extra_data else {}
+    changed |= {"pretrained": Path(request.pretrained).name} if request.pretrained else {}
     protocol = protocol_for(request.dataset, request.protocol).name
     return _label(request.method, request.plugins, changed, request.policy or usual_policy(protocol), protocol)
 
@@ -301,8 +305,8 @@ def _entry(
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
         OFF_RECIPE: any(record.status.off_recipe for record in seeds),
-        EXTRA: run.extra is not None,
-        LEAK: run.extra is not None and run.extra.leaks,
+        EXTRA: run.beyond is not None,
+        LEAK: run.leaks,
         EXPLODED: any(record.status.exploded for record in seeds),
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,

@@ -298,7 +298,7 @@ COLUMNS = {
         Column(
             "extra_data",
             "training images beyond the split's: name and kind, share of each batch, and what of the data set they or "
-            "their maker saw (nothing, split, balanced, unknown); empty: none",
+            "their maker saw (nothing, split, balanced, unknown); first weights of others; empty: neither",
             extra_data,
         ),
         Column("training_epsilon", "radius of the attack in training, pixel scale 0 to 1", training_epsilon),

@@ -35,6 +35,7 @@ def command(records: Sequence[Record]) -> str:
     ]
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
     words += ["--extra-data", asked.extra_data] if asked.extra_data else []
+    words += ["--pretrained", asked.pretrained] if asked.pretrained else []
     words += ["--compile"] if run.policy.compile else []
     settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
     for name, value in settings.items():

@@ -85,8 +85,7 @@ def hours(on_cpu: bool) -> Callable[[Board, Entry], str | None]:
 
 def extra_data(board: Board, entry: Entry) -> str | None:
     """What it was trained on beyond the split."""
-    extra = entry.runs[0].run.extra
-    return extra.text if extra else None
+    return entry.runs[0].run.beyond
 
 
 def training_epsilon(board: Board, entry: Entry) -> str:

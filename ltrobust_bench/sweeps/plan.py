@@ -87,6 +87,7 @@ class Runs(Strict):
     limit_test: Axis[int] | None = None
     holdout: Axis[Holdout] | None = None
     extra_data: Axis[str] | None = None
+    pretrained: Axis[str] | None = None
     precision: Axis[Precision] | None = None
     crafting: Axis[Crafting] | None = None
     compile: Axis[bool] | None = None

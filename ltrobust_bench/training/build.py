@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ltrobust_bench.api import Group, Method, Network, Plugin, Sampler, TrainInfo
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
+from ltrobust_bench.models.pretrained import Pretrained
 from ltrobust_bench.models.registry import Shape, models
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol.spec import Activation
@@ -58,12 +59,30 @@ def sampler_of(method: Method, plugins: Sequence[Plugin]) -> Sampler:
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
-def build_network(model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu") -> Network:
+def network_of(run: RunSection, shape: Shape, method: Method) -> Network:
+    """The network of a run, freshly initialised: see :func:`build_network`."""
+    return build_network(run.model, shape, len(run.train_counts), method, run.recipe.activation, run.pretrained)
+
+
+def companion_of(run: RunSection, shape: Shape, method: Method) -> Network | None:
+    """The second network that a method trains beside the first, freshly initialised; None: it has none."""
+    return None if method.companion is None else network_of(run, shape, replace(method, head=method.companion))
+
+
+def build_network(
+    model: str,
+    shape: Shape,
+    classes: int,
+    method: Method,
+    activation: Activation = "relu",
+    pretrained: Pretrained | None = None,
+) -> Network:
     """A freshly initialised network (torch's global generator) with the method's head.
 
     Args:
         shape: of one image: channels, height, width.
         activation: of the backbone, in the place of its ReLU.
+        pretrained: weights that it will be given, for which it normalises its images.
 
     Raises:
         UsageError: if the network cannot take images of this shape, does not say how many features it gives, or has no
@@ -84,6 +103,8 @@ def build_network(model: str, shape: Shape, classes: int, method: Method, activa
         raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
     if activation != "relu" and not _activated(backbone, ACTIVATIONS[activation]):
         raise UsageError(f"model {model} has no module nn.ReLU, in whose place activation={activation} would be.")
+    if pretrained is not None:
+        backbone.normalise(pretrained.mean, pretrained.std)
     return Network(backbone, method.head(backbone.features, classes))
 
 
@@ -116,15 +137,6 @@ def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, .
             raise UsageError(f"the {part} of the run it starts from does not fit this network.")
         own |= {n: weights[n] for n in fitting}
     network.load_state_dict(own)
-
-
-def build_companion(
-    model: str, shape: Shape, classes: int, method: Method, activation: Activation = "relu"
-) -> Network | None:
-    """The second network that a method trains beside the first, freshly initialised; None: it has none."""
-    if method.companion is None:
-        return None
-    return build_network(model, shape, classes, replace(method, head=method.companion), activation)
 
 
 def trained_parameters(
@@ -162,7 +174,7 @@ def load_deployed(run: RunSection, shape: Shape, weights: Mapping[str, Tensor], 
         RuntimeError: if the weights are not those of its network.
     """
     method, data = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, shape, len(run.train_counts), method, run.recipe.activation).to(device)
+    network = network_of(run, shape, method).to(device)
     network.load_state_dict(weights)
     return deployed(method, network, data)
 

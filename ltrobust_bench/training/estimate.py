@@ -17,7 +17,7 @@ from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import duration
-from ltrobust_bench.training.build import build_companion, build_method, build_network, build_plugins, deployed
+from ltrobust_bench.training.build import build_method, build_plugins, companion_of, deployed, network_of
 from ltrobust_bench.training.step import Step, Trainee
 
 ASSUMED_ROBUST = 0.4
@@ -100,7 +100,7 @@ def _stand_in(base: Plan, device: torch.device) -> nn.Module:
     """A teacher that has learned nothing: it costs what the real one does."""
     run, task = base.run, base.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
-    network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
+    network = network_of(run, task.spec.shape, method).to(device)
     return deployed(method, network, info)
 
 
@@ -149,8 +149,8 @@ def measure(plan: Plan, device: torch.device) -> Speed:
     run, task = plan.run, plan.task
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
-        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
+        network = network_of(run, task.spec.shape, method).to(device)
+        companion = companion_of(run, task.spec.shape, method)
         companion = companion and companion.to(device)
     # A method need not craft in every epoch; what is timed is a step of one in which it does.
     epochs = range(1, run.recipe.epochs + 1)

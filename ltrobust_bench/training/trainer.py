@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltrobust_bench.api import Network
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter
 from ltrobust_bench.compute.device import started
@@ -31,12 +32,12 @@ from ltrobust_bench.terms import first_problem
 from ltrobust_bench.tracking.runlog import logged
 from ltrobust_bench.training import checkpoint as ckpt
 from ltrobust_bench.training.build import (
-    build_companion,
     build_method,
-    build_network,
     build_plugins,
+    companion_of,
     inherit,
     load_deployed,
+    network_of,
     sampler_of,
     trained_parameters,
 )
@@ -120,12 +121,12 @@ class Session:
         teacher = self._teacher()
         method, info = build_method(run.method, run.options, run.train_counts, run.dataset, run.recipe.epochs, device)
         torch.manual_seed(derive_seed(run.seed, "init"))
-        network = build_network(run.model, task.spec.shape, task.classes, method, run.recipe.activation).to(device)
+        network = self._started(network_of(run, task.spec.shape, method)).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
         torch.manual_seed(derive_seed(run.seed, "companion"))
-        companion = build_companion(run.model, task.spec.shape, task.classes, method, run.recipe.activation)
-        companion = companion and companion.to(device)
+        companion = companion_of(run, task.spec.shape, method)
+        companion = companion and self._started(companion).to(device)
         recipe = run.recipe
         moved = trained_parameters(network, method, companion, recipe.weight_decay)
         optimizer = recipe.optimizer.build(moved, recipe.lr, recipe.weight_decay)
@@ -167,6 +168,14 @@ class Session:
         self.monitored = ""
         self.lowered = 1.0
         """By how much the learning rate was lowered because of losses that were not finite."""
+
+    def _started(self, network: Network) -> Network:
+        """A fresh network with the weights that the run starts from in its backbone, if it does from any."""
+        if self.plan.weights is not None and self.plan.run.pretrained is not None:
+            from ltrobust_bench.models.ecosystem import start_from
+
+            start_from(network.backbone, self.plan.run.model, self.plan.weights, self.plan.run.pretrained)
+        return network
 
     def _teacher(self) -> nn.Module | None:
         """The deployed network of the run it builds on, if that is its teacher."""

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ltrobust_bench.data.extra import Extra
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.models.pretrained import Pretrained
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import Name, Profile, Settings, Sha256, Text, Track
@@ -28,11 +29,12 @@ OF_RUN = (
     "protocol_digest",
     "track",
     "extra",
+    "pretrained",
 )
 """What a run that takes settings from trials must share with them."""
 OF_TRIALS = (*OF_RUN, "model", "profile", "train_index_sha256", "test_index_sha256", "epochs")
 """What trials in one file share, so that they may be compared."""
-LATER = ("extra", "at_most")
+LATER = ("extra", "pretrained", "at_most")
 """Fields that older files lack; left out of the digest where they say nothing."""
 
 
@@ -68,6 +70,7 @@ class Trials(Strict):
     epochs: int | None
     metric: Text = Field(description="attack:part")
     extra: Extra | None = Field(default=None, description="training images beyond the split's")
+    pretrained: Pretrained | None = Field(default=None, description="weights of others that they start from")
     at_most: int | None = Field(default=None, ge=1, description="settings that may be tried; null: older files")
     images: float | None = Field(description="held-out images behind the metric; null: it is no proportion")
     trials: list[Trial] = Field(min_length=1)

@@ -32,7 +32,7 @@ class Seen:
 
     def __init__(self, monkeypatch):
         self.forwards, self.backwards = 0, 0
-        for name in ("build_network", "build_companion", "load_deployed"):
+        for name in ("network_of", "companion_of", "load_deployed"):
             monkeypatch.setattr(trainer, name, self.watching(getattr(trainer, name)))
         monkeypatch.setattr(trainer, "monitor", lambda *_: {"train_clean": 0.0, "train_robust": 0.0})
 

@@ -25,7 +25,7 @@ from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.errors import CheckpointError, DataError, LTBenchError, UsageError, one_line
 from ltrobust_bench.files import read_large
 from ltrobust_bench.interop.factory import from_factory
-from ltrobust_bench.interop.weights import read_weights
+from ltrobust_bench.models.weights import read_weights
 from ltrobust_bench.protocol.load import read_protocol
 from ltrobust_bench.sweeps.plan import read_plan
 from ltrobust_bench.verbs.trials import read_trials
@@ -342,7 +342,7 @@ OURS = {
     "ltrobust_bench/data/archive.py": "members are stored, and bounded by the file",
     "ltrobust_bench/data/extra.py": "names of members, of a plain file",
     "ltrobust_bench/interop/examples.py": "names of members, of a plain file",
-    "ltrobust_bench/interop/weights.py": "names of members, of a plain file",
+    "ltrobust_bench/models/weights.py": "names of members, of a plain file",
     "ltrobust_bench/judge/graph.py": "a plain file of bounded size was asked for",
     "ltrobust_bench/verbs/apart.py": "source of the package",
     "ltrobust_bench/data/known.py": "the package's own table",

@@ -21,8 +21,8 @@ from ltrobust_bench.evaluation.foreign import NORMALISATIONS, check_takes_pixels
 from ltrobust_bench.interop.factory import from_factory
 from ltrobust_bench.interop.model_info import model_info, obstacles
 from ltrobust_bench.interop.official import from_official
-from ltrobust_bench.interop.weights import load_fitting, load_strictly, read_weights
 from ltrobust_bench.interop.zoo import import_robustbench, whole_download, zoo_model
+from ltrobust_bench.models.weights import load_fitting, load_strictly, read_weights
 
 COUNTS = [500, 300, 200, 120, 80, 50, 30, 20, 15, 10]
 

@@ -28,10 +28,10 @@ from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.report.latex import escaped
 from ltrobust_bench.report.paper import paper_table, render
 from ltrobust_bench.training.build import (
-    build_companion,
     build_method,
-    build_network,
     build_plugins,
+    companion_of,
+    network_of,
     trained_parameters,
 )
 from ltrobust_bench.training.estimate import _stand_in
@@ -141,10 +141,10 @@ def test_every_method_takes_a_step_in_l2(slug):
     run, task = plan.run, plan.task
     recipe = run.recipe.model_copy(update={"attack": run.recipe.attack.model_copy(update={"steps": 2})})
     method, info = build_method(run.method, run.options, run.train_counts, run.dataset, max(1, recipe.epochs), CPU)
-    network = build_network(run.model, task.spec.shape, task.classes, method)
+    network = network_of(run, task.spec.shape, method)
     parts = build_plugins(run.plugins, run.options, info)
     teacher = _stand_in(plan.base, CPU) if plan.base and plan.card.base.role == "teacher" else None
-    companion = build_companion(run.model, task.spec.shape, task.classes, method)
+    companion = companion_of(run, task.spec.shape, method)
     optimizer = torch.optim.SGD(trained_parameters(network, method, companion), lr=0.1)
     trainee = Trainee(
         network, method, recipe, optimizer, Counter(), parts, teacher, run.policy, task.ball, companion=companion

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ltrobust_bench.errors import CheckpointError
-from ltrobust_bench.interop.names import Found, fitting, found_in, misfit, nearest
+from ltrobust_bench.models.names import Found, fitting, found_in, misfit, nearest
 from ltrobust_bench.reading import plain_file, stored
 
 _SCALARS = [getattr(np, name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8")]
