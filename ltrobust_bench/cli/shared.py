@@ -140,6 +140,9 @@ request_options = options(
                  help="torch.compile; equal up to rounding, another run key."),
     click.option("--plain", is_flag=True, help="The reference path: nothing but what the formulas say, whatever the "
                  "protocol."),
+    click.option("--accumulate", type=click.IntRange(1), metavar="N", default=1,
+                 help="Pass each training batch in N parts, if memory holds no whole batch: losses see the whole "
+                 "batch, batch norm a part; off-recipe."),
     click.option("--on-nan", type=click.Choice(["stop", "skip-batch", "lower-lr"]), default="stop", show_default=True,
                  help="Where a loss is not finite: stop, undo that step, or undo it and halve the learning rate from "
                  "there on; all but stop are off-recipe."),
@@ -178,6 +181,7 @@ def requests(
     compiled: bool,
     plain: bool,
     on_nan: str,
+    accumulate: int = 1,
     test_share: float | None = None,
     folds: int | None = None,
     **fields: Any,
@@ -194,7 +198,8 @@ def requests(
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
-    by_hand = parse_settings(settings) | ({} if on_nan == "stop" else {"on_nan": on_nan})
+    by_hand: dict[str, Any] = {**parse_settings(settings), **({} if on_nan == "stop" else {"on_nan": on_nan})}
+    by_hand |= {"accumulate": accumulate} if accumulate > 1 else {}
     fields |= {"policy": policy, "settings": by_hand}
     datasets = cuts_of(fields.pop("dataset"), test_share, folds)
     return [Request(m, dataset, seed=s, **fields) for m in method_names for s in seeds for dataset in datasets]

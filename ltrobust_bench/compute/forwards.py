@@ -14,6 +14,7 @@ from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.counting import Counter, Meter
 from ltrobust_bench.compute.graphs import Replayed
 from ltrobust_bench.compute.memory import Splitting
+from ltrobust_bench.compute.parts import as_it_was, in_parts
 from ltrobust_bench.compute.sharing import share
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
 from ltrobust_bench.errors import UsageError
@@ -37,6 +38,7 @@ class Forwards:
         counter: of what else passes through the network.
         say: is told in one line what is computed in another way than the policy says, which is always the network
             itself.
+        parts: in which a batch passes through the network, see :mod:`ltrobust_bench.compute.parts`.
 
     Raises:
         UsageError: for what several devices would compute otherwise than one.
@@ -49,8 +51,11 @@ class Forwards:
         precision: Precision = "fp32",
         counter: Counter | None = None,
         say: Callable[[str], None] = lambda line: None,
+        parts: int = 1,
     ) -> None:
-        self.network, self.policy, self.precision, self.say = network, policy, precision, say
+        self.network, self.policy, self.precision, self.say, self.parts = network, policy, precision, say, parts
+        if parts > 1 and (policy.compile or ranks.count() > 1):
+            raise UsageError("accumulate passes a batch in parts; leave it out, or --compile and --devices.")
         if policy.compile and ranks.count() > 1:
             raise UsageError("torch.compile is for one device; leave --compile out, or --devices.")
         share(network)
@@ -74,14 +79,29 @@ class Forwards:
     def outputs(self, x: Tensor) -> Output:
         """Logits and features in the network's present mode."""
         with self.meter.apart(), self.arithmetic(x):
-            logits, features = self._outputs(x)
+            logits, features = self._in_parts(x) if self._split(x) > 1 else self._outputs(x)
         return Output(logits.float(), features.float()) if self.precision == "bf16" else Output(logits, features)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits in the network's present mode."""
         with self.meter.apart(), self.arithmetic(x):
-            logits: Tensor = self._logits(x)
+            logits: Tensor = self._in_parts(x).logits if self._split(x) > 1 else self._logits(x)
         return logits.float() if self.precision == "bf16" else logits
+
+    def _split(self, x: Tensor) -> int:
+        """Parts that images ``x`` pass in: of two or more, that batch norm may have statistics."""
+        return min(self.parts, len(x) // 2)
+
+    def _in_parts(self, x: Tensor) -> Output:
+        again = as_it_was(self.network.backbone)
+
+        @contextmanager
+        def apart() -> Iterator[None]:
+            with self.meter.apart(), again():
+                yield
+
+        features = in_parts(self.network.backbone, x, self._split(x), apart)
+        return Output(self.network.head(features), features)
 
     def _logits_of_constants(self, x: Tensor) -> Tensor:
         # A compiled backward computes every gradient that there is, whichever is asked for.

@@ -1,8 +1,8 @@
 """Batches that do not fit in memory, passed in parts without changing the mathematics.
 
 In eval mode an image's logits do not depend on the batch, so a batch can be split wherever a network is attacked or
-asked for its verdict. In train mode batch norm takes its statistics over the whole batch: a training step is never
-split.
+asked for its verdict. In train mode batch norm takes its statistics over the whole batch: a training step is split only
+where the recipe says so (:mod:`ltrobust_bench.compute.parts`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ltrobust_bench.compute import ranks
+from ltrobust_bench.compute.parts import in_parts
 from ltrobust_bench.errors import LTBenchError
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def whole(images: int, device: torch.device) -> Iterator[None]:
-    """Work of a training step that is never split, because batch norm takes its statistics over the whole batch.
+    """Work of a training step, which nobody splits unasked: batch norm takes its statistics over the whole batch.
 
     Raises:
         LTBenchError: if it does not fit.
@@ -51,9 +51,9 @@ def whole(images: int, device: torch.device) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise LTBenchError(
-            f"a training step of {images} images does not fit in the memory of {device}. It is never split, because "
-            "batch norm would see other statistics; use --precision bf16, or a smaller batch with "
-            "--set batch_size=..., which is another recipe."
+            f"a training step of {images} images does not fit in the memory of {device}. It is never split unasked, "
+            "because batch norm would see other statistics; use --precision bf16, or --accumulate N, which passes it "
+            "in N parts, or a smaller batch with --set batch_size=...; the last two are another recipe."
         ) from None
 
 
@@ -75,10 +75,9 @@ class Splitting(nn.Module):
         """Logits of ``x``."""
         if self.parts == 1 or len(x) < 2:
             return self.model(x)
-        pieces = x.chunk(self.parts)
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return torch.cat([self.model(piece) for piece in pieces])
-        return torch.cat([checkpoint(self.model, piece, use_reentrant=False) for piece in pieces])
+        if torch.is_grad_enabled() and x.requires_grad:
+            return in_parts(self.model, x, self.parts)
+        return torch.cat([self.model(piece) for piece in x.tensor_split(min(self.parts, len(x)))])
 
     def fit(self, work: Callable[[], T], images: int) -> T:
         """The result of ``work``, done again with twice as many parts each time that memory does not suffice.

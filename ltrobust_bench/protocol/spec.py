@@ -116,11 +116,24 @@ class Recipe(Strict):
         description="share s of the outer loss that is its mean over all labels: (1 - s) L(y) + s mean_c L(c); "
         "attacks keep the true label",
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="each batch passes through the network in so many parts, one in memory at a time; losses see the "
+        "whole batch, batch norm in train mode sees a part, and its running statistics move with each part",
+    )
     on_nan: Literal["stop", "skip-batch", "lower-lr"] = Field(
         default="stop",
         description="where a step's loss is not finite: the training stops, the step is undone, or it is undone and "
         "the learning rate halved from there on",
     )
+
+    @model_validator(mode="after")
+    def _parts_of_two(self) -> Recipe:
+        if self.accumulate > 1 and self.batch_size < 2 * self.accumulate:
+            raise ValueError(f"accumulate: leaves fewer than two of {self.batch_size} images for each part")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -46,7 +46,7 @@ class Trainee:
     beside: Forwards | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        how = (self.policy, self.recipe.precision, self.counter, self.say)
+        how = (self.policy, self.recipe.precision, self.counter, self.say, self.recipe.accumulate)
         self.forwards = Forwards(self.network, *how)
         if self.companion is not None:
             self.beside = Forwards(self.companion, *how)

@@ -165,7 +165,7 @@ def test_a_training_step_is_never_split(tmp_path, monkeypatch):
 def test_an_attack_that_needs_the_batchs_statistics_is_never_split(tmp_path):
     training = session(tmp_path, track="paper", settings={"attack.bn_mode": "batch"})
     training.trainee.forwards._itself.model = Narrow(training.trainee.network, 20)
-    with pytest.raises(LTBenchError, match=r"images does not fit.*never split"):
+    with pytest.raises(LTBenchError, match=r"images does not fit.*never split unasked"):
         training.run()
 
 
