@@ -27,7 +27,7 @@ def _names(kind: str) -> list[str]:
     if kind == "datasets":
         from ltrobust_bench.data.registry import datasets
 
-        return [*datasets.names(), "folder:"]
+        return [*datasets.names(), "folder:", "lists:"]
     if kind == "models":
         from ltrobust_bench.models.registry import models
 

@@ -34,10 +34,11 @@ def _lines(kind: str) -> list[tuple[str, str, str]]:
 
         return [(e.group, e.name, f"{e.help} ({_venue(e.name)})") for e in (*methods, *plugins)]
     if kind == "datasets":
-        from ltrobust_bench.data.registry import FOLDER_HELP, datasets
+        from ltrobust_bench.data.registry import FOLDER_HELP, LISTS_HELP, datasets
 
         return [
             ("", "folder:PATH[@SIZE]", FOLDER_HELP),
+            ("", "lists:TRAIN,TEST[@SIZE]", LISTS_HELP),
             *((e.group, e.name, datasets.get(e.name).help) for e in datasets),
         ]
     if kind == "models":

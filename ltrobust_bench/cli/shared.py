@@ -110,7 +110,7 @@ request_options = options(
                  help="Plug-in, e.g. awp or robustlt; repeatable."),
     click.option("--dataset", "-d", required=True, shell_complete=names_of("datasets"),
                  help="Data set, e.g. digits-lt or cifar10-lt; folder:PATH[@SIZE]: your own images, one subfolder per "
-                 "class, scaled to SIZE x SIZE pixels (32)."),
+                 "class, scaled to SIZE x SIZE pixels (32); lists:TRAIN,TEST[@SIZE]: by two lists of `path label`."),
     click.option("--track", type=click.Choice(["fixed", "paper"]), default="fixed", show_default=True,
                  help="fixed: one budget for all; paper: the authors' recipe."),
     split_options,

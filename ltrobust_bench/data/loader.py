@@ -6,7 +6,8 @@ whichever way it was reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from ltrobust_bench.api import Sampler
 from ltrobust_bench.data.augment import augmentation
+from ltrobust_bench.data.lists import Files
+from ltrobust_bench.data.sources import Source
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.spec import Augment
 from ltrobust_bench.randomness import derive_seed, seeded
@@ -46,6 +49,67 @@ class DeviceData:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def in_turn(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Images of batch after batch, uint8 on the device.
+
+        Args:
+            indices: of each batch, int64 [B] on the device.
+        """
+        return (self.images[index] for index in indices)
+
+    def at(self, index: Tensor) -> Tensor:
+        """Some images, uint8 on the device."""
+        return self.images[index]
+
+
+@dataclass
+class FileData:
+    """A labelled set of images that stay in their files: batch after batch goes to the device, the next one is read
+    meanwhile.
+
+    Attributes:
+        files: the images.
+        labels: int64 [N], on the device.
+    """
+
+    files: Files
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def in_turn(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """As :meth:`DeviceData.in_turn`.
+
+        Raises:
+            DataError: for a file that cannot be read.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[np.ndarray] | None = None
+            for index in indices:
+                following = reader.submit(self.files.__getitem__, index.cpu().numpy())
+                if ahead is not None:
+                    yield torch.from_numpy(ahead.result()).to(self.labels.device)
+                ahead = following
+            if ahead is not None:
+                yield torch.from_numpy(ahead.result()).to(self.labels.device)
+
+    def at(self, index: Tensor) -> Tensor:
+        """As :meth:`DeviceData.at`."""
+        return torch.from_numpy(self.files[index.cpu().numpy()]).to(self.labels.device)
+
+
+TrainData = DeviceData | FileData
+
+
+def training_set(source: Source, chosen: np.ndarray, device: torch.device) -> TrainData:
+    """The training images with these indices of the full training set."""
+    labels = source.train_labels[chosen]
+    if source.streams:
+        files: Files = source.train_images  # type: ignore[assignment]
+        return FileData(files.of(chosen), torch.from_numpy(labels).to(device))
+    return DeviceData.of(source.train_pixels(chosen), labels, device)
 
 
 def crop_and_flip(x: Tensor, offsets: Tensor, mirrored: Tensor, padding: int) -> Tensor:
@@ -126,7 +190,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        data: DeviceData,
+        data: TrainData,
         sampler: Sampler,
         *,
         batch_size: int,
@@ -141,6 +205,7 @@ class TrainLoader:
         self._labels = data.labels.cpu().numpy()
         self.extra, self.share = 0 if extra is None else len(extra), share
         if extra is not None:
+            assert isinstance(data, DeviceData), "a plan has extra images only where memory holds the data set"
             data = DeviceData(
                 *(torch.cat(pair) for pair in zip(vars(data).values(), vars(extra).values(), strict=True))
             )
@@ -190,13 +255,12 @@ class TrainLoader:
         # An epoch's draws go to the device at once: no copy, and no waiting for one, between steps.
         offsets = torch.randint(0, 2 * self.padding + 1, (2, len(order)), generator=draws)
         mirrored = (torch.rand(len(order), generator=draws) < 0.5) & self.flip
-        device = self.data.images.device
+        device = self.data.labels.device
         index, offsets, mirrored = torch.from_numpy(order).to(device), offsets.to(device), mirrored.to(device)
-        for step in range(first, self.steps):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            chosen = index[part]
-            images = self.data.images[chosen]
+        parts = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(first, self.steps)]
+        batches = self.data.in_turn(index[part] for part in parts)
+        for step, (part, images) in enumerate(zip(parts, batches, strict=True), first):
             if self.augment is not None:
                 images = self.augment(images, derive_seed(self.seed, f"{stream}policy/{step}", epoch))
             images = crop_and_flip(images, offsets[:, part], mirrored[part], self.padding)
-            yield to_unit(images), self.data.labels[chosen]
+            yield to_unit(images), self.data.labels[index[part]]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol.load import MAIN, default_protocol, load_protocol
-from ltrobust_bench.protocol.spec import IMAGE_FOLDER, DatasetTerms, Protocol, terms_key
+from ltrobust_bench.protocol.spec import IMAGE_FOLDER, IMAGE_LISTS, DatasetTerms, Protocol, is_own, terms_key
 from ltrobust_bench.registry import Registration, Registry
 
 
@@ -47,6 +47,11 @@ class DatasetSpec:
     arguments: tuple[Any, ...] = ()
 
     @property
+    def listed(self) -> bool:
+        """Whether two lists of files say which images it has; their digest is its identity."""
+        return self.loader == f"{_LISTS}:listed"
+
+    @property
     def remedy(self) -> str:
         """What to do when its folder is missing or damaged."""
         how = self.obtain or f"`ltbench data prepare {self.name} --data-dir DIR` downloads it"
@@ -55,6 +60,7 @@ class DatasetSpec:
 
 _SOURCES = "ltrobust_bench.data.sources"
 _FOLDERS = "ltrobust_bench.data.folders"
+_LISTS = "ltrobust_bench.data.lists"
 _CIFAR10 = "cifar-10-batches-py/ with data_batch_1 .. data_batch_5, test_batch, batches.meta"
 _BUILT_IN = [
     DatasetSpec(
@@ -109,6 +115,26 @@ _BUILT_IN = [
         folder="tiny-imagenet-200/ with wnids.txt, words.txt, train/, val/ as distributed",
         obtain="fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip (237 MB) and unzip it in DIR",
     ),
+    DatasetSpec(
+        "imagenet-lt",
+        "ImageNet-LT (224x224, colour), 115,846 images of 1,000 classes, by its authors' lists",
+        f"{_LISTS}:listed",
+        classes=1000,
+        shape=(3, 224, 224),
+        folder="ImageNet_LT_train.txt, ImageNet_LT_test.txt, and train/ and val/ of ImageNet (ILSVRC 2012)",
+        obtain="get the lists of Liu et al. (CVPR 2019) and ImageNet, and put them in DIR",
+        arguments=(224, "ImageNet_LT_train.txt", "ImageNet_LT_test.txt", "imagenet-lt"),
+    ),
+    DatasetSpec(
+        "inaturalist18",
+        "iNaturalist 2018 (224x224, colour), 437,513 images of 8,142 classes, by the literature's lists",
+        f"{_LISTS}:listed",
+        classes=8142,
+        shape=(3, 224, 224),
+        folder="iNaturalist18_train.txt, iNaturalist18_val.txt, and train_val2018/ of the competition",
+        obtain="get the lists of Kang et al. (ICLR 2020) and the competition's images, and put them in DIR",
+        arguments=(224, "iNaturalist18_train.txt", "iNaturalist18_val.txt", "inaturalist18"),
+    ),
 ]
 
 _HERE = "ltrobust_bench/data/registry.py"
@@ -155,7 +181,7 @@ def register_dataset(spec: DatasetSpec) -> str:
 
         register_dataset(DatasetSpec("mine", "", lambda _: Source(...), classes=3, shape=(3, 32, 32), terms=terms))
     """
-    if not _REGISTRABLE.fullmatch(spec.name) or spec.name.startswith(f"{IMAGE_FOLDER}-"):
+    if not _REGISTRABLE.fullmatch(spec.name) or is_own(spec.name):
         raise UsageError(f"{spec.name!r} is no name of a data set: use small letters, digits, dots and dashes.")
     datasets.add(Registration(spec.name, spec, spec.help, SESSION, f"from {SESSION}"), replaces=SESSION)
     return spec.name
@@ -164,19 +190,26 @@ def register_dataset(spec: DatasetSpec) -> str:
 def named(dataset: Dataset) -> str:
     """The name of a data set, typed in any case; a :class:`DatasetSpec` that no registry has is registered."""
     if isinstance(dataset, str):
-        return dataset if dataset.startswith(f"{IMAGE_FOLDER}:") else dataset.lower()
+        return dataset if _is_typed(dataset) else dataset.lower()
     known = dataset.name in datasets and datasets.get(dataset.name) == dataset
     return dataset.name if known else register_dataset(dataset)
 
 
 FOLDER_SIZE = 32
 """Pixels on each side that a folder's images are scaled to, if nothing else is asked for."""
+LISTS_SIZE = 224
+"""The same of lists of images."""
 FOLDER_HELP = (
     "your own images, one subfolder per class (or train/ and test/ with such), scaled to SIZE x SIZE pixels (32)"
+)
+LISTS_HELP = (
+    "your own images by two lists of `relative/path label`, below --data-dir, scaled to SIZE x SIZE pixels (224)"
 )
 _CUT = "-test(?P<share>[0-9]{2})|-fold(?P<fold>[0-9]{1,2})of(?P<folds>[0-9]{1,2})"
 _NAME = re.compile(rf"{IMAGE_FOLDER}-[a-z0-9._-]+-(?P<size>[0-9]{{1,4}})px(?:{_CUT})?")
 _TYPED = re.compile(rf"(?P<path>.*)@(?P<size>[0-9]{{1,4}})(?P<cut>{_CUT})?", re.DOTALL)
+_OF_LISTS = re.compile(rf"{IMAGE_LISTS}-[a-z0-9._-]+-(?P<size>[0-9]{{1,4}})px")
+_TYPED_LISTS = re.compile(rf"{IMAGE_LISTS}:(?P<train>[^,]+),(?P<test>[^,]+?)(?:@(?P<size>[0-9]{{1,4}}))?", re.DOTALL)
 _SIZES = range(8, 513)
 _REGISTRABLE = re.compile("[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -187,14 +220,16 @@ def locate(dataset: str, data_dir: Path | str | None) -> tuple[DatasetSpec, Path
     Args:
         dataset: a registered name; ``folder:PATH`` or ``folder:PATH@SIZE`` for a folder of images (scaled to SIZE x
             SIZE pixels, 32 if nothing is said), behind which ``-test30`` has 30 % of the smallest class tested on and
-            ``-fold2of5`` the second of five such parts; or the name that such a folder has in records,
-            ``folder-photos-32px``.
+            ``-fold2of5`` the second of five such parts; ``lists:TRAIN,TEST@SIZE`` (224) for images by lists; or the
+            name that such a set has in records, ``folder-photos-32px``.
         data_dir: where to look for what is not named by its path.
 
     Raises:
         UnknownNameError: for a name that is none of these.
         UsageError: for an empty path or an impossible size.
     """
+    if dataset.startswith(f"{IMAGE_LISTS}:"):
+        return _lists(dataset, data_dir)
     if not dataset.startswith(f"{IMAGE_FOLDER}:"):
         return dataset_spec(dataset), None if data_dir is None else Path(data_dir)
     path, size, cut = _typed(dataset)
@@ -202,6 +237,38 @@ def locate(dataset: str, data_dir: Path | str | None) -> tuple[DatasetSpec, Path
         raise UsageError(f"{path} is a file: pass it as --data-dir and name the data set that `data verify` shows.")
     name = re.sub(r"[^a-z0-9._]+", "-", Path(path).resolve().name.lower()).strip("-.") or "images"
     return dataset_spec(f"{IMAGE_FOLDER}-{name[:60]}-{size}px{cut}"), Path(path)
+
+
+def _is_typed(dataset: str) -> bool:
+    """Whether a data set is named by paths."""
+    return dataset.startswith((f"{IMAGE_FOLDER}:", f"{IMAGE_LISTS}:"))
+
+
+def typed_lists(spec: DatasetSpec) -> str:
+    """What to type for a data set of lists, wherever one is; empty for others."""
+    if not spec.name.startswith(f"{IMAGE_LISTS}-"):
+        return ""
+    size, train, test = spec.arguments
+    return f"{IMAGE_LISTS}:{train},{test}@{size}"
+
+
+def _lists(dataset: str, data_dir: Path | str | None) -> tuple[DatasetSpec, Path | None]:
+    """A data set by lists, which lie below the folder of the images or elsewhere; that folder is the list's own where
+    nobody says otherwise."""
+    parts = _TYPED_LISTS.fullmatch(dataset)
+    if parts is None:
+        raise UsageError("lists: needs two; write for example --dataset lists:train.txt,test.txt@224 --data-dir DIR.")
+    named = data_dir or os.environ.get("LTBENCH_DATA")
+    root = None if not named else Path(named).expanduser()
+    paths = [Path(parts[part].strip()).expanduser() for part in ("train", "test")]
+    found = [path if path.is_file() or root is None else root / path for path in paths]
+    for path in found:
+        if not path.is_file():
+            raise UsageError(f"there is no list {path}.")
+    name = re.sub(r"[^a-z0-9._]+", "-", paths[0].stem.lower()).strip("-.") or "images"
+    spec = dataset_spec(f"{IMAGE_LISTS}-{name[:60]}-{parts['size'] or LISTS_SIZE}px")
+    spec = replace(spec, arguments=(spec.arguments[0], *(str(path.absolute()) for path in found)))
+    return spec, root or found[0].absolute().parent
 
 
 def _typed(dataset: str) -> tuple[str, int, str]:
@@ -244,7 +311,18 @@ def dataset_spec(name: str) -> DatasetSpec:
         UnknownNameError: with the nearest names.
     """
     name = name.lower()
-    of_folder = _NAME.fullmatch(name)
+    of_folder, of_lists = _NAME.fullmatch(name), _OF_LISTS.fullmatch(name)
+    if of_lists is not None:
+        return DatasetSpec(
+            name,
+            "images by lists",
+            f"{_LISTS}:listed",
+            classes=None,
+            shape=(3, _size(of_lists), _size(of_lists)),
+            folder="the images that the lists name",
+            obtain="name that folder",
+            arguments=(_size(of_lists), "", ""),
+        )
     if of_folder is None:
         spec = datasets.get(name)
         if spec.name != name:
@@ -252,9 +330,7 @@ def dataset_spec(name: str) -> DatasetSpec:
                 f"dataset {name!r} of {datasets.entry(name).origin} calls itself {spec.name!r}; make the two agree."
             )
         return spec
-    size = int(of_folder["size"])
-    if size not in _SIZES:
-        raise UsageError(f"images of {size} pixels are not supported: use {_SIZES[0]} to {_SIZES[-1]}.")
+    size = _size(of_folder)
     return DatasetSpec(
         name,
         "a folder of images",
@@ -265,6 +341,13 @@ def dataset_spec(name: str) -> DatasetSpec:
         obtain="name that folder",
         arguments=(size, *_cut(of_folder)),
     )
+
+
+def _size(name: re.Match[str]) -> int:
+    size = int(name["size"])
+    if size not in _SIZES:
+        raise UsageError(f"images of {size} pixels are not supported: use {_SIZES[0]} to {_SIZES[-1]}.")
+    return size
 
 
 def _cut(of_folder: re.Match[str]) -> tuple[Any, ...]:

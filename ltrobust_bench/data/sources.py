@@ -47,6 +47,12 @@ class Source:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def streams(self) -> bool:
+        """Whether its training images are read from their files when they are needed, because memory should not hold
+        them (:class:`ltrobust_bench.data.lists.Files`)."""
+        return not isinstance(self.train_images, np.ndarray)
+
     def train_pixels(self, indices: np.ndarray) -> np.ndarray:
         """Training images by their index in the full training set, uint8, shape [len(indices), ...].
 

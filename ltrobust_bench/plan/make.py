@@ -89,6 +89,10 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
     task.source.places(task.split.train)  # an archive may hold another split: say so before anything is computed
     extra, place = None, None if data_dir is None else Path(data_dir)
     if request.extra_data is not None:
+        if task.source.streams:
+            raise UsageError(
+                f"--extra-data is for images that memory holds; those of {task.spec.name} are read from files."
+            )
         extra = read_extra(request.extra_data, place, task.source, task.spec.shape)
     recipe, overrides = _recipe(request, card, task, overrides)
     model, base = request.model, None

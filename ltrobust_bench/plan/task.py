@@ -13,7 +13,7 @@ from ltrobust_bench.numbers import number
 from ltrobust_bench.protocol import DatasetTerms, Protocol
 
 DATA_PLACE = "data.txt"
-"""File in a run folder: where the run found its images."""
+"""File in a run folder: where the run found its images, and on a second line the lists of them, if there are any."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ by :func:`ltrobust_bench.numbers.number` with the data set's epsilon.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import (
@@ -26,8 +27,9 @@ from ltrobust_bench.protocol.optimiser import FLAT, Optimizer, Sgd, flattened, l
 from ltrobust_bench.protocol.schedule import Schedule
 from ltrobust_bench.terms import BNMode, Number, Start, Strict, canonical_digest
 
-IMAGE_FOLDER = "folder"
-"""How names of data sets begin that are folders of images, and what a protocol calls their terms."""
+IMAGE_FOLDER, IMAGE_LISTS = "folder", "lists"
+"""How names of data sets begin that are folders of images, and lists of them; the former is what a protocol calls the
+terms of both."""
 Forward = Literal["nat", "adv"]
 Track = Literal["fixed", "paper"]
 Augment = Literal["none", "randaugment", "autoaugment"]
@@ -253,5 +255,11 @@ class Protocol(Strict):
 
 
 def terms_key(dataset: str) -> str:
-    """Under which name a protocol states its terms: the data set's own; ``folder`` for all folders of images."""
-    return IMAGE_FOLDER if dataset.startswith((f"{IMAGE_FOLDER}:", f"{IMAGE_FOLDER}-")) else dataset
+    """Under which name a protocol states its terms: the data set's own; ``folder`` for all folders and lists of
+    images."""
+    return IMAGE_FOLDER if is_own(dataset) else dataset
+
+
+def is_own(dataset: str) -> bool:
+    """Whether a data set is somebody's own images, in folders or lists, that no registry describes."""
+    return re.match(f"({IMAGE_FOLDER}|{IMAGE_LISTS})[-:]", dataset) is not None

@@ -14,7 +14,7 @@ from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import CUTS, Policy, RunSection
 from ltrobust_bench.protocol import default_protocol, load_protocol
-from ltrobust_bench.protocol.spec import IMAGE_FOLDER, DatasetTerms
+from ltrobust_bench.protocol.spec import IMAGE_FOLDER, IMAGE_LISTS, DatasetTerms
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report.aggregate import changed_settings
 
@@ -95,5 +95,7 @@ def _protocol_digest(run: RunSection) -> str | None:
 
 
 def _dataset(name: str) -> str:
-    """A data set as users type it: of a folder of images, a record knows the folder's own name and the size."""
+    """A data set as users type it: of a folder of images, a record knows the folder's own name and the size, and of
+    lists the first one's."""
+    name = re.sub(rf"^{IMAGE_LISTS}-(.+)-([0-9]+)px$", rf"{IMAGE_LISTS}:\1.txt,TEST.txt@\2", name)
     return re.sub(rf"^{IMAGE_FOLDER}-(.+)-([0-9]+)px(-[a-z0-9]+)?$", rf"{IMAGE_FOLDER}:\1@\2\3", name)

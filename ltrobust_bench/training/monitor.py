@@ -8,7 +8,7 @@ from torch import Tensor
 from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import full_float32
-from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.loader import DeviceData, TrainData, to_unit
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.randomness import seeded
 from ltrobust_bench.training.step import Trainee
@@ -25,7 +25,7 @@ def due(epoch: int, epochs: int) -> bool:
     return epoch == epochs or epoch % -(-epochs // MONITOR_TIMES) == 0
 
 
-def monitor(trainee: Trainee, run: RunSection, data: DeviceData, held_out: DeviceData | None) -> dict[str, float]:
+def monitor(trainee: Trainee, run: RunSection, data: TrainData, held_out: DeviceData | None) -> dict[str, float]:
     """Clean and PGD accuracy on some *training* images under the recipe's attack, and of a run with a holdout also
     on some held-out images, under PGD-20 of the evaluation's radius. The network is as it is trained, without the
     method's form of inference."""
@@ -42,12 +42,12 @@ def monitor(trainee: Trainee, run: RunSection, data: DeviceData, held_out: Devic
 
 
 def _accuracy(
-    trainee: Trainee, seed: int, data: DeviceData, most: int, epsilon: float, step_size: float, steps: int
+    trainee: Trainee, seed: int, data: TrainData, most: int, epsilon: float, step_size: float, steps: int
 ) -> tuple[float, float]:
     """Clean and PGD accuracy on at most so many images, spread evenly over a set."""
     device = data.labels.device
     chosen = torch.linspace(0, len(data) - 1, min(most, len(data)), device=device).long()
-    x, y = to_unit(data.images[chosen]), data.labels[chosen]
+    x, y = to_unit(data.at(chosen)), data.labels[chosen]
     network = Splitting(trainee.network.eval())
 
     def attack() -> Tensor:

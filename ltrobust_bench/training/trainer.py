@@ -18,7 +18,8 @@ from ltrobust_bench.compute.device import started
 from ltrobust_bench.compute.forwards import compile_problem
 from ltrobust_bench.compute.precision import training_arithmetic
 from ltrobust_bench.compute.sharing import shared
-from ltrobust_bench.data.loader import DeviceData, TrainLoader
+from ltrobust_bench.data.loader import DeviceData, TrainLoader, training_set
+from ltrobust_bench.data.registry import typed_lists
 from ltrobust_bench.errors import CheckpointError, LTBenchError, UsageError
 from ltrobust_bench.files import is_there, shard_bytes, write_text
 from ltrobust_bench.interrupt import in_steps, stop_if_asked, stopping
@@ -103,7 +104,8 @@ def train_plan(
             if ranks.first():
                 write_text(folder / "plan.json", plan.run.model_dump_json(indent=1) + "\n")
                 if plan.task.place is not None:
-                    write_text(folder / DATA_PLACE, f"{plan.task.place.absolute()}\n")
+                    lines = [str(plan.task.place.absolute()), typed_lists(plan.task.spec)]
+                    write_text(folder / DATA_PLACE, "".join(f"{line}\n" for line in lines if line))
             return session.run()
 
 
@@ -144,7 +146,7 @@ class Session:
             companion,
         )
         chosen = task.split.train
-        self.data = DeviceData.of(task.source.train_pixels(chosen), task.source.train_labels[chosen], device)
+        self.data = training_set(task.source, chosen, device)
         self.held_out = None
         if run.holdout is not None:
             self.held_out = DeviceData.of(task.source.test_images, task.source.test_labels, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,15 +99,19 @@ class LoadedModel(Stored):
         there, else what the environment says."""
         if data_dir is not None and str(data_dir) != os.environ.get(DATA_VARIABLE):
             return data_dir
-        try:
-            noted = Path(read_text(self.folder / DATA_PLACE).strip())
-        except (OSError, ValueError):
-            return data_dir
-        return noted if noted.exists() else data_dir
+        noted = Path(self._noted()[0])
+        return noted if noted != Path() and noted.exists() else data_dir
+
+    def _noted(self) -> tuple[str, str]:
+        """Where its run found its images, and by which lists; empty where it says nothing."""
+        with suppress(OSError, ValueError):
+            place, _, lists = read_text(self.folder / DATA_PLACE).strip().partition("\n")
+            return place, lists
+        return "", ""
 
     def task(self, data_dir: Path | str | None = None) -> Task:
         """Its data set and split, see :meth:`place` and :func:`task_of`."""
-        return task_of(self.run, self.place(data_dir))
+        return task_of(self.run, self.place(data_dir), self._noted()[1])
 
     def record(self) -> Record | None:
         """The record of its attacks: beside it, or where records of networks that come with the package lie; None:
@@ -199,13 +204,16 @@ def graph_of_network(path: Path | str) -> GraphFile:
         raise CheckFailed(f"{path} cannot be written as a graph: {error}") from None
 
 
-def task_of(section: RunSection, data_dir: Path | str | None = None) -> Task:
+def task_of(section: RunSection, data_dir: Path | str | None = None, lists: str = "") -> Task:
     """The data set and split of a run, checked against what the run was made with.
+
+    Args:
+        lists: what was typed for its data set, if that is one by lists.
 
     Raises:
         CheckpointError: if the protocol or the split has changed since.
     """
-    task = Request.of(section).task(data_dir)
+    task = Request.of(section).replace(**({"dataset": lists} if lists else {})).task(data_dir)
     if task.protocol.digest(section.dataset) != section.protocol_digest:
         raise CheckpointError(f"protocol {section.protocol} has changed since this network was trained under it.")
     for part, then, now in (

@@ -15,7 +15,7 @@ from ltrobust_bench.plan.make import plugin_cards
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol import load_protocol, protocols
 from ltrobust_bench.protocol.resolve import SWITCHES, effective_overrides, recipe_settings, share_of, stated
-from ltrobust_bench.protocol.spec import IMAGE_FOLDER, terms_key
+from ltrobust_bench.protocol.spec import is_own, terms_key
 from ltrobust_bench.records.rules.case import Case, Findings, equal
 from ltrobust_bench.records.strict import finding
 
@@ -55,8 +55,8 @@ def known_dataset(case: Case) -> Findings:
         return
     if spec.classes is not None and len(run.train_counts) != spec.classes:
         yield finding("run.train_counts", f"must have {spec.classes} classes", run.train_counts)
-    if run.dataset.startswith(f"{IMAGE_FOLDER}-") != (run.source_sha256 is not None):
-        yield finding("run.source_sha256", "belongs to folders of images, and only to them", run.source_sha256)
+    if (is_own(run.dataset) or spec.listed) != (run.source_sha256 is not None):
+        yield finding("run.source_sha256", "belongs to folders and lists of images alone", run.source_sha256)
 
 
 def known_card(case: Case) -> Findings:
