@@ -41,4 +41,5 @@ def command(run: Path, form: Any, output: Path | None) -> None:
     click.echo(f"wrote {path}; read again, its logits differ by at most {difference:.1g} from the network's")
     click.echo(f"in:  images, uint8 [B, {height}, {width}, {channels}]")
     click.echo(f"out: logits and probabilities, float32 [B, {len(loaded.class_names)}]")
-    click.echo(f"classes, and how pictures are scaled, stand in the file: {', '.join(loaded.class_names[:5])}, ...")
+    names = [*loaded.class_names[:5], *(["..."] if len(loaded.class_names) > 5 else [])]
+    click.echo(f"classes, and how pictures are scaled, stand in the file: {', '.join(names)}")

@@ -4,8 +4,9 @@ weights that their library or somebody else has for them."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,20 @@ def timm_network(name: str, shape: Shape) -> Backbone:
     return Backbone(timm.create_model(name, pretrained=False, **made), shape, made)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what a library that is imported is warned of by torch: nobody here can change it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _timm(name: str) -> Any:
     """The library, if it is there and has this network."""
     if find_spec("timm") is None:
         raise UsageError("networks of timm need it: pip install 'ltrobust-bench[timm]'.")
-    import timm
+    with _quietly():
+        import timm
 
     if not timm.is_model(name):
         raise UnknownNameError("network of timm", name, timm.list_models())
@@ -121,7 +131,8 @@ def torchvision_network(name: str, shape: Shape) -> Backbone:
 
 def _torchvision(name: str) -> Any:
     """The library's networks, if it has this one."""
-    from torchvision import models as theirs
+    with _quietly():
+        from torchvision import models as theirs
 
     if name not in theirs.list_models(module=theirs):
         raise UnknownNameError("network of torchvision", name, theirs.list_models(module=theirs))

@@ -52,7 +52,15 @@ def test_wheel_installed_without_dependencies_lists_every_method(wheel, tmp_path
     assert Path(package).is_relative_to(tmp_path)
     assert Path(method) == tmp_path / "ltrobust_bench" / "baselines" / "at" / "method.py"
     assert names.split() == methods.names()
-    assert protocols.split() == ["digits-l2-v0", "digits-v0", "ltr-l2-v1", "ltr-linf-lite-v1", "ltr-linf-v1", "smoke"]
+    assert protocols.split() == [
+        "digits-l2-v0",
+        "digits-v0",
+        "ltr-l2-v1",
+        "ltr-linf-large-v0",
+        "ltr-linf-lite-v1",
+        "ltr-linf-v1",
+        "smoke",
+    ]
     assert (tmp_path / "bin" / "ltbench").exists()
     checkout = "from ltrobust_bench.baselines import CHECKOUT; print(CHECKOUT)"
     assert run(checkout, PYTHONPATH=str(tmp_path)) == ["None"]
