@@ -180,5 +180,5 @@ def _prepare(module: nn.Module) -> None:
             raise UsageError(f"this network has a batch norm of its own ({kind}), which one device alone can compute.")
         module.__class__ = GlobalBatchNorm
         module.process_group = None  # type: ignore[assignment]
-    elif isinstance(module, _DropoutNd) and module.p:
+    elif (isinstance(module, _DropoutNd) and module.p) or kind == "DropPath":
         raise UsageError(f"this network draws random numbers ({kind}), which one device alone can do reproducibly.")

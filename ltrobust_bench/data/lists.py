@@ -104,6 +104,9 @@ def listed(root: Path | None, size: int, train: str, test: str, published: str =
     if root is None or not train:
         raise DataError("a data set of lists is named by them: --dataset lists:TRAIN,TEST@224 --data-dir IMAGES.")
     lists = [root / name for name in (train, test)]
+    for path in lists:
+        if published and not path.is_file():
+            raise FileNotFoundError(f"there is no {path.name}")  # whoever reads a data set says what is expected
     paths, labels, digests = zip(*map(_read_list, lists), strict=True)
     classes = max(int(part.max()) for part in labels) + 1
     for path, part in zip(lists, labels, strict=True):

@@ -67,14 +67,17 @@ def patch_side(side: int) -> int:
     return max(p for p in (1, 2, 4, 8, 16) if side % p == 0 and (p == 1 or side // p >= SIDE))
 
 
-def timm_network(name: str, shape: Shape) -> Backbone:
+def timm_network(name: str, shape: Shape, drop_path: float = 0.0) -> Backbone:
     """A network of timm (Wightman, 2019) by its name there.
 
     A transformer is built for the images' size, for images smaller than its own with smaller patches, see
     :func:`patch_side`. Others take the size as it is.
 
+    Args:
+        drop_path: rate of stochastic depth in training (Huang et al., ECCV 2016), of the last block.
+
     Raises:
-        UsageError: if timm is missing, has no such network, or the images are too small.
+        UsageError: if timm is missing, has no such network, or one without stochastic depth, or images are too small.
     """
     timm = _timm(name)
     stated, (channels, height, width) = timm.get_pretrained_cfg(name), shape
@@ -86,7 +89,13 @@ def timm_network(name: str, shape: Shape) -> Backbone:
         made["img_size"] = (height, width)
         if min(height, width) < stated.input_size[-1]:
             made["patch_size"] = patch_side(min(height, width))
-    return Backbone(timm.create_model(name, pretrained=False, **made), shape, made)
+    made |= {"drop_path_rate": drop_path} if drop_path else {}
+    try:
+        return Backbone(timm.create_model(name, pretrained=False, **made), shape, made)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UsageError(f"timm:{name} has no stochastic depth: leave drop_path out.") from None
 
 
 @contextmanager

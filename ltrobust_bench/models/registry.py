@@ -70,10 +70,10 @@ class Networks(Registry[Callable]):
         return super().__contains__(name) or _THEIRS.fullmatch(str(name)) is not None
 
 
-def _build(library: str, name: str, shape: Shape) -> Any:
+def _build(library: str, name: str, shape: Shape, *more: Any) -> Any:
     from ltrobust_bench.models import ecosystem
 
-    return getattr(ecosystem, f"{library}_network")(name, shape)
+    return getattr(ecosystem, f"{library}_network")(name, shape, *more)
 
 
 models = Networks("model", discover=_built_in, entry_point_group="ltrobust_bench.models", base=Callable)

@@ -118,6 +118,13 @@ class Recipe(Strict):
         description="share s of the outer loss that is its mean over all labels: (1 - s) L(y) + s mean_c L(c); "
         "attacks keep the true label",
     )
+    drop_path: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="rate at which the last block of a network of timm is left out for an image in training; those "
+        "before it less often, in proportion to their depth (stochastic depth)",
+    )
     accumulate: int = Field(
         default=1,
         ge=1,

@@ -61,7 +61,10 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.Si
 
 def network_of(run: RunSection, shape: Shape, method: Method) -> Network:
     """The network of a run, freshly initialised: see :func:`build_network`."""
-    return build_network(run.model, shape, len(run.train_counts), method, run.recipe.activation, run.pretrained)
+    recipe = run.recipe
+    return build_network(
+        run.model, shape, len(run.train_counts), method, recipe.activation, run.pretrained, recipe.drop_path
+    )
 
 
 def companion_of(run: RunSection, shape: Shape, method: Method) -> Network | None:
@@ -76,6 +79,7 @@ def build_network(
     method: Method,
     activation: Activation = "relu",
     pretrained: Pretrained | None = None,
+    drop_path: float = 0.0,
 ) -> Network:
     """A freshly initialised network (torch's global generator) with the method's head.
 
@@ -83,14 +87,17 @@ def build_network(
         shape: of one image: channels, height, width.
         activation: of the backbone, in the place of its ReLU.
         pretrained: weights that it will be given, for which it normalises its images.
+        drop_path: rate of stochastic depth, of networks of timm.
 
     Raises:
         UsageError: if the network cannot take images of this shape, does not say how many features it gives, or has no
             ReLU in whose place another activation could be.
     """
     factory = models.get(model)
+    if drop_path and not model.startswith("timm-"):
+        raise UsageError(f"drop_path is a rate of networks of timm, and the network is {model}: leave it out.")
     try:
-        backbone = factory(shape)
+        backbone = factory(shape, drop_path) if drop_path else factory(shape)
     except LTBenchError:
         raise
     except Exception as error:  # noqa: BLE001 - somebody else's factory may raise anything

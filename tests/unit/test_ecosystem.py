@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import ltrobust_bench as lt
-from ltrobust_bench.api import linear
+from ltrobust_bench.api import Method, linear
 from ltrobust_bench.cards import methods
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.models import ecosystem
 from ltrobust_bench.models.ecosystem import patch_side
 from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.training.build import build_network, network_of
 
 needs_timm = pytest.mark.skipif(
     find_spec("timm") is None, reason="networks of timm are tested where the extra [timm] is installed"
@@ -50,6 +51,23 @@ def test_patches_leave_eight_on_a_side():
     assert {side: patch_side(side) for side in (8, 16, 28, 32, 64, 96, 128, 160, 224)} == {
         8: 1, 16: 2, 28: 2, 32: 4, 64: 8, 96: 8, 128: 16, 160: 16, 224: 16,
     }  # fmt: skip
+
+
+@needs_timm
+def test_blocks_are_left_out_in_training_only():
+    plan = make_plan("at", "digits-lt", protocol="smoke", model="timm:test_vit", settings={"drop_path": 0.5})
+    assert plan.run.overrides == {"drop_path": 0.5} and plan.run.off_recipe
+    torch.manual_seed(0)
+    network, x = network_of(plan.run, (1, 8, 8), Method()), torch.rand(8, 1, 8, 8)
+    assert not torch.equal(network.train()(x), network(x)), "others each time"
+    assert torch.equal(network.eval()(x), network(x))
+    run = plan.run.model_copy(update={"recipe": plan.run.recipe.model_copy(update={"drop_path": 0.0})})
+    plain = network_of(run, (1, 8, 8), Method()).eval()
+    plain.load_state_dict(network.state_dict())
+    assert torch.equal(plain(x), network(x))
+    for model, said in (("small", "networks of timm"), ("timm-vgg11", "vgg11 has no stochastic depth")):
+        with pytest.raises(UsageError, match=said):
+            build_network(model, (3, 32, 32), 4, Method(), drop_path=0.1)
 
 
 @pytest.mark.slow

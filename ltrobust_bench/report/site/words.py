@@ -47,6 +47,7 @@ WORDS = {
     "bn_forwards_after": "forward passes after the step",
     "clean_forward_before": "clean forward pass before the attack",
     "augment": "stronger augmentation",
+    "drop_path": "blocks left out in training",
     "accumulate": "parts in which a batch passes",
     "on_nan": "if the loss is not finite",
     # cost
