@@ -136,6 +136,12 @@ class RunSection(Strict):
         return "; ".join(texts) or None
 
     @property
+    def asked_beyond(self) -> dict[str, str]:
+        """What a request says to have that, by its field."""
+        named = {"extra_data": self.extra and self.extra.name, "pretrained": self.pretrained and self.pretrained.asked}
+        return {field: name for field, name in named.items() if name}
+
+    @property
     def leaks(self) -> bool:
         """Whether what comes from elsewhere may bring back what the cut took from the tail."""
         return self.pretrained is not None or (self.extra is not None and self.extra.leaks)

@@ -59,8 +59,7 @@ FLAGS = {
     "disputed": "somebody looked at it again and found something else; its record's page says what",
     "lowered": "somebody broke images that its suite left standing; they count as broken",
     OFF_RECIPE: "recipe settings were given by hand, so it is not on the track's terms: shown, but not ranked",
-    EXTRA: "trained on images beyond the split's, or begun with weights that were, which the column extra_data names: "
-    "shown, but not ranked",
+    EXTRA: "trained on images beyond the split's, or from weights that were (column extra_data): shown, but not ranked",
     LEAK: "its extra data, what generated or labelled them, or the data of its first weights, come from the full "
     "balanced training set, or nobody says: what the cut took from the tail may have reached the training",
     EXPLODED: "the mean loss of an epoch was more than ten times that of guessing",
@@ -182,9 +181,7 @@ def usual_policy(protocol: str) -> Policy:
 
 def method_label(run: RunSection) -> str:
     """A run's name on a board: method and plug-ins, and the settings that were changed."""
-    extra = {"extra_data": run.extra.name} if run.extra else {}
-    extra |= {"pretrained": run.pretrained.asked} if run.pretrained else {}
-    return _label(run.method, run.plugins, changed_settings(run) | extra, run.policy, run.protocol)
+    return _label(run.method, run.plugins, changed_settings(run) | run.asked_beyond, run.policy, run.protocol)
 
 
 def request_label(request: Request) -> str:
