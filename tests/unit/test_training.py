@@ -113,7 +113,7 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
     counter = Counter()
     from ltrobust_bench.training import trainer
 
-    build = trainer.build_network
+    build = trainer.network_of
 
     def counting(*arguments):
         network = build(*arguments)
@@ -121,7 +121,7 @@ def test_counters_are_what_the_network_really_did(tmp_path, monkeypatch):
         network.backbone = CountingModel(inner, counter)
         return network
 
-    monkeypatch.setattr(trainer, "build_network", counting)
+    monkeypatch.setattr(trainer, "network_of", counting)
     monkeypatch.setattr(trainer, "monitor", lambda *_: {"train_clean": 0.0, "train_robust": 0.0})
     result = train_plan(plan("trades", epochs=1), tmp_path, CPU)
     assert result.cost.forwards == counter.forwards == 95 * 5
