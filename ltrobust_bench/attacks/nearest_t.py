@@ -38,7 +38,7 @@ class NearestT(Pursuing):
     @classmethod
     def standard(cls) -> Self:
         """As many targets as AutoAttack's."""
-        return cls(name="nearest-t", kind="nearest-t", steps=50, start="uniform", restarts=1, targets=9)
+        return cls(name="nearest-t", kind="nearest-t", steps=50, start="uniform", restarts=1, votes=1, targets=9)
 
 
 def nearest_t(model: nn.Module, x: Tensor, y: Tensor, *, targets: int = 9, **settings: Unpack[Settings]) -> Tensor:
@@ -83,8 +83,10 @@ def nearest(model: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
         logits = model(leaf)
         gaps = logits.gather(1, y[:, None]) - logits
     distance = torch.full_like(gaps, torch.inf).detach()
-    for t in range(gaps.shape[1]):
-        (slope,) = torch.autograd.grad(gaps[:, t].sum(), leaf, retain_graph=True)
+    for t in range(gaps.shape[1] if gaps.requires_grad else 0):
+        (slope,) = torch.autograd.grad(gaps[:, t].sum(), leaf, retain_graph=True, allow_unused=True)
+        if slope is None:
+            continue
         length = (slope * ball.steepest(slope)).flatten(1).sum(dim=1)
         distance[:, t] = torch.where(length > 0, gaps[:, t].detach() / length, torch.inf)
     distance.scatter_(1, y[:, None], torch.nan)

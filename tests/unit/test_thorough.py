@@ -20,12 +20,14 @@ from ltrobust_bench.cli.main import main
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.evaluation import student
-from ltrobust_bench.evaluation.adaptive import adaptive_suite
+from ltrobust_bench.evaluation.adaptive import DRAWS, adaptive_suite
 from ltrobust_bench.evaluation.demonstration import Gated, quantised
 from ltrobust_bench.evaluation.evaluator import evaluate_images
+from ltrobust_bench.evaluation.foreign import Attached
 from ltrobust_bench.evaluation.state import State
 from ltrobust_bench.executors.base import Place
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.records.io import find_records, write_record
 from ltrobust_bench.records.verify import standing, verification, write_verification
@@ -56,9 +58,10 @@ def test_what_follows_is_chosen_by_what_is_known(flags, classes, given, names):
 
 def test_a_random_model_is_averaged_over_and_square_asks_more_than_in_autoattack():
     chosen = {a.name: a for a in adaptive_suite(["random"], 10, preprocessing=["clean"])}
-    assert chosen["bpda"].draws == chosen["eot"].draws > 1 and chosen["bpda"].modules == ["clean"]
+    asked = [a.votes for a in chosen.values() if a.kind != "square"]
+    assert len(asked) == 5 and set(asked) == {DRAWS} and DRAWS > 1 and chosen["bpda"].modules == ["clean"]
     assert chosen["square"].queries > 5000 and chosen["square"].restarts > 1
-    assert adaptive_suite([], 10, preprocessing=["clean"])[1].draws == 1
+    assert adaptive_suite([], 10, preprocessing=["clean"])[1].votes == 1
 
 
 def digits(n=60):
@@ -73,7 +76,7 @@ def digits(n=60):
 
 TWO = [
     PGD(name="weak", kind="pgd", steps=2, step_size="epsilon/4", start="uniform", restarts=1),
-    PMA(name="pma", kind="pma", steps=10, start="uniform", restarts=1),
+    PMA(name="pma", kind="pma", steps=10, start="uniform", restarts=1, votes=1),
 ]
 
 
@@ -153,20 +156,120 @@ def test_a_masked_model_falls_to_the_honest_one_and_a_stopped_evaluation_goes_on
     )
     assert "transfer-base" in whole.csv()
 
-    folder, save, stops = tmp_path / "out", State.save, [0]
+    folder, save, suites = tmp_path / "out", State.save, []
 
     def stopping(self, path):
         save(self, path)
-        stops[0] += 1
-        if path.name == adapting.STATE and stops[0] in (12, 13, 15):
+        if path.name.startswith(adapting.SUITE):
+            suites.append(self.forwards)
+        elif (stops := stopping.stops) < 3:
+            stopping.stops = stops + 1
             raise KeyboardInterrupt
 
+    stopping.stops = 0
     monkeypatch.setattr(State, "save", stopping)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            verbs.thorough(masked, "digits-lt", base=honest, folder=folder, before=replace(whole), **terms)
-    monkeypatch.setattr(State, "save", save)
-    assert (folder / adapting.STATE).exists() and (folder / adapting.TAUGHT).exists()
+            verbs.thorough(masked, "digits-lt", base=honest, folder=folder, **terms)
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"suite", "thorough", "student"}
+    again = verbs.thorough(masked, "digits-lt", base=honest, folder=folder, **terms)
+    assert suites == sorted(suites)  # in no session it was begun again
+    assert list(whole.bits) == list(again.bits) and all(np.array_equal(whole.bits[n], again.bits[n]) for n in again.bits)
+    assert (whole.forwards, whole.backwards) == (again.forwards, again.backwards)
+    assert (whole.flags, whole.reliability, whole.about) == (again.flags, again.reliability, again.about)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize("way", ["detached", "beside the image", "outside of torch"])
+def test_a_model_that_no_gradient_reaches_is_attacked_by_its_logits(run, way):
+    """With the answers of the honest one: what finite differences and the student take shows that it is attacked."""
+    honest = verbs.load_model(run[0], "cpu").model
+    weight = torch.ones(1, requires_grad=True)
+
+    def blind(x):
+        logits = honest(x).detach()
+        if way == "beside the image":
+            return logits * weight
+        return torch.from_numpy(logits.numpy()) if way == "outside of torch" else logits
+
+    terms = {"protocol": "smoke", "limit_test": 20, "device": "cpu"}
+    found = verbs.thorough(blind, "digits-lt", leave_out=["square"], **terms)
+    assert "zero gradients" in {flag.name for flag in found.flags}
+    assert {"eot", "nes", "spsa", "transfer-student"} <= set(found.adaptive)
+    own = verbs.thorough(honest, "digits-lt", **terms)
+    assert np.array_equal(found.bits["clean"], own.bits["clean"])
+    assert found.broken_after["nes"] + found.broken_after["spsa"] + found.broken_after["transfer-student"] > 0
+    assert found.metrics("union").overall >= own.metrics("union").overall
+
+
+def test_logits_and_gradients_of_other_models_are_what_they_were(run):
+    honest = verbs.load_model(run[0], "cpu").model
+    x = torch.rand(5, 1, 8, 8)
+    slopes = []
+    for model in (honest, Attached(honest)):
+        leaf = x.clone().requires_grad_(True)
+        logits = model(leaf)
+        slopes += [logits.detach(), *torch.autograd.grad(logits.square().sum(), leaf)]
+    assert torch.equal(slopes[0], slopes[2]) and torch.equal(slopes[1], slopes[3])
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_result_of_another_model_other_images_or_another_protocol_is_refused(run):
+    folder, record = run
+    honest = verbs.load_model(folder, "cpu").model
+    other = verbs.load_model(folder, "cpu").model
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.01)
+    terms = {"protocol": "smoke", "imbalance_ratio": 1, "limit_test": 100, "device": "cpu"}
+    suite = verbs.evaluate(honest, "digits-lt", **terms)
+    whole = verbs.thorough(honest, "digits-lt", before=suite, **terms)
+    assert whole.adaptive and np.array_equal(whole.frozen, suite.frozen)
+
+    def refused(says, model, before, **changed):
+        with pytest.raises(UsageError, match=says):
+            verbs.thorough(model, "digits-lt", before=before, **(terms | changed))
+
+    refused("of a model with other weights", other, suite)
+    for before in (suite, record):
+        refused("of 100 test images, and not of these 30", honest, before, limit_test=30)
+    refused("of another split of digits-lt", honest, suite, imbalance_ratio=2)
+    refused("not of protocol digits-v0", honest, suite, protocol="digits-v0")
+    for before in (replace(suite, about=None), record):
+        refused("of another model: this one misclassifies", lambda x: honest(x).roll(1, 1), before)
+    cut = {name: bits[:5] for name, bits in suite.bits.items()}
+    refused("and not of these 100", honest, replace(suite, bits=cut))
+    with pytest.raises(UsageError, match="with other weights"):
+        weights = record.result.model_copy(update={"weights_sha256": "e" * 64})
+        verbs.thorough(folder, before=record.model_copy(update={"result": weights}), limit_test=100, device="cpu")
+
+
+def test_networks_that_are_not_finished_or_damaged_are_said_and_left_out(run, tmp_path):
+    """The run that another is built on may be in training still, or gone."""
+    section = run[1].run
+    built = section.model_copy(update={"method": "crt", "base_key": section.key()})
+    notes = Notes()
+    assert adapting.beside(built, run[0].parent, notes)[0] == run[0] and not notes.lines
+    assert adapting.beside(built, tmp_path, notes) == (None, {})
+    assert f"ends in -{section.key()[:8]}" in notes.lines.pop()
+    mine = tmp_path / section.folder_name()
+    mine.mkdir()
+    assert adapting.beside(built, tmp_path, notes) == (None, {})
+    assert "has no network" in notes.lines.pop()
+    (mine / "model.safetensors").write_bytes(b"half")
+    assert adapting.beside(built, tmp_path, notes) == (None, {})
+    assert len(notes.lines) >= 2 and "nothing is crafted on" in notes.lines[0]
+
+
+class Notes(Silent):
+    """What is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
 
 
 @pytest.mark.usefixtures("_short")
