@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,8 @@ def thorough(
     Example: ``thorough("runs/at-digits-lt-ir20-small-s0-1a2b3c4d").broken_after``
     """
     told = progress or Silent()
+    if {BASE, STUDENT} & set(others or {}):
+        raise UsageError(f"no second model can be called {BASE} or {STUDENT}: give it another name.")
     if isinstance(before, Record):
         terms["limit_test"] = terms.get("limit_test") or before.run.limit_test
     subject = subject_of(model, dataset, device, **terms)
@@ -147,7 +149,7 @@ def thorough(
 
 
 def beside(
-    run: RunSection, runs_dir: Path, progress: Progress | None = None
+    run: RunSection, runs_dir: Path, progress: Progress | None = None, *, base: Path | None = None
 ) -> tuple[Path | None, dict[str, str | Path]]:
     """Networks on which attacks on a run's network can be crafted: the one that it is built on, if its run folder is
     there, and the other entries of its board, shipped or in run folders, one seed each, by their names.
@@ -156,10 +158,11 @@ def beside(
 
     Args:
         runs_dir: where run folders lie.
+        base: the network that it is built on, if somebody named it.
     """
-    told = progress or Silent()
-    base = next(iter(runs_dir.glob(f"*-{run.base_key[:8]}")), None) if run.base_key else None
-    if run.base_key and not _finished(base, told):
+    told, named = progress or Silent(), base
+    base = next(iter(runs_dir.glob(f"*-{run.base_key[:8]}")), None) if run.base_key and named is None else named
+    if run.base_key and named is None and not _finished(base, told):
         where = f"no run folder in {runs_dir} ends in -{run.base_key[:8]}" if base is None else f"{base} has no network"
         told.note(f"nothing is crafted on the run that it is built on: {where}")
         base = None
@@ -176,6 +179,23 @@ def beside(
         if path != base and method not in (mine, *others) and len(others) < MOST and _finished(path, told):
             others[method] = path
     return base, dict(list(others.items())[:MOST])
+
+
+def named_apart(paths: Sequence[Path], taken: Iterable[str]) -> dict[str, Path]:
+    """Names for the files or run folders of second models, none of them twice or ``taken``: the same path is one model,
+    and of equal names the later ones are numbered.
+
+    Example: ``a/model.safetensors`` and ``b/model.safetensors`` are ``model.safetensors`` and ``model.safetensors-2``.
+    """
+    found: dict[str, Path] = {}
+    used = {BASE, STUDENT, *taken}
+    for path in dict.fromkeys(paths):
+        name, number = path.name.lower(), 2
+        while name in used:
+            name, number = f"{path.name.lower()}-{number}", number + 1
+        used.add(name)
+        found[name] = path
+    return found
 
 
 def _finished(folder: Path | None, told: Progress) -> bool:

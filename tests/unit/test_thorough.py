@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ltrobust_bench.evaluation.adaptive import DRAWS, adaptive_suite
 from ltrobust_bench.evaluation.demonstration import Gated, quantised
 from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.evaluation.foreign import Attached
-from ltrobust_bench.evaluation.state import State
+from ltrobust_bench.evaluation.state import State, state_name
 from ltrobust_bench.executors.base import Place
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Silent
@@ -174,7 +175,9 @@ def test_a_masked_model_falls_to_the_honest_one_and_a_stopped_evaluation_goes_on
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"suite", "thorough", "student"}
     again = verbs.thorough(masked, "digits-lt", base=honest, folder=folder, **terms)
     assert suites == sorted(suites)  # in no session it was begun again
-    assert list(whole.bits) == list(again.bits) and all(np.array_equal(whole.bits[n], again.bits[n]) for n in again.bits)
+    assert list(whole.bits) == list(again.bits) and all(
+        np.array_equal(whole.bits[n], again.bits[n]) for n in again.bits
+    )
     assert (whole.forwards, whole.backwards) == (again.forwards, again.backwards)
     assert (whole.flags, whole.reliability, whole.about) == (again.flags, again.reliability, again.about)
     assert not list(folder.iterdir())
@@ -448,9 +451,39 @@ def test_the_command_line(run, capsys, tmp_path):
                  "--device", "cpu", "--results-dir", str(tmp_path)]) == 0  # fmt: skip
     (statement,) = (Path(tmp_path) / "verifications").glob("*-thorough-*.json")
     assert '"attacks":{"pma":' in statement.read_text()
-    for wrong in (["--quick", "--thorough"], ["--base", "x"], ["--thorough", "--attack", "pgd-5"]):
-        assert main(["eval", str(folder), *wrong]) == 2
-        assert "leave" in (said := capsys.readouterr().err) or "belong to --thorough" in said
+    assert main(["eval", str(folder), "--base", "x"]) == 2
+    assert "belong to --thorough" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_short")
+def test_no_evaluation_takes_anothers_state(run, capsys, tmp_path):
+    """The run's own lies in its folder as evaluation.npz; what is asked for otherwise, of a part, has other names."""
+    folder = tmp_path / run[0].name
+    shutil.copytree(run[0], folder)
+    own, foreign = folder / "evaluation.npz", folder / state_name("thorough", limit_test=20)
+    for path in (own, foreign):
+        path.write_bytes(b"somebody's state")
+    for asked in (["--thorough"], ["--attack", "fgsm", "--output", str(folder)], ["--quick", "--output", str(folder)]):
+        assert main(["eval", str(folder), *asked, "--limit-test", "30", "--device", "cpu"]) == 0, asked
+        assert own.read_bytes() == foreign.read_bytes() == b"somebody's state"
+        assert len(list(folder.glob("*.npz"))) == 2
+    assert (folder / "thorough-first-30.csv").exists() and not (folder / "thorough.csv").exists()
+    capsys.readouterr()
+    names = {
+        state_name("evaluation", **terms) for terms in ({}, {"limit_test": 20}, {"limit_test": 30}, {"search": "tf32"})
+    }
+    assert len(names) == 4 and state_name("suite", limit_test=None) == state_name("suite", attacks=())
+
+
+def test_second_models_of_one_name_are_all_attacked_on(tmp_path):
+    paths = [Path("a/model.safetensors"), Path("b/model.safetensors"), Path("at"), Path("base"), Path("lite:at")]
+    found = adapting.named_apart([*paths, paths[0]], ["at"])
+    assert found == {
+        "model.safetensors": paths[0], "model.safetensors-2": paths[1], "at-2": paths[2], "base-2": paths[3],
+        "lite:at": paths[4],
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="no second model can be called base or student"):
+        verbs.thorough(nn.Flatten(), "digits-lt", others={"base": nn.Flatten()})
 
 
 def test_what_rests_on_other_networks_must_be_signed_on_a_public_board(tmp_path):
