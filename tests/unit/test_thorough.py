@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,9 @@ from ltrobust_bench.evaluation.demonstration import Gated, quantised
 from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.evaluation.foreign import Attached
 from ltrobust_bench.evaluation.state import State, state_name
-from ltrobust_bench.executors.base import Place
+from ltrobust_bench.executors.base import Job, Place
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.records.io import find_records, write_record
@@ -35,6 +37,9 @@ from ltrobust_bench.records.verify import standing, verification, write_verifica
 from ltrobust_bench.report.aggregate import MASKED, boards
 from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.scores.reliability import MASKING, Reliability
+from ltrobust_bench.sweeps.bounds import network_sha256, write_bound
+from ltrobust_bench.sweeps.jobs import Piece
+from ltrobust_bench.sweeps.states import OnDisk
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import adapting, racing
 from ltrobust_bench.verbs.verification import Where, attacked_thoroughly
@@ -424,6 +429,41 @@ def test_a_run_below_the_cut_is_given_up_and_one_above_it_is_not(run, tmp_path, 
     assert bound.text.startswith("\u2264 ") and bound.text.endswith("below 99.0 of rank 2")
     monkeypatch.setattr(racing, "cut_of", lambda plan, place: None)
     assert racing.given_up(plan, folder, place, adapting.Silent()) is None
+
+
+def test_a_bound_is_of_one_network_one_rank_and_a_board_that_has_not_fallen(run, tmp_path, monkeypatch):
+    """And not just any file of this name."""
+    folder = tmp_path / run[0].name
+    shutil.copytree(run[0], folder)
+    (folder / "record.json").unlink()
+    plan, place = make_plan("erm", "digits-lt", **TERMS), Place(runs_dir=tmp_path, race=2, device="cpu")
+    request = Request("erm", "digits-lt", **TERMS)
+    job = Job.of("evaluate", plan.run, request, 0, place)
+    other = Job.of("evaluate", plan.run, request, 0, place.model_copy(update={"race": 3}))
+    alone = Job.of("evaluate", plan.run, request, 0, place.model_copy(update={"race": None}))
+    monkeypatch.setattr(racing, "cut_of", lambda plan, place, known=None: 0.99)
+    bound = racing.given_up(plan, folder, place, adapting.Silent())
+    assert OnDisk().done(job) and not OnDisk().done(other) and not OnDisk().done(alone)
+    stored = verbs.load_model(folder, "cpu")
+    assert bound.weights_sha256 == network_sha256(folder) == stored.weights_sha256
+    pieces = {job.id: Piece(job, (), plan)}
+    assert racing.cuts_now(pieces, place) == {job.id: 0.99} and OnDisk({job.id: 0.99}).done(job)
+    assert not OnDisk({job.id: bound.high}).done(job)  # the board's cut has fallen to it
+    asked = []
+    monkeypatch.setattr(racing, "evaluate", lambda *given, **terms: asked.append(given))
+    assert racing.given_up(plan, folder, place.model_copy(update={"race": 3}), adapting.Silent()).rank == 3
+    assert OnDisk().done(other) and not asked  # what PMA found is kept
+    write_bound(bound.model_copy(update={"weights_sha256": "e" * 64}), folder)
+    assert not OnDisk().done(job)
+    with pytest.raises(AttributeError):  # it is attacked again
+        racing.given_up(plan, folder, place, adapting.Silent())
+    assert len(asked) == 1
+    write_bound(bound, folder)
+    (folder / "model.safetensors").unlink()
+    assert not OnDisk().done(job)
+    for content in ("{}", json.dumps(bound.model_dump(exclude={"weights_sha256"})), "half"):
+        (folder / "bound.json").write_text(content)
+        assert not OnDisk().done(job)
 
 
 @pytest.mark.board
