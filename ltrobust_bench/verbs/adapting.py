@@ -32,7 +32,7 @@ from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.verify import STUDENT, tolerated
+from ltrobust_bench.records.verify import BASE, STUDENT, tolerated
 from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import canonical_digest
@@ -41,8 +41,6 @@ from ltrobust_bench.verbs.evaluations import attacked, second_model
 from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.subject import Model, Subject, subject_of
 
-BASE = "base"
-"""What the second model is called that is honest and inside of the model."""
 MOST = 8
 """Other entries on which attacks are crafted."""
 SUITE, ADAPTIVE, TAUGHT = "suite", "thorough", "student"

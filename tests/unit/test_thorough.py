@@ -33,7 +33,7 @@ from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.records.io import find_records, write_record
-from ltrobust_bench.records.verify import standing, verification, write_verification
+from ltrobust_bench.records.verify import demanded, standing, verification, write_verification
 from ltrobust_bench.report.aggregate import MASKED, boards
 from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.scores.reliability import MASKING, Reliability
@@ -347,7 +347,7 @@ def stated(record, place, robust=None, places=None, kind="thorough", weights=Non
     robust = np.ones(len(left), dtype=bool) if robust is None else robust
     weights = weights or record.result.weights_sha256
     clean = np.ones(len(left), dtype=bool)
-    attacks = {"pma": int((~robust).sum())} if kind == "thorough" else None
+    attacks = {"pma": int((~robust).sum())} | dict.fromkeys(demanded(record)[1:], 0) if kind == "thorough" else None
     made = verification(record, kind, left, clean, robust, weights, "Jane", record.environment, attacks=attacks)
     write_verification(made, place)
     return made
@@ -383,6 +383,37 @@ def test_what_a_thorough_evaluation_breaks_lowers_the_entry_and_raises_no_level(
     assert not any(r.standing.disputed for r in entries["masked"].runs)
 
 
+def test_a_statement_must_have_every_attack_that_the_flags_ask_for(board):
+    """PMA alone is what an honest record needs; one with masked gradients needs them all, one that is built on another
+    run that one's network, too."""
+    place, masked = board
+    left = np.flatnonzero(masked[0].bits("union"))
+    robust = np.ones(len(left), dtype=bool)
+
+    def with_attacks(record, attacks, **more):
+        weights = record.result.weights_sha256
+        return verification(
+            record, "thorough", left, robust, robust, weights, "Jane", record.environment, attacks=attacks, **more
+        )
+
+    every = ["pma", "transfer-student", "eot", "nes", "spsa", "square"]
+    assert demanded(masked[0]) == every and demanded(synthetic_record()) == ["pma"]
+    built = masked[0].model_copy(update={"run": masked[0].run.model_copy(update={"base_key": "a" * 64})})
+    assert demanded(built) == ["pma", "transfer-base", *every[1:]]
+    for missing in every:
+        made = with_attacks(masked[0], dict.fromkeys([name for name in every if name != missing], 0))
+        assert not standing(masked[0], [made]).thorough
+    assert standing(masked[0], [with_attacks(masked[0], dict.fromkeys(every, 0))]).thorough
+    for record in masked:
+        write_verification(with_attacks(record, {"pma": 0}, not_run={"bpda": "there was none"}), place)
+    assert seen(place)[0]["masked"].rank is None
+    (said,) = (r.standing.said for r in seen(place)[0]["masked"].runs[:1])
+    assert "but without transfer-student, eot, nes, spsa, square, which its flags ask for" in said[0].says
+    assert "bpda was not run: there was none" in said[0].says
+    with pytest.raises(RecordError, match="not_run: belongs to a thorough evaluation, and is about other attacks"):
+        with_attacks(masked[0], {"pma": 0}, not_run={"pma": "it was"})
+
+
 def test_a_thorough_evaluation_of_other_weights_or_without_its_attacks_is_none(board):
     place, masked = board
     other = stated(masked[0], place, weights="d" * 64)
@@ -411,7 +442,7 @@ def test_every_masking_flag_keeps_an_entry_from_a_rank():
 def test_a_records_network_is_attacked_thoroughly(run):
     folder, record = run
     made = attacked_thoroughly(record, folder, Where("Jane", device="cpu"))
-    assert made.kind == "thorough" and list(made.attacks) == ["pma"]
+    assert made.kind == "thorough" and list(made.attacks) == ["pma"] and list(made.not_run) == ["bpda"]
     assert made.places == np.flatnonzero(record.bits("union")).tolist()
     found = standing(record, [made])
     assert found.thorough and found.external and not found.disputed
@@ -500,6 +531,7 @@ def test_no_evaluation_takes_anothers_state(run, capsys, tmp_path):
     """The run's own lies in its folder as evaluation.npz; what is asked for otherwise, of a part, has other names."""
     folder = tmp_path / run[0].name
     shutil.copytree(run[0], folder)
+    (folder / "thorough.csv").unlink(missing_ok=True)
     own, foreign = folder / "evaluation.npz", folder / state_name("thorough", limit_test=20)
     for path in (own, foreign):
         path.write_bytes(b"somebody's state")
