@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Unpac
 
 from pydantic import Field
 
-from ltrobust_bench.attacks.terms import Pursuing, Stage, Target
+from ltrobust_bench.attacks.terms import Count, Pursuing, Stage, Target
 from ltrobust_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,24 +21,28 @@ DECLARED = "preprocessing"
 
 
 class BPDA(Pursuing):
-    """PMA's two passes and one on the margin of logits; declared preprocessing is the identity in the backward pass."""
+    """PMA's two passes, one on the margin of logits and one towards each of the nearest classes; declared preprocessing
+    is the identity in the backward pass."""
 
     help: ClassVar[str] = "declared preprocessing is the identity in backward passes (BPDA, Athalye et al., ICML 2018)"
     kind: Literal["bpda"]
     modules: Annotated[list[str], Field(min_length=1, description="names of the submodules that preprocess")]
+    targets: Annotated[Count, Field(description="classes that are climbed towards one by one; at most C - 1")]
 
     def stages(self, on: Target) -> dict[str, Stage]:
         """One."""
         return {"bpda": on.stage(f"{self.name}/bpda", bpda, **self.settings(on))}
 
     def passes(self, classes: int) -> float:
-        """As :class:`Pursuing`, of three passes."""
-        return super().passes(classes) * 3
+        """As :class:`Pursuing`, of three passes and one for each target; and one for each class for the order."""
+        return classes + super().passes(classes) * (3 + min(self.targets, classes - 1))
 
     @classmethod
     def standard(cls) -> Self:
-        """What is called ``preprocessing`` in the model."""
-        return cls(name="bpda", kind="bpda", steps=100, start="uniform", restarts=1, votes=1, modules=[DECLARED])
+        """What is called ``preprocessing`` in the model; as many targets as AutoAttack's."""
+        return cls(
+            name="bpda", kind="bpda", steps=100, start="uniform", restarts=1, votes=1, modules=[DECLARED], targets=9
+        )
 
 
 def bpda(
@@ -47,25 +51,28 @@ def bpda(
     y: Tensor,
     *,
     modules: Sequence[str] = (DECLARED,),
+    targets: int = 9,
     **settings: Unpack[Settings],
 ) -> Tensor:
-    """PMA's two passes, then one on the margin of logits, where the gradient of each of ``modules`` is taken for the
-    identity's.
+    """PMA's two passes, one on the margin of logits, then one towards each of the nearest classes, where the gradient
+    of each of ``modules`` is taken for the identity's.
 
     Args:
         model, x, y, settings: see :class:`ltrobust_bench.attacks.pursuit.Settings`. Default: 100 steps in
-            each of the three passes.
+            each of the passes.
         modules: names of submodules, as ``named_modules`` gives them or their last parts.
+        targets: see :func:`ltrobust_bench.attacks.nearest_t.nearest_t`.
 
     Raises:
         UsageError: if the model has no such submodule, or it changes the shape of the images; for wrong input.
     """
+    from ltrobust_bench.attacks.nearest_t import targeted
     from ltrobust_bench.attacks.pma import phases
     from ltrobust_bench.attacks.pursuit import on_margin, pursue
 
     settings.setdefault("steps", 100)
-    passes = [*phases(settings["steps"]), on_margin]
     with straight_through(model, modules):
+        passes = [*phases(settings["steps"]), on_margin, *targeted(model, x, y, targets, **settings)]
         return pursue(model, x, y, passes, **settings)
 
 

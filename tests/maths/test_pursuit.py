@@ -10,6 +10,7 @@ from linear import Linear
 from torch import nn
 
 from ltrobust_bench.attacks import bpda as straight
+from ltrobust_bench.attacks import nearest_t as nearest_module
 from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.attacks.bpda import bpda
 from ltrobust_bench.attacks.eot import eot
@@ -264,6 +265,27 @@ def test_bpdas_forward_is_exactly_the_models(levels):
     assert torch.equal(through, torch.round(levels * x) / levels) and torch.equal(slope, torch.ones_like(x))
 
 
+def test_bpda_also_climbs_towards_each_class(monkeypatch):
+    """Behind rounded pixels: brighter images get near one class, whose boundary they cannot reach, and only those of a
+    mean of 0.57 are taken for another, of which the margin knows nothing where it starts."""
+
+    class Drawn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.preprocessing = Preprocessing(lambda x: torch.round(1000 * x) / 1000)
+
+        def forward(self, x):
+            mean = self.preprocessing(x).flatten(1).mean(1)
+            near, beyond = 0.9 + 0.095 * torch.tanh(20 * (0.5 - mean)), 3 - 100 * (mean - 0.57).abs()
+            return torch.stack([torch.ones_like(mean), near, beyond], dim=1)
+
+    model, x, y = Drawn(), torch.full((3, 3, 4, 4), 0.5, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    settings = {"epsilon": 0.1, "steps": 20, "start": "none"}
+    assert (model(bpda(model, x, y, targets=2, **settings)).argmax(1) == 2).all()
+    monkeypatch.setattr(nearest_module, "targeted", lambda *given, **settings: [])
+    assert (model(bpda(model, x, y, **settings)).argmax(1) == 0).all()
+
+
 def test_bpda_finds_its_submodules_inside_a_wrapper():
     inner = nn.Sequential()
     inner.add_module("block", nn.ModuleDict({"encoder": Preprocessing(lambda x: x)}))
@@ -314,7 +336,8 @@ def test_the_nearest_classes_are_those_of_the_smallest_perturbation(norm):
     gaps = logits.gather(1, y[:, None]) - logits
     lengths = (weight[y][:, None] - weight[None]).norm(p={"Linf": 1, "L2": 2}[norm], dim=2)
     distance = torch.where(torch.arange(6) == y[:, None], torch.inf, gaps / lengths)
-    assert torch.equal(nearest(model, x, y, BALLS[norm]), distance.argsort(1)[:, :-1])
+    with torch.no_grad():  # whatever a caller has set
+        assert torch.equal(nearest(model, x, y, BALLS[norm]), distance.argsort(1)[:, :-1])
     by_logit = torch.where(torch.arange(6) == y[:, None], torch.inf, gaps).argsort(1)[:, :-1]
     assert not torch.equal(nearest(model, x, y, BALLS[norm]), by_logit)
 
