@@ -4,8 +4,8 @@ Trains one honest network on digits-lt under digits-v0, wraps it in every way of
 ``ltrobust_bench/evaluation/demonstration.py``, attacks each with the protocol's whole suite and then thoroughly, with
 the honest network as the base, and writes ``docs/demonstration.csv`` and the tables of ``docs/evaluation.md``. Each
 model's result is kept with a digest of the package's code that made it, so that an interrupted command goes on and
-several processes can share the models; a result of other code is made again unless ``--kept`` takes it as it is, and the
-table names the code of each row. Two hours on one core; ``--limit-test 100 --leave-out square`` takes half an hour.
+several processes can share the models; a result of other code is made again unless ``--kept`` takes it as it is, and
+the table names the code of each row. Two hours on one core; ``--limit-test 100 --leave-out square`` takes half an hour.
 """
 
 from __future__ import annotations
