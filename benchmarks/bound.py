@@ -1,9 +1,9 @@
 """How far the bound of ``eval --quick`` is from AutoAttack and from the worst case over the whole suite:
 ``python benchmarks/bound.py RUN...``.
 
-RUN is the run folder of a finished network whose record is filed (the same weights on a board) or lies beside it. PMA
-attacks the record's images; what the suite left standing is read from the record. One line of Markdown each, and the
-images on which the two disagree.
+RUN is the run folder of a finished network whose record is filed (the same weights on a board) or lies beside it, or
+the name of one that comes with the package, such as ``lite:at``. PMA attacks the record's images; what the suite left
+standing is read from the record. One line of Markdown each, and the images on which the two disagree.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--results-dir", type=click.Path(path_type=Path), default=RESULTS, help="Where records are filed.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data sets lie that do not come with the package."
+)
 @click.option("--device", default="cpu", show_default=True)
-def main(runs: tuple[Path, ...], results_dir: Path, device: str) -> None:
+def main(runs: tuple[Path, ...], results_dir: Path, data_dir: Path | None, device: str) -> None:
     """Compare PMA alone with what records say of the same networks."""
     from ltrobust_bench import verbs
     from ltrobust_bench.records.io import find_records
 
-    known = find_records([results_dir / "records", *runs])[0]
+    known = find_records([results_dir / "records", *(run for run in runs if run.exists())])[0]
     records = {(r.run.key(), r.result.weights_sha256): r for r in known}  # post-hoc methods share their base's weights
     click.echo(
         "| entry, seed | PMA (bound) | AutoAttack | worst case | gap | broken by PMA alone / by AutoAttack alone |"
@@ -35,7 +38,7 @@ def main(runs: tuple[Path, ...], results_dir: Path, device: str) -> None:
         record = records.get((loaded.run.key(), loaded.weights_sha256))
         if record is None:
             raise click.UsageError(f"there is no record of the weights in {run}.")
-        result = verbs.evaluate(run, attacks=["pma"], device=device)
+        result = verbs.evaluate(run, attacks=["pma"], data_dir=data_dir, device=device)
         name = next(name for name in ("autoattack", "aa-small-c") if name in record.attacks)
         scores = (result.metrics("pma"), record.metrics(name), record.metrics("union"))
         bound, auto, union = (100 * float(score.balanced) for score in scores)

@@ -64,6 +64,9 @@ def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequenc
 
 @click.command()
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option(
+    "--network", type=click.Path(path_type=Path), metavar="RUN", help="The honest network, if it is trained already."
+)
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--leave-out", multiple=True, metavar="ATTACK", help="An attack of the adaptive suite; repeatable.")
 @click.option("--model", "only", multiple=True, metavar="NAME", help="Only this model, and no table; repeatable.")
@@ -73,6 +76,7 @@ def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequenc
 @click.option("--docs", type=click.Path(path_type=Path), default=DOCS, show_default=True, help="Folder to write to.")
 def main(
     runs_dir: Path,
+    network: Path | None,
     limit_test: int | None,
     leave_out: tuple[str, ...],
     only: tuple[str, ...],
@@ -84,8 +88,8 @@ def main(
     from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
     from ltrobust_bench.files import write_text
 
-    trained = verbs.train("at-bsl", "digits-lt", runs_dir=runs_dir, device="cpu")
-    honest = verbs.load_model(trained.model_path, device="cpu").model
+    network = network or verbs.train("at-bsl", "digits-lt", runs_dir=runs_dir, device="cpu").model_path
+    honest = verbs.load_model(network, device="cpu").model
     models = {"honest": honest} | {name: make(honest) for name, (make, _) in DEMONSTRATIONS.items()}
     done: dict[str, dict[str, Any]] = {}
     for name in only or models:
