@@ -21,11 +21,14 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data sets lie that do not come with the package."
 )
+@click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--device", default="cpu", show_default=True)
-def main(runs: tuple[Path, ...], results_dir: Path, data_dir: Path | None, device: str) -> None:
+def main(runs: tuple[Path, ...], results_dir: Path, data_dir: Path | None, limit_test: int | None, device: str) -> None:
     """Compare PMA alone with what records say of the same networks."""
     from ltrobust_bench import verbs
+    from ltrobust_bench.evaluation.examine import first_places
     from ltrobust_bench.records.io import find_records
+    from ltrobust_bench.scores.metrics import metrics_from_bits
 
     known = find_records([results_dir / "records", *(run for run in runs if run.exists())])[0]
     records = {(r.run.key(), r.result.weights_sha256): r for r in known}  # post-hoc methods share their base's weights
@@ -38,11 +41,14 @@ def main(runs: tuple[Path, ...], results_dir: Path, data_dir: Path | None, devic
         record = records.get((loaded.run.key(), loaded.weights_sha256))
         if record is None:
             raise click.UsageError(f"there is no record of the weights in {run}.")
-        result = verbs.evaluate(run, attacks=["pma"], data_dir=data_dir, device=device)
+        result = verbs.evaluate(run, attacks=["pma"], limit_test=limit_test, data_dir=data_dir, device=device)
+        labels, counts = record.labels(), record.run.train_counts
+        first = first_places(labels, len(labels) if limit_test is None else limit_test // len(counts))
         name = next(name for name in ("autoattack", "aa-small-c") if name in record.attacks)
-        scores = (result.metrics("pma"), record.metrics(name), record.metrics("union"))
+        theirs = [record.bits(which)[first] for which in (name, "union")]
+        scores = (result.metrics("pma"), *(metrics_from_bits(bits, labels[first], counts) for bits in theirs))
         bound, auto, union = (100 * float(score.balanced) for score in scores)
-        broken = ~result.bits["pma"], ~record.bits(name)
+        broken = ~result.bits["pma"], ~theirs[0]
         only = int((broken[0] & ~broken[1]).sum()), int((broken[1] & ~broken[0]).sum())
         who = f"{record.run.method}, {record.run.seed}"
         values = f"\u2264 {bound:.1f} | {auto:.1f} | {union:.1f} | {bound - auto:+.1f} | {only[0]} / {only[1]}"
