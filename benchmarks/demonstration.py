@@ -3,8 +3,9 @@
 Trains one honest network on digits-lt under digits-v0, wraps it in every way of
 ``ltrobust_bench/evaluation/demonstration.py``, attacks each with the protocol's whole suite and then thoroughly, with
 the honest network as the base, and writes ``docs/demonstration.csv`` and the tables of ``docs/evaluation.md``. Each
-model's result is kept, so that an interrupted command goes on and several processes can share the models. An hour and a
-half on one core; ``--limit-test 100 --leave-out square`` takes 20 minutes.
+model's result is kept with a digest of the package's code that made it, so that an interrupted command goes on and
+several processes can share the models; a result of other code is made again unless ``--kept`` takes it as it is, and
+the table names the code of each row. Two hours on one core; ``--limit-test 100 --leave-out square`` takes half an hour.
 """
 
 from __future__ import annotations
@@ -20,22 +21,32 @@ from typing import Any
 import click
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+CODE = 8
+"""Digits of the digest of the package's code."""
 COLUMNS = ("clean", "pgd-20", "pgd-100", "scaled-pgd-20", "autoattack", "union", "thorough", "gap")
 TABLE, SHARES = (
     re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL) for name in ("demonstration", "shares")
 )
 
 
-def table(rows: Sequence[dict[str, str]], words: Sequence[str] = ("model", "flags")) -> str:
+def table(rows: Sequence[dict[str, str]], words: Sequence[str] = ("model", "flags", "code")) -> str:
     """The rows as Markdown; ``words``: columns that hold no numbers."""
     header = list(rows[0])
     lines = [header, ["---" if name in words else "---:" for name in header], *(list(row.values()) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def current(kept: Path) -> bool:
+    """Whether a result is there, made by the code that there is now."""
+    from ltrobust_bench.plan.code import package_sha256
+
+    return kept.exists() and json.loads(kept.read_text(encoding="utf-8")).get("code") == package_sha256("evaluation")
+
+
 def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequence[str], folder: Path) -> dict[str, Any]:
     """Accuracies in per cent, flags, and points that each attack of the adaptive suite took."""
     from ltrobust_bench import verbs
+    from ltrobust_bench.plan.code import package_sha256
 
     base = None if model is honest else honest
     result = verbs.thorough(
@@ -45,6 +56,7 @@ def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequenc
     found: dict[str, Any] = {c: 100 * float(result.metrics(c).balanced) for c in names}
     found["union"] = 100 * float(result.frozen.mean())  # as many test images in each class
     found["thorough"] = 100 * float(result.metrics("union").balanced)
+    found["code"] = package_sha256("evaluation")
     found["flags"] = [flag.name for flag in result.flags]
     found["shares"] = {name: 100 * broken / len(result.labels) for name, broken in result.broken_after.items()}
     return found
@@ -52,6 +64,9 @@ def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequenc
 
 @click.command()
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option(
+    "--network", type=click.Path(path_type=Path), metavar="RUN", help="The honest network, if it is trained already."
+)
 @click.option("--limit-test", type=int, metavar="N", help="First N/C test images of each class.")
 @click.option("--leave-out", multiple=True, metavar="ATTACK", help="An attack of the adaptive suite; repeatable.")
 @click.option("--model", "only", multiple=True, metavar="NAME", help="Only this model, and no table; repeatable.")
@@ -61,6 +76,7 @@ def attacked(model: Any, honest: Any, limit_test: int | None, leave_out: Sequenc
 @click.option("--docs", type=click.Path(path_type=Path), default=DOCS, show_default=True, help="Folder to write to.")
 def main(
     runs_dir: Path,
+    network: Path | None,
     limit_test: int | None,
     leave_out: tuple[str, ...],
     only: tuple[str, ...],
@@ -72,8 +88,8 @@ def main(
     from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
     from ltrobust_bench.files import write_text
 
-    trained = verbs.train("at-bsl", "digits-lt", runs_dir=runs_dir, device="cpu")
-    honest = verbs.load_model(trained.model_path, device="cpu").model
+    network = network or verbs.train("at-bsl", "digits-lt", runs_dir=runs_dir, device="cpu").model_path
+    honest = verbs.load_model(network, device="cpu").model
     models = {"honest": honest} | {name: make(honest) for name, (make, _) in DEMONSTRATIONS.items()}
     done: dict[str, dict[str, Any]] = {}
     for name in only or models:
@@ -81,7 +97,7 @@ def main(
         kept = folder / f"result-{limit_test or 'all'}-{'-'.join(leave_out) or 'whole'}.json"
         if only_kept and not kept.exists():
             continue
-        if not kept.exists():
+        if not only_kept and not current(kept):
             write_text(kept, json.dumps(attacked(models[name], honest, limit_test, leave_out, folder)))
         done[name] = json.loads(kept.read_text(encoding="utf-8"))
         click.echo(f"{name}: union {done[name]['union']:.1f}, thorough {done[name]['thorough']:.1f}")
@@ -92,7 +108,9 @@ def main(
     for name, found in done.items():
         found["gap"] = found["thorough"] - done["honest"]["thorough"]
         rows.append(
-            {"model": name} | {c: f"{found[c]:.1f}" for c in COLUMNS} | {"flags": ", ".join(found["flags"]) or "none"}
+            {"model": name}
+            | {c: f"{found[c]:.1f}" for c in COLUMNS}
+            | {"flags": ", ".join(found["flags"]) or "none", "code": found.get("code", "older")[:CODE]}
         )
         took = {attack: f"{found['shares'][attack]:.1f}" if attack in found["shares"] else "-" for attack in suite}
         shares.append({"model": name} | took)

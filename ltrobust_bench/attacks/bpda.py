@@ -21,25 +21,28 @@ DECLARED = "preprocessing"
 
 
 class BPDA(Pursuing):
-    """PMA's two passes and one on the margin of logits; declared preprocessing is the identity in the backward pass."""
+    """PMA's two passes, one on the margin of logits and one towards each of the nearest classes; declared preprocessing
+    is the identity in the backward pass."""
 
     help: ClassVar[str] = "declared preprocessing is the identity in backward passes (BPDA, Athalye et al., ICML 2018)"
     kind: Literal["bpda"]
     modules: Annotated[list[str], Field(min_length=1, description="names of the submodules that preprocess")]
-    draws: Annotated[Count, Field(description="gradients that a step is the mean of; for random preprocessing")]
+    targets: Annotated[Count, Field(description="classes that are climbed towards one by one; at most C - 1")]
 
     def stages(self, on: Target) -> dict[str, Stage]:
         """One."""
         return {"bpda": on.stage(f"{self.name}/bpda", bpda, **self.settings(on))}
 
     def passes(self, classes: int) -> float:
-        """One for each draw of each step of three passes."""
-        return super().passes(classes) * 3 * self.draws
+        """As :class:`Pursuing`, of three passes and one for each target; and one for each class for the order."""
+        return classes + super().passes(classes) * (3 + min(self.targets, classes - 1))
 
     @classmethod
     def standard(cls) -> Self:
-        """What is called ``preprocessing`` in the model."""
-        return cls(name="bpda", kind="bpda", steps=100, start="uniform", restarts=1, modules=[DECLARED], draws=1)
+        """What is called ``preprocessing`` in the model; as many targets as AutoAttack's."""
+        return cls(
+            name="bpda", kind="bpda", steps=100, start="uniform", restarts=1, votes=1, modules=[DECLARED], targets=9
+        )
 
 
 def bpda(
@@ -48,34 +51,35 @@ def bpda(
     y: Tensor,
     *,
     modules: Sequence[str] = (DECLARED,),
-    draws: int = 1,
+    targets: int = 9,
     **settings: Unpack[Settings],
 ) -> Tensor:
-    """PMA's two passes, then one on the margin of logits, where the gradient of each of ``modules`` is taken for the
-    identity's.
+    """PMA's two passes, one on the margin of logits, then one towards each of the nearest classes, where the gradient
+    of each of ``modules`` is taken for the identity's.
 
     Args:
-        model, x, y, settings: see :class:`ltrobust_bench.attacks.pursuit.Settings`.
-        modules: names of submodules, as ``named_modules`` gives them or their last part.
-        draws: gradients that a step is the mean of, and forwards that a verdict is the mean of.
+        model, x, y, settings: see :class:`ltrobust_bench.attacks.pursuit.Settings`. Default: 100 steps in
+            each of the passes.
+        modules: names of submodules, as ``named_modules`` gives them or their last parts.
+        targets: see :func:`ltrobust_bench.attacks.nearest_t.nearest_t`.
 
     Raises:
         UsageError: if the model has no such submodule, or it changes the shape of the images; for wrong input.
     """
-    from ltrobust_bench.attacks.eot import mean_gradient
+    from ltrobust_bench.attacks.nearest_t import targeted
     from ltrobust_bench.attacks.pma import phases
-    from ltrobust_bench.attacks.pursuit import exact, on_margin, pursue
+    from ltrobust_bench.attacks.pursuit import on_margin, pursue
 
-    passes = [*phases(settings["steps"]), on_margin]
-    gradient = exact if draws == 1 else mean_gradient(draws, 0.0)
+    settings.setdefault("steps", 100)
     with straight_through(model, modules):
-        return pursue(model, x, y, passes, gradient=gradient, votes=draws, **settings)
+        passes = [*phases(settings["steps"]), on_margin, *targeted(model, x, y, targets, **settings)]
+        return pursue(model, x, y, passes, **settings)
 
 
 def declared(model: nn.Module, modules: Sequence[str] = (DECLARED,)) -> list[nn.Module]:
-    """The submodules of these names."""
-    wanted = set(modules)
-    return [part for name, part in model.named_modules() if {name, name.rpartition(".")[2]} & wanted]
+    """The submodules of these names, or whose names end in them: a wrapper around the model changes nothing."""
+    ends = tuple(f".{name}" for name in modules)
+    return [part for name, part in model.named_modules() if f".{name}".endswith(ends)]
 
 
 @contextmanager
@@ -95,7 +99,7 @@ def straight_through(model: nn.Module, modules: Sequence[str]) -> Iterator[None]
                 f"{type(module).__name__} turns images of shape {tuple(x.shape)} into {tuple(output.shape)}; BPDA "
                 "needs preprocessing that keeps the shape."
             )
-        return x + (output - x).detach()
+        return output.detach() + (x - x.detach())
 
     hooks = [part.register_forward_hook(through) for part in found]
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ltrobust_bench.attacks.ball import Ball
-    from ltrobust_bench.attacks.pursuit import Objective, Settings
+    from ltrobust_bench.attacks.pursuit import Objective, Phases, Settings
 
 MANY = 100
 """Classes from which on attacking the ones with the largest logits is no longer attacking nearly all of them."""
@@ -38,7 +38,7 @@ class NearestT(Pursuing):
     @classmethod
     def standard(cls) -> Self:
         """As many targets as AutoAttack's."""
-        return cls(name="nearest-t", kind="nearest-t", steps=50, start="uniform", restarts=1, targets=9)
+        return cls(name="nearest-t", kind="nearest-t", steps=50, start="uniform", restarts=1, votes=1, targets=9)
 
 
 def nearest_t(model: nn.Module, x: Tensor, y: Tensor, *, targets: int = 9, **settings: Unpack[Settings]) -> Tensor:
@@ -51,9 +51,23 @@ def nearest_t(model: nn.Module, x: Tensor, y: Tensor, *, targets: int = 9, **set
     Raises:
         UsageError: for wrong input.
     """
+    from ltrobust_bench.attacks.pursuit import pursue
+
+    return pursue(model, x, y, targeted(model, x, y, targets, **settings), **settings)
+
+
+def targeted(model: nn.Module, x: Tensor, y: Tensor, targets: int, **settings: Unpack[Settings]) -> list[Phases]:
+    """A pass on z_t - z_y for each of the ``targets`` first classes of :func:`nearest`, in their order.
+
+    Args:
+        model, x, y, targets, settings: see :func:`nearest_t`.
+
+    Raises:
+        UsageError: for wrong input.
+    """
     from ltrobust_bench.attacks.ball import LINF
     from ltrobust_bench.attacks.engine import check_images, crafting_mode
-    from ltrobust_bench.attacks.pursuit import drawing_from, pursue
+    from ltrobust_bench.attacks.pursuit import drawing_from
 
     check_images(x, y, settings["epsilon"])
     with crafting_mode(model, "eval"), drawing_from(settings.get("generator"), x):
@@ -66,8 +80,7 @@ def nearest_t(model: nn.Module, x: Tensor, y: Tensor, *, targets: int = 9, **set
     def passed(objective: Objective, step: int) -> Objective:
         return objective
 
-    passes = [partial(passed, partial(towards, rank)) for rank in range(order.shape[1])]
-    return pursue(model, x, y, passes, **settings)
+    return [partial(passed, partial(towards, rank)) for rank in range(order.shape[1])]
 
 
 def nearest(model: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
@@ -82,9 +95,12 @@ def nearest(model: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
     with torch.enable_grad():
         logits = model(leaf)
         gaps = logits.gather(1, y[:, None]) - logits
+        sums = gaps.sum(dim=0).unbind()
     distance = torch.full_like(gaps, torch.inf).detach()
-    for t in range(gaps.shape[1]):
-        (slope,) = torch.autograd.grad(gaps[:, t].sum(), leaf, retain_graph=True)
+    for t, total in enumerate(sums if gaps.requires_grad else ()):
+        (slope,) = torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)
+        if slope is None:
+            continue
         length = (slope * ball.steepest(slope)).flatten(1).sum(dim=1)
         distance[:, t] = torch.where(length > 0, gaps[:, t].detach() / length, torch.inf)
     distance.scatter_(1, y[:, None], torch.nan)

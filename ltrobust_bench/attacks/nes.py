@@ -29,13 +29,13 @@ class NES(Pursuing):
         return {"nes": on.stage(f"{self.name}/nes", nes, **self.settings(on))}
 
     def passes(self, classes: int) -> float:
-        """Two forwards for each draw of each step, and one for the verdict."""
-        return super().passes(classes) * (2 * self.draws + 1) * FORWARD_SHARE
+        """Two forwards for each draw of each step, and one for each vote."""
+        return self.restarts * self.steps * (2 * self.draws + self.votes) * FORWARD_SHARE
 
     @classmethod
     def standard(cls) -> Self:
         """32 pairs a step."""
-        return cls(name="nes", kind="nes", steps=25, start="uniform", restarts=1, draws=32, width="epsilon/2")
+        return cls(name="nes", kind="nes", steps=25, start="uniform", restarts=1, votes=1, draws=32, width="epsilon/2")
 
 
 def nes(

@@ -25,13 +25,13 @@ class PMA(Pursuing):
         return {"pma": on.stage(f"{self.name}/pma", pma, **self.settings(on))}
 
     def passes(self, classes: int) -> float:
-        """One for each step of both passes."""
-        return self.restarts * PASSES * self.steps
+        """As :class:`Pursuing`, of both passes."""
+        return super().passes(classes) * PASSES
 
     @classmethod
     def standard(cls) -> Self:
         """Two passes of 100 steps."""
-        return cls(name="pma", kind="pma", steps=100, start="uniform", restarts=1)
+        return cls(name="pma", kind="pma", steps=100, start="uniform", restarts=1, votes=1)
 
 
 def probability_margin(logits: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:

@@ -31,13 +31,13 @@ class PMATransfer(Pursuing):
         return {"pma-transfer": lambda x, y, position: other.fit(lambda: run(x, y, position), len(x))}
 
     def passes(self, classes: int) -> float:
-        """Of the attacked model: a forward for each step."""
-        return self.restarts * PASSES * self.steps * FORWARD_SHARE
+        """Of the attacked model: a forward for each vote of each step."""
+        return self.restarts * PASSES * self.steps * self.votes * FORWARD_SHARE
 
     @classmethod
     def standard(cls) -> Self:
         """Two passes of 100 steps."""
-        return cls(name="pma-transfer", kind="pma-transfer", steps=100, start="uniform", restarts=1)
+        return cls(name="pma-transfer", kind="pma-transfer", steps=100, start="uniform", restarts=1, votes=1)
 
 
 def pma_transfer(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ltrobust_bench.attacks.ball import LINF, Ball, per_image
 from ltrobust_bench.attacks.engine import check_images, crafting_mode, start_point
+from ltrobust_bench.randomness import normal
 from ltrobust_bench.terms import Start
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -44,6 +45,8 @@ class Settings(TypedDict, total=False):
         start: see :func:`ltrobust_bench.attacks.engine.start_point`; clamped to [0, 1]. Default ``uniform``.
         restarts: how often all passes are made, on the images still standing; default 1.
         generator: of starts and draws.
+        votes: forwards whose mean logits say whether a random model is fooled; exact gradients are then means over as
+            many, too. Default 1.
     """
 
     epsilon: float | Tensor
@@ -52,6 +55,7 @@ class Settings(TypedDict, total=False):
     start: Start
     restarts: int
     generator: torch.Generator | None
+    votes: int
 
 
 def pursue(
@@ -73,18 +77,19 @@ def pursue(
     """Of each image the first iterate that fools ``model``, else the last.
 
     Args:
-        model, x, y, epsilon, steps, ball, start, restarts, generator: see :class:`Settings`; the model is attacked in
-            eval mode. A step's length is :func:`step_length`.
+        model, x, y, epsilon, steps, ball, start, restarts, generator, votes: see :class:`Settings`; the model is
+            attacked in eval mode. A step's length is :func:`step_length`.
         passes: what is climbed in each, from a start of its own, as long as the image stands.
-        gradient: default: :func:`exact`.
+        gradient: default: :func:`exact`, the mean of ``votes``.
         climbed: the model whose gradient is taken, where that is not ``model``.
-        votes: forwards over which a random model's logits are averaged before it counts as fooled.
 
     Raises:
         UsageError: for wrong input.
     """
     check_images(x, y, epsilon)
-    slope_of, asked = gradient or exact, climbed is not None or votes > 1
+    # Another model's gradient is as it is: only the attacked one is known to be random.
+    slope_of = gradient or (exact if votes == 1 or climbed is not None else mean_gradient(votes))
+    asked = climbed is not None or votes > 1
     found, standing = x.clone(), torch.arange(len(x), device=x.device)
     other = nullcontext() if climbed is None else crafting_mode(climbed, "eval")
     with crafting_mode(model, "eval"), other, drawing_from(generator, x):
@@ -141,6 +146,21 @@ def exact(
         climbed = value(logits).sum()
     slope = torch.autograd.grad(climbed, leaf, allow_unused=True)[0] if climbed.requires_grad else None
     return torch.zeros_like(point) if slope is None else slope, logits.detach()
+
+
+def mean_gradient(draws: int, noise: float = 0.0) -> Gradient:
+    """(1/n) sum_i grad f(x + noise u_i), u_i ~ N(0, 1), each forward with draws of its own if the model is random."""
+
+    def gradient(
+        model: nn.Module, point: Tensor, value: Value, generator: torch.Generator | None
+    ) -> tuple[Tensor, None]:
+        total = torch.zeros_like(point)
+        for _ in range(draws):
+            moved = point + noise * normal(point.shape, point, generator) if noise else point
+            total += exact(model, moved.clamp(0, 1), value)[0]
+        return total / draws, None
+
+    return gradient
 
 
 def averaged(model: nn.Module, point: Tensor, votes: int) -> Tensor:

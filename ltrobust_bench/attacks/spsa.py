@@ -32,13 +32,15 @@ class SPSA(Pursuing):
         return {"spsa": on.stage(f"{self.name}/spsa", spsa, **self.settings(on))}
 
     def passes(self, classes: int) -> float:
-        """Two forwards for each draw of each step, and one for the verdict."""
-        return super().passes(classes) * (2 * self.draws + 1) * FORWARD_SHARE
+        """Two forwards for each draw of each step, and one for each vote."""
+        return self.restarts * self.steps * (2 * self.draws + self.votes) * FORWARD_SHARE
 
     @classmethod
     def standard(cls) -> Self:
         """32 pairs a step."""
-        return cls(name="spsa", kind="spsa", steps=25, start="uniform", restarts=1, draws=32, width="epsilon/2")
+        return cls(
+            name="spsa", kind="spsa", steps=25, start="uniform", restarts=1, votes=1, draws=32, width="epsilon/2"
+        )
 
 
 def spsa(
@@ -67,9 +69,10 @@ def signs(point: Tensor, many: int, generator: torch.Generator | None) -> Tensor
 
 
 def differences(directions: Any, draws: int, width: float) -> Gradient:
-    """(1/n) sum_i (f(x + width v_i) - f(x - width v_i)) / (2 width) v_i.
+    """(1/n) sum_i (f(clip(x + width v_i)) - f(clip(x - width v_i))) / (2 width) v_i, clipped to [0, 1].
 
-    If E[v v^T] = I, its expectation is the gradient of a linear or quadratic f. What is asked for lies in [0, 1].
+    If E[v v^T] = I, its expectation is the gradient of a linear or quadratic f where nothing is clipped. A pixel nearer
+    to 0 or 1 than its query counts as much less as it moves less, for signs at least half; its sign stays.
 
     Args:
         directions: from (images [B, ...], many, generator) to v [many, B, ...].

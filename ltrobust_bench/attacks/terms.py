@@ -178,11 +178,12 @@ class Climbing(Attack):
 
 class Pursuing(Attack):
     """Projected ascent that asks the model at every iterate (:mod:`ltrobust_bench.attacks.pursuit`): ``steps`` in each
-    pass, from each of ``restarts`` starts."""
+    pass, from each of ``restarts`` starts. A random model is fooled where the mean logits of ``votes`` forwards are."""
 
     steps: Annotated[int, Field(ge=2, le=100_000)]
     start: Start
     restarts: Count
+    votes: Annotated[Count, Field(description="forwards whose mean logits are the verdict; for random models")]
 
     def settings(self, on: Target) -> dict[str, Any]:
         """Its arguments as keywords for its function; lengths in pixels."""
@@ -191,5 +192,5 @@ class Pursuing(Attack):
         return stated | lengths
 
     def passes(self, classes: int) -> float:
-        """One for each step."""
-        return self.restarts * self.steps
+        """One for each step; with votes, one for each of them, and a forward for each that gives the verdict."""
+        return self.restarts * self.steps * (1 if self.votes == 1 else self.votes * (1 + FORWARD_SHARE))

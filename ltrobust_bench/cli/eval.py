@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltrobust_bench.cli.combinations import refuse_unused, typed
 from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.devices import on_devices, repeatable, started
 from ltrobust_bench.cli.following import Follow, followed
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
 
 BOUND = "pma"
 """The attack of ``--quick``."""
+ATTACKING = {"attacks", "transfer_from", "thorough", "base", "preprocessing", "quick", "search", "again"}
+LEAVES = {
+    "examples": {*ATTACKING, "curves", "limit_test"},
+    "curves": ATTACKING,
+    "quick": {"attacks", "transfer_from", "thorough", "base", "preprocessing"},
+    "thorough": {"attacks", "search"},
+}
+"""Ways of evaluating, and the options that each has no use for."""
 
 
 @click.command(
@@ -156,20 +165,22 @@ def command(
     the package), or somebody else's."""
     from ltrobust_bench import verbs
     from ltrobust_bench.errors import UsageError
+    from ltrobust_bench.evaluation.state import state_name
     from ltrobust_bench.records.weights import is_name
     from ltrobust_bench.verbs.rescoring import rescore
 
     set_threads(threads)
     out = console()
+    given_here = {name: text for name, text in typed().items() if (name, search) != ("search", "network")}
+    for way, leaves in LEAVES.items():
+        if way in given_here:
+            refuse_unused(given_here[way], given_here, leaves=leaves)
     if log is not None:
+        refuse_unused("--log", given_here, uses=("log", "dataset", "protocol"))
         print_log(out, log, dataset, terms["protocol"])
         return
     if quick:
-        if thorough or attacks or transfer_from or curves:
-            raise UsageError("--quick is PMA alone: leave --thorough, --attack, --transfer-from and --curve out.")
         attacks = (BOUND,)
-    if thorough and (attacks or curves or search not in (None, "network")):
-        raise UsageError("--thorough is the whole suite and more: leave --attack, --curve and --attack-search out.")
     if not thorough and (base is not None or preprocessing or len(transfer_from) > 1):
         raise UsageError("--base, --preprocessing and several --transfer-from belong to --thorough.")
     asked = {"CHECKPOINT": checkpoint, "--robustbench": robustbench, "--torch": factory, "--official": official}
@@ -190,13 +201,15 @@ def command(
     part = attacks or (transfer_from and not thorough) or limit_test is not None
     own_terms = any(terms[name] is not None for name in OWN_TERMS)
     whole = checkpoint is not None and not (part or own_terms or curves or examples)
-    if started() > 1 and not whole:
+    if not whole and again:
+        raise UsageError("--again is for the whole evaluation of a network of ours, which makes a record.")
+    if whole and not thorough and output is not None:
+        raise UsageError("--output is for what makes no record: the whole evaluation of our network is in its record.")
+    if started() > 1 and (not whole or thorough):
         raise UsageError("--devices is for the whole evaluation of a network of ours, which makes a record.")
     if started() > 1 and search == "bf16":
         raise UsageError("--devices does not go with --attack-search bf16.")
     if curves:
-        if search not in (None, "network"):
-            raise UsageError("--attack-search does not go with --curve: a curve's attacks climb the network itself.")
         for kind in curves:
             with progress_on(out, follow) as progress:
                 drawn = verbs.curve(subject, kind, dataset, device=device, progress=progress, **terms)
@@ -207,8 +220,6 @@ def command(
         if not thorough:
             return
     if examples is not None:
-        if part or thorough or curves or search not in (None, "network"):
-            raise UsageError("--examples scores the images in a file: leave out what is about attacks.")
         del terms["limit_test"]
         with progress_on(out, follow) as progress:
             scored = rescore(subject, dataset, examples, device=device, progress=progress, **terms)
@@ -216,13 +227,15 @@ def command(
         return
     search = search or "network"
     if thorough:
-        others: dict[str, Path | str] = {path.name.lower(): path for path in transfer_from}
-        if checkpoint is not None:
-            from ltrobust_bench.verbs.adapting import beside
+        from ltrobust_bench.verbs.adapting import beside, named_apart
 
-            known, entries = beside(verbs.load_model(checkpoint, device=device).run, runs_dir)
-            base, others = base or known, entries | others
         with progress_on(out, follow) as progress:
+            entries: dict[str, Path | str] = {}
+            if checkpoint is not None:
+                own_run = verbs.load_model(checkpoint, device=device).run
+                known, entries = beside(own_run, runs_dir, progress, base=base)
+                base = base or known
+            others = entries | named_apart(transfer_from, entries)
             result = verbs.thorough(
                 subject,
                 dataset,
@@ -236,9 +249,12 @@ def command(
                 progress=progress,
                 **terms,
             )
-        _show(out, result, name, "the suite and the adaptive suite", folder or place, "thorough.csv")
+        file = "thorough.csv" if limit_test is None else f"thorough-first-{limit_test}.csv"
+        _show(out, result, name, "the suite and the adaptive suite", folder or place, file)
         print_broken(out, result)
         return
+    asked_for = {"attacks": attacks, "transfer_from": [str(path) for path in transfer_from], "search": search}
+    told_apart = {name: value for name, value in (asked_for | terms).items() if name != "data_dir"}
     with progress_on(out, follow) as progress:
         result = verbs.evaluate(
             subject,
@@ -246,7 +262,7 @@ def command(
             attacks=list(attacks),
             transfer_from=transfer_from[0] if transfer_from else None,
             device=device,
-            state=folder / "evaluation.npz" if folder else None,
+            state=folder / state_name("evaluation", **told_apart) if folder else None,
             code=[factory.partition(":")[0]] if factory else (),
             search=search,
             progress=progress,

@@ -193,12 +193,17 @@ def requests(
     """
     from ltrobust_bench.compute.forwards import usable_policy
     from ltrobust_bench.data.registry import cuts_of
+    from ltrobust_bench.errors import UsageError
     from ltrobust_bench.plan.request import Request
 
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
     for note in notes:
         out.print(note, style="yellow", soft_wrap=True)
-    by_hand: dict[str, Any] = {**parse_settings(settings), **({} if on_nan == "stop" else {"on_nan": on_nan})}
+    by_hand: dict[str, Any] = parse_settings(settings)
+    if on_nan != "stop":
+        if by_hand.get("on_nan", on_nan) != on_nan:
+            raise UsageError(f"--on-nan {on_nan} and --set on_nan={by_hand['on_nan']} contradict each other.")
+        by_hand["on_nan"] = on_nan
     by_hand |= {"accumulate": accumulate} if accumulate > 1 else {}
     fields |= {"policy": policy, "settings": by_hand}
     datasets = cuts_of(fields.pop("dataset"), test_share, folds)

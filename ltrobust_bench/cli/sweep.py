@@ -97,9 +97,9 @@ def command(
 
 def print_bounds(out: Console, sweep: Sweep) -> None:
     """The runs that are out of a race, with the bound that they have in place of a record."""
-    from ltrobust_bench.sweeps.states import OnDisk, states_of
+    from ltrobust_bench.sweeps.states import states_of
 
-    for seen in states_of(sweep.pieces, OnDisk()):
+    for seen in states_of(sweep.pieces, sweep.disk):
         if seen.bound is not None and sweep.place.race is not None:
             out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}", soft_wrap=True)
 
@@ -143,10 +143,10 @@ def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
     from ltrobust_bench.compute.device import choose_device
     from ltrobust_bench.machine import device_name
     from ltrobust_bench.progress import duration
-    from ltrobust_bench.sweeps.states import OnDisk, states_of
+    from ltrobust_bench.sweeps.states import states_of
 
-    costs, disk = sweep.costs(), OnDisk()
-    seen = {one.id: one for one in states_of(sweep.pieces, disk)}
+    costs = sweep.costs()
+    seen = {one.id: one for one in states_of(sweep.pieces, sweep.disk)}
     table = Table("", "job", "state", "about", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(sweep.left, 1):
         table.add_row(str(number), name, seen[name].state, duration(costs[name]))

@@ -12,11 +12,11 @@ from ltrobust_bench.attacks.pma import PMA
 from ltrobust_bench.attacks.pma_transfer import PMATransfer
 from ltrobust_bench.attacks.spsa import SPSA
 from ltrobust_bench.attacks.square import Square
-from ltrobust_bench.attacks.terms import Attack
+from ltrobust_bench.attacks.terms import Attack, Pursuing
 from ltrobust_bench.scores.reliability import MASKING
 
 DRAWS = 10
-"""Draws that a step is the mean of where the model is random."""
+"""Forwards that a verdict is the mean of where the model is random, and gradients that an exact step is."""
 QUERIES, RESTARTS = 7_500, 2
 """Of Square on a flagged model: three times as much as AutoAttack's."""
 
@@ -41,14 +41,14 @@ def adaptive_suite(
     chosen: list[Attack] = [PMA.standard()]
     chosen += [PMATransfer.standard().model_copy(update={"name": transfer_name(name)}) for name in seconds]
     if preprocessing:
-        through = {"modules": list(preprocessing), "draws": DRAWS if random else 1}
-        chosen.append(BPDA.standard().model_copy(update=through))
+        chosen.append(BPDA.standard().model_copy(update={"modules": list(preprocessing)}))
     if classes >= MANY:
         chosen.append(NearestT.standard())
     if masked:
-        chosen += [EOT.standard().model_copy(update={"draws": DRAWS}), NES.standard(), SPSA.standard()]
+        chosen += [EOT.standard(), NES.standard(), SPSA.standard()]
         chosen.append(Square.standard().model_copy(update={"queries": QUERIES, "restarts": RESTARTS}))
-    return chosen
+    votes = DRAWS if random else 1
+    return [a.model_copy(update={"votes": votes}) if isinstance(a, Pursuing) else a for a in chosen]
 
 
 def transfer_name(second: str) -> str:

@@ -237,6 +237,7 @@ class _Evaluation:
             for name in list(self.attacks)[state.attack :]:
                 self._attack(name, *self.attacks[name])
                 state.attack, state.stage, state.batch = state.attack + 1, 0, 0
+                state.changed |= self._changed(before)
                 state.save(self.state_path)
             reliability = self._examine(before) if self.examined else None
         assert state.clean is not None
@@ -266,9 +267,14 @@ class _Evaluation:
                 with self._accounted(), blamed("when it was examined"):
                     measuring = partial(measure, self.on_model, x, y, self.batch_size)
                     measured[name] = self.model.fit(measuring, len(x))
-        after = tensors_of(self.model)
-        changed = any(not torch.equal(value, after[name]) for name, value in before.items())
-        return Reliability(images=len(index), state_changed=changed, **measured)
+        self.state.changed |= self._changed(before)
+        self.state.save(self.state_path)
+        return Reliability(images=len(index), state_changed=self.state.changed, **measured)
+
+    def _changed(self, before: dict[str, Tensor]) -> bool:
+        """Whether tensors of the model's state are no longer what they were when this session began."""
+        after = tensors_of(self.model) if before else {}
+        return any(not torch.equal(value, after[name]) for name, value in before.items())
 
     def _images(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         chosen = torch.from_numpy(index).to(self.data.labels.device)

@@ -77,6 +77,27 @@ class Normalised(nn.Module):
         return logits
 
 
+class Attached(nn.Module):
+    """A model whose logits depend on the image for autograd, too: where they do not, their gradient is 0.
+
+    So a model whose forward detaches, leaves torch or forbids gradients is attacked like one whose gradients vanish,
+    and gets its flag. Logits and gradients of any other model are what they were.
+
+    Args:
+        model: pixels [B, channels, height, width] to logits [B, C].
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return logits
+        return logits.clone() + 0 * x.flatten(1).sum(dim=1, keepdim=True).to(logits.dtype)
+
+
 def checked_logits(model: nn.Module, x: Tensor, classes: int) -> Tensor:
     """The model's logits for ``x`` [B, channels, height, width], shape [B, C].
 

@@ -15,6 +15,7 @@ from ltrobust_bench.compute import ranks
 from ltrobust_bench.files import write_bytes
 from ltrobust_bench.plan.code import Code
 from ltrobust_bench.reading import read_arrays, read_bytes
+from ltrobust_bench.terms import canonical_digest
 
 LARGEST = 500_000_000
 """Bytes of a state; one byte for each attack and test image."""
@@ -34,6 +35,8 @@ class State:
         forwards, backwards, seconds: what all sessions cost.
         confirmed, unconfirmed, broken_again: how a search on a copy went, see :class:`.records.schema.Searched`.
         measured: of the model's reliability.
+        changed: whether a session found buffers or weights of the model changed.
+        noticed: name, what was seen and meaning of the flags that a look at the model raised, once all is done.
         code: of all sessions.
     """
 
@@ -50,6 +53,8 @@ class State:
     unconfirmed: int = 0
     broken_again: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
+    changed: bool = False
+    noticed: list[list[str]] = field(default_factory=list)
     code: list[Code] = field(default_factory=list)
 
     def save(self, path: Path | None) -> None:
@@ -91,6 +96,19 @@ class State:
             return cls(clean=clean, broken=broken, **plain)
         except (ValueError, KeyError, TypeError, RecursionError):  # another version's
             return None
+
+
+def state_name(kind: str, **terms: Any) -> str:
+    """The name of the file of an evaluation's state: each kind of evaluation under each of its terms has its own, so
+    that none takes another's for its own and begins it again. ``evaluation.npz`` in a run folder is the run's.
+
+    Args:
+        terms: whatever was asked for, as JSON knows it; what is None or empty was not.
+
+    Example: ``state_name("suite", limit_test=100)``
+    """
+    asked = {name: value for name, value in terms.items() if value not in (None, (), [], "")}
+    return f"{kind}-{canonical_digest(asked)[:8]}.npz"
 
 
 def kept_identity(path: Path) -> str:

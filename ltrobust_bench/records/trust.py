@@ -28,7 +28,7 @@ from ltrobust_bench.records.verify import (
     VERIFICATIONS,
     Verification,
     examples_of,
-    is_thorough,
+    lacking,
     lowered,
     objections,
     read_verification,
@@ -208,8 +208,9 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
         says = "; ".join(against) or f"breaks {lost} images that counted as robust"
     elif statement.kind == "thorough":
         tried = f"{len(statement.attacks or {})} attacks beside the suite break {lost} images that counted as robust"
-        part = "" if is_thorough(record, statement) else ", but not all that counted as robust were attacked"
-        says = "; ".join(against) or tried + part
+        part = lacking(record, statement)
+        without = [f"{name} was not run: {why}" for name, why in (statement.not_run or {}).items()]
+        says = "; ".join(against or [f"{tried}{part and f', but {part}'}", *without])
     elif against:
         says = "; ".join(against)
     elif too_few(record, statement):

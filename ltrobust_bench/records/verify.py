@@ -16,12 +16,15 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltrobust_bench.errors import RecordError
+from ltrobust_bench.evaluation.adaptive import adaptive_suite
 from ltrobust_bench.files import write_bytes, write_text
 from ltrobust_bench.plan.run import Sha256, Text
+from ltrobust_bench.records.numbers import flags_of
 from ltrobust_bench.records.schema import Environment, Level, Record, Said, Standing
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 from ltrobust_bench.scores.bits import pack, unpack
 from ltrobust_bench.scores.metrics import metrics_from_bits
+from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import Strict, canonical_digest, printable
 
 VERIFICATIONS = "verifications"
@@ -35,8 +38,9 @@ DIFFERING, CHANCE = 0.005, 0.001
 """Share of images that come out otherwise by themselves, since attacks have random starts and a sample is put into
 other batches (tests/unit/test_committed_results.py counts what the committed verifications found); and how seldom an
 honest record may be disputed for it."""
-TRANSFER, STUDENT = "transfer-", "student"
-"""How attacks are called that were crafted on another network, and the one that everybody can train from the model."""
+TRANSFER, STUDENT, BASE = "transfer-", "student", "base"
+"""How attacks are called that were crafted on another network, the one that everybody can train from the model, and the
+honest one that the model is made of."""
 FEWEST = 50
 """Images of the smallest sample that confirms a record; of a single one, chance explains anything."""
 RETRAINED_POINTS = 5.0
@@ -74,6 +78,10 @@ class Verification(Strict):
         max_length=100,
         description="of a thorough evaluation: attacks beside the suite, and how many images each broke",
     )
+    not_run: Annotated[dict[Text, Text], Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="of a thorough evaluation: attacks that could not be run on what was attacked, and why",
+    )
 
     @field_validator("by")
     @classmethod
@@ -88,6 +96,8 @@ class Verification(Strict):
             raise ValueError("examples_sha256: belongs to counterexamples")
         if (self.attacks is not None) != (self.kind == "thorough"):
             raise ValueError("attacks: belongs to a thorough evaluation: both or neither")
+        if self.not_run is not None and (self.attacks is None or self.not_run.keys() & self.attacks.keys()):
+            raise ValueError("not_run: belongs to a thorough evaluation, and is about other attacks than were run")
         if self.places is not None and (
             len(self.places) != self.images or any(a >= b for a, b in zip(self.places, self.places[1:], strict=False))
         ):
@@ -131,6 +141,7 @@ def verification(
     examples_sha256: str | None = None,
     graph_sha256: str | None = None,
     attacks: dict[str, int] | None = None,
+    not_run: dict[str, str] | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
 
@@ -153,6 +164,7 @@ def verification(
             examples_sha256=examples_sha256,
             graph_sha256=graph_sha256,
             attacks=attacks,
+            not_run=not_run,
         )
     except ValidationError as error:
         raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
@@ -167,7 +179,8 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    absent = {n for n in ("examples_sha256", "graph_sha256", "attacks") if getattr(statement, n) is None}
+    later = ("examples_sha256", "graph_sha256", "attacks", "not_run")
+    absent = {name for name in later if getattr(statement, name) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 
@@ -296,8 +309,27 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
 
 
 def is_thorough(record: Record, statement: Verification) -> bool:
-    """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing."""
+    """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing, with
+    every attack that the record's flags ask for."""
     if statement.kind != "thorough" or statement.weights_sha256 != record.result.weights_sha256:
         return False
+    return not lacking(record, statement)
+
+
+def lacking(record: Record, statement: Verification) -> str:
+    """What a thorough evaluation leaves out, in words; empty: nothing."""
     standing = record.judged(Standing()).bits("union")
-    return statement.places is None or set(np.flatnonzero(standing)) <= set(statement.places)
+    missing = [name for name in demanded(record) if name not in (statement.attacks or {})]
+    if missing:
+        return f"without {', '.join(missing)}, which its flags ask for"
+    if statement.places is None or set(np.flatnonzero(standing)) <= set(statement.places):
+        return ""
+    return "not all that counted as robust were attacked"
+
+
+def demanded(record: Record) -> list[str]:
+    """Names of the attacks that a thorough evaluation of a record must have run: the adaptive suite for its flags.
+    Where one masks gradients, those crafted on the model's student, too, and on the run that it is built on."""
+    flags = {flag.name for flag in flags_of(record)}
+    seconds = [] if flags.isdisjoint(MASKING) else [*[BASE] * (record.run.base_key is not None), STUDENT]
+    return [attack.name for attack in adaptive_suite(flags, len(record.run.train_counts), seconds=seconds)]

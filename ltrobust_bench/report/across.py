@@ -13,7 +13,7 @@ import numpy as np
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.compare import resolved_pairs
-from ltrobust_bench.report.tables import DECIMALS, Cell, _lines, markdown_text
+from ltrobust_bench.report.tables import DECIMALS, Cell, csv_lines, markdown_text
 from ltrobust_bench.scores.intervals import t_interval
 
 
@@ -166,7 +166,7 @@ def rows(found: Across) -> list[list[Cell]]:
 def as_csv(found: Across) -> str:
     """One line per entry, then the win matrix: each entry's wins against each other one, in boards."""
     matrix = [[label, *own] for label, own in zip(found.labels, found.wins.tolist(), strict=True)]
-    return _lines([list(HEADER), *rows(found), [], ["wins_against", *found.labels], *matrix])
+    return csv_lines([list(HEADER), *rows(found), [], ["wins_against", *found.labels], *matrix])
 
 
 def as_markdown(found: Across) -> str:

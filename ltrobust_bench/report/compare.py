@@ -11,6 +11,7 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.scores.groups import rank_groups
+from ltrobust_bench.scores.intervals import effective_images
 from ltrobust_bench.scores.paired import LEVEL, Paired, better, equivalence, holm, paired, resolution
 
 
@@ -86,7 +87,8 @@ def compare(
     by_group = []
     for group, inside in _groups(runs[0][0]).items():
         found = paired([rows[:, inside] for rows in bits], methods, labels[inside], np.zeros_like(second), second)
-        equal = holm(equivalence(found, margin))
+        tested = effective_images(np.unique(labels[inside], return_counts=True)[1])
+        equal = holm(equivalence(found, margin, tested))
         numbers = (found.difference, found.half, found.p_value, holm(found.p_value), equal)
         by_group.append([(group, *map(float, own)) for own in zip(*numbers, strict=True)])
     return [

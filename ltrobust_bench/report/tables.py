@@ -88,7 +88,7 @@ def markdown(boards: Iterable[Board]) -> str:
 
 
 def _leaderboard_lines(board: Board, cells: Iterable[Cells]) -> str:
-    return _lines([_cell(row[c]) for c in LEADERBOARD] for row in _leaderboard_rows(board, cells))
+    return csv_lines([_cell(row[c]) for c in LEADERBOARD] for row in _leaderboard_rows(board, cells))
 
 
 def _groups_lines(board: Board, _: Iterable[Cells]) -> str:
@@ -242,7 +242,7 @@ def _terms(board: Board) -> dict[str, str]:
     return {name: term.value(board) for name, term in BOARD.items()}
 
 
-def _lines(rows: Iterable[Iterable[Cell]]) -> str:
+def csv_lines(rows: Iterable[Iterable[Cell]]) -> str:
     """Lines of CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -251,7 +251,7 @@ def _lines(rows: Iterable[Iterable[Cell]]) -> str:
 
 def _start(cells: Iterable[Cell]) -> str:
     """Cells of CSV that others follow: what many lines share is written once."""
-    return _lines([[*cells, ""]])[:-1]
+    return csv_lines([[*cells, ""]])[:-1]
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -275,9 +275,9 @@ def markdown_text(text: str) -> str:
 
 
 FILES = {
-    "leaderboard.csv": File(_lines([LEADERBOARD]), _leaderboard_lines),
-    "groups.csv": File(_lines([GROUP_COLUMNS]), _groups_lines),
-    "per_class.csv": File(_lines([PER_CLASS]), _per_class_lines),
+    "leaderboard.csv": File(csv_lines([LEADERBOARD]), _leaderboard_lines),
+    "groups.csv": File(csv_lines([GROUP_COLUMNS]), _groups_lines),
+    "per_class.csv": File(csv_lines([PER_CLASS]), _per_class_lines),
     "leaderboard.md": File("# Leaderboard\n", _section, f"\n{LEGEND}\n"),
 }
 """What is written of all boards."""

@@ -4,6 +4,10 @@ A run with seed s is compared with another method's run with seed s on the same 
 difference counts only if every seed pair shows it: the p-value of several pairs is their largest (an
 intersection-union test), so one lucky seed decides nothing. Images count alike in the test, classes in the difference:
 where the two point apart, or where seed pairs do, nothing is shown and the p-value is 1.
+
+Two methods that answer few images differently, or none, have next to no spread between images, and yet a test set of
+some images tells no more than so much. So no standard error is smaller than that of Agresti and Min (Statistics in
+Medicine 24, 2005): half an image more in each cell of the table of pairs, spread over the classes.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betainc, ndtr, stdtr
 
-from ltrobust_bench.scores.intervals import half_width
+from ltrobust_bench.scores.intervals import effective_images, half_width
 
 LEVEL = 0.05
 NORMAL = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
+DISCORDANT = 6
+"""Fewest images that McNemar's exact test takes for a difference at ``LEVEL``, if one model alone gets them right: 2 of
+2^6 outcomes are as extreme."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Paired:
         half: half the width of its 95 % interval: the wider of t over seed pairs and the paired interval of images
             within a seed. Seeds differ in training, all see the same images: neither spread replaces the other.
         p_value: largest exact McNemar p-value of the seed pairs.
-        image_error: standard error of the difference within a seed, from the test images, mean over the seed pairs.
+        image_error: standard error of the difference within a seed, from the test images, mean over the seed pairs; at
+            least :func:`adjusted_variance`'s.
         seed_error: standard error of the mean over the seed pairs; NaN with one.
     """
 
@@ -97,20 +105,23 @@ def _over_seeds(difference: np.ndarray, half: np.ndarray, p_value: np.ndarray, s
     )
 
 
-def equivalence(found: Paired, margin: float) -> np.ndarray:
+def equivalence(found: Paired, margin: float, images: float = np.inf) -> np.ndarray:
     """p-values of the claim that differences lie within ``margin``, by two one-sided tests (Schuirmann, Journal of
     Pharmacokinetics and Biopharmaceutics 15, 1987): the larger one, of the test images (normal) and of the seed pairs
     (t), since neither spread replaces the other.
 
     Args:
         margin: a fraction, above 0.
+        images: test images that the classes' mean rests on. If the methods did differ by the margin, so many images
+            would show nothing of it with probability (1 - margin)^images: no p-value can be lower.
 
     Returns:
         shape [P]; 1 without a seed in common.
     """
-    images = tost(found.difference, found.image_error, margin)
+    unseen = (1 - margin) ** images if margin < 1 else 0.0
+    of_images = np.maximum(unseen, tost(found.difference, found.image_error, margin))
     seeds = tost(found.difference, found.seed_error, margin, np.maximum(found.seeds - 1, 1))
-    both = np.fmax(images, np.where(found.seeds > 1, seeds, 0.0))
+    both = np.fmax(of_images, np.where(found.seeds > 1, seeds, 0.0))
     return np.where(found.seeds > 0, both, 1.0)
 
 
@@ -138,11 +149,14 @@ def resolution(bits: Sequence[np.ndarray], methods: Sequence[Sequence[int]], lab
         count: of the methods, M.
 
     Returns:
-        A fraction; NaN if no two neighbours share a seed. It falls as one over the square root of the images.
+        A fraction; NaN if no two neighbours share a seed. It falls as one over the square root of the images, and is
+        never below ``DISCORDANT`` images: fewer that only one of two models gets right are no significant difference.
     """
     first = np.arange(count - 1)
     half = paired(bits, methods, labels, first, first + 1).half
-    return float(np.nanmedian(half)) if np.isfinite(half).any() else float("nan")
+    if not np.isfinite(half).any():
+        return float("nan")
+    return max(float(np.nanmedian(half)), DISCORDANT / effective_images(np.unique(labels, return_counts=True)[1]))
 
 
 def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -152,7 +166,7 @@ def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: n
     With whole numbers as long as possible: runs that do not differ have difference and width 0. Classes with equally
     many images are taken together.
     """
-    one, other, difference, variance = (np.zeros(len(first)) for _ in range(4))
+    one, other, difference, variance, adjusted = (np.zeros(len(first)) for _ in range(5))
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     for images in np.unique(counts):
         inside = np.flatnonzero(counts[classes] == images)
@@ -168,9 +182,32 @@ def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: n
         other += there
         difference += (here - there) / images
         variance += (here + there - class_squares / images) / images**2
+        adjusted += adjusted_variance(here + there, class_squares, images, right.shape[1], len(counts))
     sign = np.sign(difference)
     p_value = np.where(np.sign(one - other) == sign, mcnemar(one, other), 1.0)
-    return difference / len(counts), NORMAL * np.sqrt(variance) / len(counts), p_value, sign
+    error = np.sqrt(np.maximum(variance, adjusted)) / len(counts)
+    return difference / len(counts), NORMAL * error, p_value, sign
+
+
+def adjusted_variance(
+    discordant: ArrayLike, squares: ArrayLike, images: ArrayLike, classes: ArrayLike, of: int
+) -> np.ndarray:
+    """Agresti and Min's variance of a difference of paired proportions: of the sum over classes, each with its share of
+    two more images, of which one is answered differently, half in each direction.
+
+    Args:
+        discordant: images of these classes that only one of two models gets right.
+        squares: sum over these classes of (won - lost)^2.
+        images: test images of each of these classes.
+        classes: how many classes these are.
+        of: all classes; over its square, the result is that of the mean.
+
+    Example:
+        >>> float(adjusted_variance(3, 9, 98, 1, 1))  # of 98 images 3 are won: (3 + 1 - 3^2 / 100) / 100^2
+        0.000391
+    """
+    more = np.asarray(images, dtype=float) + 2 / of
+    return (np.asarray(discordant) + np.asarray(classes) / of - np.asarray(squares) / more) / more**2
 
 
 def mcnemar(first_only: ArrayLike, second_only: ArrayLike) -> np.ndarray:
@@ -248,10 +285,12 @@ def _one_sum(values: np.ndarray, labels: np.ndarray) -> tuple[float, float, floa
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums, squares = np.bincount(classes, values), np.bincount(classes, values**2)
     mean = float((sums / counts).mean())
-    error = float(np.sqrt(((squares - sums**2 / counts).clip(0) / counts**2).sum())) / len(counts)
+    variance = ((squares - sums**2 / counts).clip(0) / counts**2).sum()
+    adjusted = adjusted_variance(squares, sums**2, counts, 1, len(counts)).sum()
+    error = float(np.sqrt(max(variance, adjusted))) / len(counts)
     if np.isin(values, (-1.0, 0.0, 1.0)).all():
         won, lost = int((values > 0).sum()), int((values < 0).sum())
         p_value = float(mcnemar(won, lost)) if np.sign(won - lost) == np.sign(mean) else 1.0
     else:
-        p_value = float(2 * ndtr(-abs(mean) / error)) if error else float(mean == 0)
+        p_value = float(2 * ndtr(-abs(mean) / error))
     return mean, NORMAL * error, p_value, float(np.sign(mean))

@@ -145,11 +145,12 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
 
 
 def moving(randomness: float, batch_dependence: float, state_changed: bool) -> dict[str, str]:
-    """Flags of a model that answers the same image differently, and what was seen; see :class:`Reliability`."""
+    """Flags of a model that answers the same image differently, and what was seen; see :class:`Reliability`. Whether a
+    random model's answers depend on the batch cannot be seen."""
     found = {}
     if randomness > NOISE:
         found["random"] = f"logits of two forwards differ by {randomness:.2g} of their range"
-    if batch_dependence > FEW:
+    elif batch_dependence > FEW:
         found["batch"] = f"logits of {batch_dependence:.1%} of the images change with the batch"
     if state_changed:
         found["state"] = "buffers or weights changed"

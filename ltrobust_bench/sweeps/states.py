@@ -22,16 +22,25 @@ STATES: tuple[State, ...] = ("running", "failed", "lost", "stopped", "ready", "w
 
 
 class OnDisk:
-    """What lies on the disk of jobs; what the scheduler asks."""
+    """What lies on the disk of jobs; what the scheduler asks.
+
+    Args:
+        cuts: by the id of a job whose run was given up in a race, the cut of its board as it is now.
+    """
+
+    def __init__(self, cuts: Mapping[str, float] | None = None) -> None:
+        self.cuts = cuts or {}
 
     def done(self, job: Job) -> bool:
         """Whether its result is there: the network of a training; of an evaluation the record, in the run folder or
-        filed, or in a race the bound of a run that is out of it."""
+        filed, or in a race the bound of a run that is out of it: of this network, for this rank."""
         if job.kind == "train":
             return is_there(job.folder / "model.safetensors")
         filed = job.place.results_dir
-        if job.place.race is not None and read_bound(job.folder) is not None:
-            return True
+        if job.place.race is not None:
+            bound = read_bound(job.folder)
+            if bound is not None and bound.holds(job.folder, job.place.race, self.cuts.get(job.id)):
+                return True
         return (job.folder / "record.json").exists() or (
             filed is not None and (filed / "records" / job.record).exists()
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,34 @@ from ltrobust_bench.attacks.bpda import DECLARED, declared
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
-from ltrobust_bench.data.loader import DeviceData
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.evaluation.adaptive import adaptive_suite, transfer_name
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.examine import logits_of
+from ltrobust_bench.evaluation.foreign import Attached
 from ltrobust_bench.evaluation.identity import settled, tensors_of
 from ltrobust_bench.evaluation.result import Evaluation
-from ltrobust_bench.evaluation.state import kept_identity
+from ltrobust_bench.evaluation.state import kept_identity, state_name
 from ltrobust_bench.evaluation.student import distilled, untrained
 from ltrobust_bench.files import is_there, make_folder, write_bytes
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.records.verify import STUDENT
+from ltrobust_bench.records.verify import BASE, STUDENT, tolerated
 from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.checkpoint import weights_sha256
-from ltrobust_bench.verbs.evaluations import evaluate
-from ltrobust_bench.verbs.loading import load_model
+from ltrobust_bench.verbs.evaluations import attacked, second_model
+from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.subject import Model, Subject, subject_of
 
-BASE = "base"
-"""What the second model is called that is honest and inside of the model."""
 MOST = 8
 """Other entries on which attacks are crafted."""
-STATE, SUITE_STATE, TAUGHT = "thorough.npz", "evaluation.npz", "student.safetensors"
+SUITE, ADAPTIVE, TAUGHT = "suite", "thorough", "student"
+"""What is kept of an evaluation that is not finished: the suite's state, the adaptive suite's, the student."""
 
 
 @undisturbed()
@@ -75,43 +76,52 @@ def thorough(
         preprocessing: names of its submodules that preprocess images; default: those called ``preprocessing``.
         leave_out: names of attacks of the adaptive suite that are too dear.
         before: the suite's result, if it is known; a record's, for the network of the record.
-        folder: where the state is kept, so that an interrupted call goes on.
+        folder: where the state is kept, so that an interrupted call goes on, with the same result as if it had not
+            been interrupted; each kind of evaluation has a file of its own there.
         **terms: protocol, imbalance_ratio, profile, limit_test, data_dir.
 
     Returns:
         The suite's bits and, of each further attack, what it and all before it left standing.
 
     Raises:
-        UsageError, CheckFailed: see :func:`~ltrobust_bench.verbs.evaluate`; also for a submodule that is not there.
+        UsageError, CheckFailed: see :func:`~ltrobust_bench.verbs.evaluate`; also for a submodule that is not there,
+            and for a result ``before`` of another model, other images or another protocol.
 
     Example: ``thorough("runs/at-digits-lt-ir20-small-s0-1a2b3c4d").broken_after``
     """
     told = progress or Silent()
+    if {BASE, STUDENT} & set(others or {}):
+        raise UsageError(f"no second model can be called {BASE} or {STUDENT}: give it another name.")
+    if isinstance(before, Record):
+        terms["limit_test"] = terms.get("limit_test") or before.run.limit_test
     subject = subject_of(model, dataset, device, **terms)
+    through = _preprocessing(subject.module, preprocessing)
+    subject = replace(subject, module=Attached(subject.module))
     module, task, where = subject.module, subject.task, subject.device
-    through = _preprocessing(module, preprocessing)
-    seconds = {
-        name: _ready(other, where) for name, other in {BASE: base, **(others or {})}.items() if other is not None
-    }
-    if folder is not None:
-        make_folder(folder)
+    named = {BASE: base, **(others or {})}
+    seconds = {name: second_model(other, where) for name, other in named.items() if other is not None}
+    kept = _places(folder, {"dataset": task.spec.name, **terms})
     if before is None:
-        state = None if folder is None else folder / SUITE_STATE
-        before = evaluate(model, dataset, device=device, state=state, code=code, progress=progress, **terms)
-    suite = before if isinstance(before, Evaluation) else _of_record(before)
+        suite = attacked(subject, None, {}, state=kept[SUITE], code=code, progress=progress)
+    else:
+        suite = _known(before, subject, isinstance(model, (str, Path)))
     flags = {flag.name for flag in suite.flags}
     standing = np.flatnonzero(suite.frozen)
     if not len(standing):
         told.note("nothing stands: there is nothing left to attack")
+        _forget(kept)
         return suite
     if not flags.isdisjoint(MASKING) and transfer_name(STUDENT) not in leave_out:
-        seconds[STUDENT] = _student(subject, folder, told)
+        seconds[STUDENT] = _student(subject, kept[TAUGHT], told)
     suited = adaptive_suite(flags, task.classes, seconds=list(seconds), preprocessing=through)
     chosen = [attack for attack in suited if attack.name not in leave_out]
     told.note(f"{len(standing)} images stand; against them: {', '.join(attack.name for attack in chosen)}")
     surrogates = {transfer_name(name): other for name, other in seconds.items()}
     index = task.split.test[standing]
-    path, identity = None if folder is None else folder / STATE, ""
+    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
+    if before is not None and "random" not in flags:
+        _refuse_another(module, data, task.protocol.evaluation.batch_size)
+    path, identity = kept[ADAPTIVE], ""
     if path is not None:
         parts = subject.parts(chosen, surrogates, code) | {"standing": canonical_digest(standing.tolist())}
         identity, changed = settled(parts, kept_identity(path))
@@ -120,7 +130,7 @@ def thorough(
             told.note(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted")
     verdict = evaluate_images(
         module,
-        DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where),
+        data,
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -132,19 +142,28 @@ def thorough(
         surrogates=surrogates,
         cumulative=True,
     )
-    for left in () if folder is None else (folder / STATE, folder / TAUGHT):
-        left.unlink(missing_ok=True)
+    _forget(kept)
     return _together(suite, subject, {a.name: a for a in chosen}, surrogates, standing, verdict.bits, verdict)
 
 
-def beside(run: RunSection, runs_dir: Path) -> tuple[Path | None, dict[str, str | Path]]:
+def beside(
+    run: RunSection, runs_dir: Path, progress: Progress | None = None, *, base: Path | None = None
+) -> tuple[Path | None, dict[str, str | Path]]:
     """Networks on which attacks on a run's network can be crafted: the one that it is built on, if its run folder is
     there, and the other entries of its board, shipped or in run folders, one seed each, by their names.
 
+    What is not finished or damaged is left out, and the base's absence is said.
+
     Args:
         runs_dir: where run folders lie.
+        base: the network that it is built on, if somebody named it.
     """
-    base = next(iter(runs_dir.glob(f"*-{run.base_key[:8]}")), None) if run.base_key else None
+    told, named = progress or Silent(), base
+    base = next(iter(runs_dir.glob(f"*-{run.base_key[:8]}")), None) if run.base_key and named is None else named
+    if run.base_key and named is None and not _finished(base, told):
+        where = f"no run folder in {runs_dir} ends in -{run.base_key[:8]}" if base is None else f"{base} has no network"
+        told.note(f"nothing is crafted on the run that it is built on: {where}")
+        base = None
     others: dict[str, str | Path] = {}
     start = f"{run.protocol}/{run.dataset}-ir{run.imbalance_ratio:g}/"
     for folder in folders():
@@ -155,9 +174,38 @@ def beside(run: RunSection, runs_dir: Path) -> tuple[Path | None, dict[str, str 
     for path in sorted(runs_dir.glob(f"*{middle}*")):
         method = path.name.partition(middle)[0]
         mine = "+".join([run.method, *run.plugins])
-        if path != base and method != mine and is_there(path / "model.safetensors"):
-            others.setdefault(method, path)
+        if path != base and method not in (mine, *others) and len(others) < MOST and _finished(path, told):
+            others[method] = path
     return base, dict(list(others.items())[:MOST])
+
+
+def named_apart(paths: Sequence[Path], taken: Iterable[str]) -> dict[str, Path]:
+    """Names for the files or run folders of second models, none of them twice or ``taken``: the same path is one model,
+    and of equal names the later ones are numbered.
+
+    Example: ``a/model.safetensors`` and ``b/model.safetensors`` are ``model.safetensors`` and ``model.safetensors-2``.
+    """
+    found: dict[str, Path] = {}
+    used = {BASE, STUDENT, *taken}
+    for path in dict.fromkeys(paths):
+        name, number = path.name.lower(), 2
+        while name in used:
+            name, number = f"{path.name.lower()}-{number}", number + 1
+        used.add(name)
+        found[name] = path
+    return found
+
+
+def _finished(folder: Path | None, told: Progress) -> bool:
+    """Whether a run folder holds a network; a damaged one is said."""
+    if folder is None or not is_there(folder / "model.safetensors"):
+        return False
+    try:
+        read_stored(folder)
+    except LTBenchError as error:
+        told.note(f"nothing is crafted on {folder.name}: {error}")
+        return False
+    return True
 
 
 def _together(
@@ -187,6 +235,72 @@ def _together(
     )
 
 
+def _places(folder: Path | None, terms: Mapping[str, Any]) -> dict[str, Path | None]:
+    """Where each part of an evaluation under these terms is kept; where the data lie does not tell it from others."""
+    if folder is None:
+        return dict.fromkeys((SUITE, ADAPTIVE, TAUGHT))
+    make_folder(folder)
+    told = {name: value for name, value in terms.items() if name != "data_dir"}
+    suite, adaptive, taught = (folder / state_name(kind, **told) for kind in (SUITE, ADAPTIVE, TAUGHT))
+    return {SUITE: suite, ADAPTIVE: adaptive, TAUGHT: taught.with_suffix(".safetensors")}
+
+
+def _forget(kept: Mapping[str, Path | None]) -> None:
+    for path in kept.values():
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def _known(before: Evaluation | Record, subject: Subject, ours: bool) -> Evaluation:
+    """A suite's result that somebody has, if it is one of this model on these images.
+
+    Args:
+        ours: whether the model was given as the file of a network of ours, whose digest is that of its record.
+
+    Raises:
+        UsageError: saying what is another.
+    """
+    suite, task = before if isinstance(before, Evaluation) else _of_record(before), subject.task
+    labels = np.asarray(task.source.test_labels[task.split.test])
+    if not np.array_equal(suite.labels, labels) or any(b.shape != labels.shape for b in suite.bits.values()):
+        raise UsageError(
+            f"the suite's result is of {len(suite.labels)} test images, and not of these {len(labels)} in their order."
+        )
+    now = subject.about({})
+    if isinstance(before, Record):
+        digest, tested = before.run.protocol_digest, before.run.test_index_sha256
+        weights = before.result.weights_sha256 if ours else now.weights_sha256  # a graph's tensors are named otherwise
+    elif before.about is None:
+        return suite
+    else:
+        digest, tested = before.about.protocol_digest, before.about.test_sha256
+        weights = before.about.weights_sha256
+    moving = any(flag.name == "state" for flag in suite.flags)  # its digest changes whenever it is looked at
+    if weights != now.weights_sha256 and not moving:
+        raise UsageError("the suite's result is of a model with other weights.")
+    if tested != now.test_sha256 or suite.train_counts != task.split.train_counts and not isinstance(before, Record):
+        raise UsageError(f"the suite's result is of another split of {now.dataset}.")
+    if digest != now.protocol_digest:
+        raise UsageError(f"the suite's result is not of protocol {now.protocol} as it is now.")
+    return suite
+
+
+def _refuse_another(module: nn.Module, data: DeviceData, batch_size: int) -> None:
+    """See that a model classifies correctly what it withstood, they say, all of the suite on; whatever its digest is.
+
+    Raises:
+        UsageError: if it does not.
+    """
+    with frozen(module):
+        right = logits_of(module, to_unit(data.images), batch_size).argmax(dim=1) == data.labels
+    wrong = int((~right).sum())
+    if wrong > tolerated(len(data)):
+        raise UsageError(
+            f"the suite's result is of another model: this one misclassifies {wrong} of the {len(data)} images that "
+            "withstand it there."
+        )
+
+
 def _of_record(record: Record) -> Evaluation:
     """What a record's suite found."""
     return Evaluation(
@@ -210,15 +324,9 @@ def _preprocessing(module: nn.Module, named: Sequence[str]) -> Sequence[str]:
     return named or ([DECLARED] if declared(module) else [])
 
 
-def _ready(other: nn.Module | str | Path, where: torch.device) -> nn.Module:
-    model = load_model(other, str(where)).model if isinstance(other, (str, Path)) else other
-    return model.to(where).eval()
-
-
-def _student(subject: Subject, folder: Path | None, told: Progress) -> nn.Module:
-    """The student of a model, kept in a folder until the evaluation is finished."""
+def _student(subject: Subject, path: Path | None, told: Progress) -> nn.Module:
+    """The student of a model, kept in a file until the evaluation is finished."""
     task, network = subject.task, subject.task.terms.model
-    path = None if folder is None else folder / TAUGHT
     of = canonical_digest([weights_sha256(tensors_of(subject.module)), task.split.train_sha256, task.epsilon, network])
     empty = untrained(task.spec.shape, task.classes, network, 0).to(subject.device).eval().requires_grad_(False)
     if path is not None and path.exists():

@@ -27,7 +27,7 @@ from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.identity import settled
 from ltrobust_bench.evaluation.observe import observe
 from ltrobust_bench.evaluation.result import Evaluation
-from ltrobust_bench.evaluation.state import kept_identity
+from ltrobust_bench.evaluation.state import State, kept_identity
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.notebook import usual_progress
 from ltrobust_bench.plan.code import Code
@@ -37,6 +37,7 @@ from ltrobust_bench.protocol import Protocol
 from ltrobust_bench.protocol.spec import Search
 from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
+from ltrobust_bench.scores.reliability import Flag
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model, own_record
 from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
@@ -105,16 +106,44 @@ def evaluate(
         limit_test=limit_test,
         data_dir=data_dir,
     )
+    chosen = suite_attacks(subject.task.protocol, attacks)
+    surrogates: dict[str, nn.Module] = {}
+    if transfer_from is not None:
+        crafted = Transfer.standard()
+        surrogates[crafted.name] = second_model(transfer_from, subject.device)
+        chosen = [*(chosen or []), crafted]
+    result = attacked(subject, chosen, surrogates, state=state, code=code, search=search, progress=progress)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return result
+
+
+def second_model(model: nn.Module | str | Path, device: torch.device) -> nn.Module:
+    """A model on which attacks on another are crafted; of a network of ours, its path."""
+    other = load_model(model, str(device)).model if isinstance(model, (str, Path)) else model
+    return other.to(device).eval()
+
+
+def attacked(
+    subject: Subject,
+    chosen: list[Attack] | None,
+    surrogates: Mapping[str, nn.Module],
+    *,
+    state: Path | None,
+    code: Sequence[str],
+    search: Search = "network",
+    progress: Progress | None,
+) -> Evaluation:
+    """What attacks find of a model, see :func:`evaluate`, which removes the state; here it stays, and asked again
+    gives the same result.
+
+    Args:
+        chosen: None for the whole suite.
+        surrogates: by the name of an attack that needs one, the second model on which it is crafted.
+    """
     module, task, where = subject.module, subject.task, subject.device
     for flag in subject.look.flags if subject.look else ():
         _say(f"{flag.name}: {flag.seen} ({flag.meaning})", progress)
-    chosen = suite_attacks(task.protocol, attacks)
-    surrogates: dict[str, nn.Module] = {}
-    if transfer_from is not None:
-        other = load_model(transfer_from, str(where)).model if isinstance(transfer_from, (str, Path)) else transfer_from
-        crafted = Transfer.standard()
-        surrogates[crafted.name] = other.to(where).eval()
-        chosen = [*(chosen or []), crafted]
     identity = ""
     if state is not None:
         make_folder(state.parent)
@@ -125,10 +154,7 @@ def evaluate(
             _say(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted", progress)
     told = usual_progress(progress)
     verdict = attack_model(module, task, where, identity, state, told, chosen, surrogates, search)
-    with frozen(module):
-        noticed = subject.look.again() if subject.look else ()
-    if state is not None:
-        state.unlink(missing_ok=True)
+    noticed = _noticed(subject, state)
     labels = task.source.test_labels[task.split.test]
     # An attack's name in the verdict can be another one than the protocol's.
     named = [name for name in verdict.bits if name != "clean"]
@@ -145,6 +171,22 @@ def evaluate(
         subject.about(dict(zip(named, used, strict=True)), surrogates),
         noticed=noticed,
     )
+
+
+def _noticed(subject: Subject, state: Path | None) -> tuple[Flag, ...]:
+    """What looks at a model before and after it was attacked found. It is kept with the state: a session that finds all
+    done attacks nothing that could change the model."""
+    if subject.look is None:
+        return ()
+    kept = None if state is None else State.kept(state)
+    if kept is not None and kept.noticed:
+        return tuple(Flag(*one) for one in kept.noticed)
+    with frozen(subject.module):
+        found = subject.look.again()
+    if kept is not None:
+        kept.noticed = [[flag.name, flag.seen, flag.meaning] for flag in found]
+        kept.save(state)
+    return found
 
 
 @undisturbed()

@@ -14,6 +14,7 @@ import torch
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.split import index_sha256
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.evaluator import frozen
 from ltrobust_bench.evaluation.foreign import checked_logits
@@ -80,7 +81,11 @@ def rescore(
         clean, right = (_right(network, images, data.labels, task.classes) for images in (x, theirs))
         noticed = subject.look.again() if subject.look else ()
     digest = hashlib.sha256(read_bytes(examples, None)).hexdigest()[:12]
-    about = replace(subject.about({}), attacks={NAME: f"{examples.name} sha256={digest}"})
+    about = replace(
+        subject.about({}),
+        attacks={NAME: f"{examples.name} sha256={digest}"},
+        test_sha256=index_sha256((task.split.test if task.split.held_out is None else task.split.held_out)[places]),
+    )
     bits = {"clean": clean, NAME: clean & right}
     return Evaluation(bits, labels, task.split.train_counts, None, 2 * len(x), 0, 0.0, None, about, noticed=noticed)
 

@@ -23,7 +23,7 @@ from ltrobust_bench.evaluation.about import About, in_words
 from ltrobust_bench.evaluation.blame import blamed
 from ltrobust_bench.evaluation.evaluator import frozen
 from ltrobust_bench.evaluation.examine import first_places
-from ltrobust_bench.evaluation.foreign import Constants, Look, Normalised, look
+from ltrobust_bench.evaluation.foreign import Attached, Constants, Look, Normalised, look
 from ltrobust_bench.plan.code import package_sha256
 from ltrobust_bench.plan.task import Task, make_task
 from ltrobust_bench.training import checkpoint as ckpt
@@ -105,7 +105,9 @@ class Subject:
             spread = task.split.test[np.linspace(0, len(task.split.test) - 1, PROBED).astype(int)]
             pixels = torch.from_numpy(task.source.test_pixels(spread)).to(self.device)
             logits = identity.probe(module, to_unit(pixels), task.classes)
-        inner = module.model if isinstance(module, Normalised) else module
+        inner = module
+        while isinstance(inner, (Attached, Normalised)):
+            inner = inner.model
         made_of = inner.function if isinstance(inner, AsModule) else inner
         return {
             "weights": ckpt.weights_sha256(identity.tensors_of(module)),

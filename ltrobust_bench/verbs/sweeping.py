@@ -31,6 +31,7 @@ from ltrobust_bench.sweeps.scheduler import Report, Rules, Scheduler, Step, Told
 from ltrobust_bench.sweeps.states import OnDisk
 from ltrobust_bench.terms import first_problem
 from ltrobust_bench.training.estimate import Speed, measure, scaled
+from ltrobust_bench.verbs.racing import cuts_now
 from ltrobust_bench.verbs.runs import RESULTS, RUNS
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", *SIGNALS) if hasattr(signal, name))
@@ -44,17 +45,20 @@ class Sweep:
         pieces: all its jobs by id, what is needed before what needs it.
         left: those that are to be done.
         place: where things are.
+        disk: what lies there.
     """
 
     pieces: dict[str, Piece]
     left: dict[str, Piece]
     place: Place
+    disk: OnDisk
 
     @classmethod
     def of(cls, requests: Sequence[Request], place: Place, only: Sequence[str] = (), evaluated: bool = True) -> Sweep:
         """The jobs of some runs, see :func:`.jobs.pieces_of` and :func:`.jobs.left_of`."""
         pieces = pieces_of(requests, place, evaluated)
-        return cls(pieces, left_of(pieces, OnDisk().done, only), place)
+        disk = OnDisk(cuts_now(pieces, place))
+        return cls(pieces, left_of(pieces, disk.done, only), place, disk)
 
     def costs(self) -> dict[str, float]:
         """Seconds that each job that is left will take, on a device like this one: measured once for each method with
@@ -117,7 +121,7 @@ class Sweep:
             Step(job, tuple(need for need in needs if need in self.left), seconds.get(name, 0.0))
             for name, (job, needs, _) in self.left.items()
         ]
-        scheduler = Scheduler(steps, executor, OnDisk(), rules, told)
+        scheduler = Scheduler(steps, executor, self.disk, rules, told)
         try:
             with _passed_on(scheduler):
                 return scheduler.run()

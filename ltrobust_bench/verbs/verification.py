@@ -35,6 +35,8 @@ from ltrobust_bench.records.verify import FEWEST, Verification, verification
 from ltrobust_bench.verbs.apart import trained_apart
 from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported
 
+NOT_RUN = {"bpda": "a judged graph has nothing before its backbone, nor an operation without its own gradient"}
+"""Attacks that are for parts of a model which no graph has, and why."""
 BATCH = 500
 LARGEST = 500_000_000
 """Bytes of a file of examples, as it is and unfolded; 10,000 images of 64 pixels square in float32 have 492 million."""
@@ -198,6 +200,7 @@ def attacked_thoroughly(
         _here(device, record, network),
         graph_sha256=network.graph_sha256,
         attacks=result.broken_after,
+        not_run=NOT_RUN,
     )
 
 

@@ -10,14 +10,15 @@ from linear import Linear
 from torch import nn
 
 from ltrobust_bench.attacks import bpda as straight
+from ltrobust_bench.attacks import nearest_t as nearest_module
 from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.attacks.bpda import bpda
-from ltrobust_bench.attacks.eot import eot, mean_gradient
+from ltrobust_bench.attacks.eot import eot
 from ltrobust_bench.attacks.nearest_t import nearest, nearest_t
 from ltrobust_bench.attacks.nes import nes, normals
 from ltrobust_bench.attacks.pma import pma, probability_margin
 from ltrobust_bench.attacks.pma_transfer import pma_transfer
-from ltrobust_bench.attacks.pursuit import exact, margin, step_length
+from ltrobust_bench.attacks.pursuit import exact, margin, mean_gradient, step_length
 from ltrobust_bench.attacks.spsa import differences, signs, spsa
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.demonstration import Preprocessing
@@ -195,6 +196,24 @@ def test_the_expectation_of_finite_differences_is_the_gradient(directions):
     assert not torch.allclose(once, exactly, atol=0.5)
 
 
+@pytest.mark.parametrize("where", [0.0, 0.004, 1.0])
+def test_finite_differences_at_the_border_of_the_box_are_those_of_clipped_images(where):
+    """Of a linear f along signs, a pixel's expectation is w_i times the share of the width that it can move."""
+    generator = drawn(6)
+    w = torch.randn(48, generator=generator, dtype=torch.float64)
+    x, width, many, seen = torch.full((1, 3, 4, 4), where, dtype=torch.float64), 0.01, 20_000, []
+
+    class Sloping(nn.Module):
+        def forward(self, x):
+            seen.append((x.min().item(), x.max().item()))
+            return (x.flatten(1) @ w)[:, None]
+
+    estimate, _ = differences(signs, many, width)(Sloping(), x, lambda z: z[:, 0], generator)
+    share = (min(1.0, where + width) - max(0.0, where - width)) / (2 * width)
+    assert 0.5 <= share < 1 and min(low for low, _ in seen) >= 0 and max(high for _, high in seen) <= 1
+    assert ((estimate.flatten() - share * w).abs() < 5 * share * w.norm() / math.sqrt(many)).all()
+
+
 def test_the_gradient_of_eot_is_the_mean():
     """Of a model that multiplies its gradient by random signs and adds to it, and of a step under normal noise."""
 
@@ -205,7 +224,7 @@ def test_the_gradient_of_eot_is_the_mean():
 
     x, _ = images(3, low=0.5, high=0.5)
     torch.manual_seed(0)
-    slope, _ = mean_gradient(1500, 0.0)(Shifty(), x, lambda z: z[:, 0], None)
+    slope, _ = mean_gradient(1500)(Shifty(), x, lambda z: z[:, 0], None)
     assert (slope - 1).abs().max() < 5 * 3 / math.sqrt(1500)
 
     class Sigmoid(nn.Module):
@@ -233,6 +252,71 @@ def test_bpda_is_the_gradient_behind_the_preprocessing():
     assert torch.equal(exact(model, x, lambda z: margin(z, y))[0], torch.zeros_like(x))  # the hook is gone
 
 
+@pytest.mark.parametrize("levels", [3, 7])
+def test_bpdas_forward_is_exactly_the_models(levels):
+    """x + (g(x) - x) is not g(x) in float32, and where logits tie or steps are steep that is another answer."""
+    model = Declaring(3, levels=levels).float()
+    x, _ = images(64, dtype=torch.float32)
+    with straight.straight_through(model, ["preprocessing"]):
+        leaf = x.clone().requires_grad_(True)
+        through = model.preprocessing(leaf)
+        (slope,) = torch.autograd.grad(through.sum(), leaf)
+        assert torch.equal(model(x), model.model(torch.round(levels * x) / levels))
+    assert torch.equal(through, torch.round(levels * x) / levels) and torch.equal(slope, torch.ones_like(x))
+
+
+def test_bpda_also_climbs_towards_each_class(monkeypatch):
+    """Behind rounded pixels: brighter images get near one class, whose boundary they cannot reach, and only those of a
+    mean of 0.57 are taken for another, of which the margin knows nothing where it starts."""
+
+    class Drawn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.preprocessing = Preprocessing(lambda x: torch.round(1000 * x) / 1000)
+
+        def forward(self, x):
+            mean = self.preprocessing(x).flatten(1).mean(1)
+            near, beyond = 0.9 + 0.095 * torch.tanh(20 * (0.5 - mean)), 3 - 100 * (mean - 0.57).abs()
+            return torch.stack([torch.ones_like(mean), near, beyond], dim=1)
+
+    model, x, y = Drawn(), torch.full((3, 3, 4, 4), 0.5, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    settings = {"epsilon": 0.1, "steps": 20, "start": "none"}
+    assert (model(bpda(model, x, y, targets=2, **settings)).argmax(1) == 2).all()
+    monkeypatch.setattr(nearest_module, "targeted", lambda *given, **settings: [])
+    assert (model(bpda(model, x, y, **settings)).argmax(1) == 0).all()
+
+
+def test_bpda_finds_its_submodules_inside_a_wrapper():
+    inner = nn.Sequential()
+    inner.add_module("block", nn.ModuleDict({"encoder": Preprocessing(lambda x: x)}))
+    for model in (inner, nn.Sequential(inner)):
+        assert [len(straight.declared(model, [name])) for name in ("encoder", "block.encoder", "coder")] == [1, 1, 0]
+    x, y = images(4)
+    assert torch.equal(bpda(Declaring(), x, y, epsilon=0.0), x)  # by default as many steps as PMA
+
+
+class Torn(nn.Module):
+    """Every draw moves the logits by so much that a single forward is fooled now and then, whatever the image."""
+
+    def forward(self, x):
+        logits = torch.stack([x.flatten(1).sum(1) * 0 + 0.5, torch.zeros(len(x), dtype=x.dtype)], dim=1)
+        return logits + torch.randn_like(logits)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "bpda"])
+def test_a_random_model_is_fooled_where_its_mean_logits_are(name):
+    """No image changes what it says on average; an attack that believes one lucky draw calls every image broken and
+    stops there, at its start. That of 100 draws, whose mean is 5 standard errors away, goes on to the last step."""
+    x, _ = images(10)
+    y = torch.zeros(10, dtype=torch.int64)
+    model, seen = Torn(), []
+    model.register_forward_hook(lambda module, given, output: seen.append(len(output)))
+    ATTACKS[name](model, x, y, steps=4, generator=drawn(), votes=1)
+    hasty, seen[:] = seen[-1], []
+    ATTACKS[name](model, x, y, steps=4, generator=drawn(), votes=100)
+    assert seen[-1] == 10 and (hasty < 10 or name in ("spsa", "nes"))
+
+
 def test_bpda_needs_a_declaration_and_images_of_the_same_shape():
     x, y = images(2)
     with pytest.raises(UsageError, match="no submodule called preprocessing"):
@@ -252,7 +336,8 @@ def test_the_nearest_classes_are_those_of_the_smallest_perturbation(norm):
     gaps = logits.gather(1, y[:, None]) - logits
     lengths = (weight[y][:, None] - weight[None]).norm(p={"Linf": 1, "L2": 2}[norm], dim=2)
     distance = torch.where(torch.arange(6) == y[:, None], torch.inf, gaps / lengths)
-    assert torch.equal(nearest(model, x, y, BALLS[norm]), distance.argsort(1)[:, :-1])
+    with torch.no_grad():  # whatever a caller has set
+        assert torch.equal(nearest(model, x, y, BALLS[norm]), distance.argsort(1)[:, :-1])
     by_logit = torch.where(torch.arange(6) == y[:, None], torch.inf, gaps).argsort(1)[:, :-1]
     assert not torch.equal(nearest(model, x, y, BALLS[norm]), by_logit)
 

@@ -153,7 +153,9 @@ def by_the_book(first, second, labels):
     for a, b in zip(first, second, strict=True):
         changes = [[int(x) - int(y) for x, y, z in zip(a, b, labels, strict=True) if z == c] for c in set(labels)]
         differences.append(np.mean([np.mean(change) for change in changes]))
-        halves.append(1.959964 * np.sqrt(sum(np.var(change) / len(change) for change in changes)) / len(changes))
+        plain = sum(np.var(change) / len(change) for change in changes)
+        floor = sum(of_agresti_and_min(change, 0.5 / len(changes)) for change in changes)
+        halves.append(1.959964 * np.sqrt(max(plain, floor)) / len(changes))
         only = sum(change.count(1) for change in changes), sum(change.count(-1) for change in changes)
         same_way = np.sign(only[0] - only[1]) == np.sign(round(differences[-1], 12))
         p_values.append(binomtest(only[0], sum(only)).pvalue if same_way and sum(only) else 1.0)
@@ -162,6 +164,13 @@ def by_the_book(first, second, labels):
     if len(differences) > 1:
         half = max(half, t_interval(differences)[1] - mean)
     return mean, half, max(p_values) if len(signs) == 1 else 1.0
+
+
+def of_agresti_and_min(changes, more):
+    """Variance of the mean change of a class, with so much of an image more in each cell of the table of pairs."""
+    won, lost, alike = (changes.count(value) + (2 if value == 0 else 1) * more for value in (1, -1, 0))
+    images = won + lost + alike
+    return ((won + lost) / images - ((won - lost) / images) ** 2) / images
 
 
 def random_board(seed):

@@ -16,7 +16,7 @@ from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.records.numbers import flags_of
-from ltrobust_bench.scores.reliability import MEANINGS, Reliability, flags
+from ltrobust_bench.scores.reliability import MEANINGS, Reliability, flags, moving
 from ltrobust_bench.training.trainer import train_plan
 
 SHORT = {"steps": 6, "queries": 300}
@@ -122,6 +122,14 @@ def test_measured_labels_do_not_depend_on_order(honest, task):
     x, y = torch.rand(20, 1, 8, 8), torch.zeros(20, dtype=torch.int64)
     on = Target(honest, 10, 0.1, LINF, 0, x.device)
     assert examine.batch_dependence(on, x, y, 5) == 0.0
+
+
+def test_a_random_models_answers_say_nothing_about_the_batch():
+    moved = {"batch_dependence": 1.0}
+    assert set(moving(0.0, 1.0, False)) == {"batch"} and set(moving(0.01, 1.0, True)) == {"random", "state"}
+    assert "batch" not in {
+        f.name for f in flags(half(("clean", 1.0)), None, Reliability(**CLEAN | moved | {"randomness": 0.1}), 10)
+    }
 
 
 def test_first_places_takes_the_first_of_each_class():

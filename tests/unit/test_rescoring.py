@@ -9,6 +9,7 @@ from torch import nn
 
 import ltrobust_bench as lt
 from ltrobust_bench.cli.main import main
+from ltrobust_bench.data.split import index_sha256
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.interop.autoattack_log import read_log
 from ltrobust_bench.plan.task import make_task
@@ -73,6 +74,9 @@ def test_a_part_of_the_images_is_scored_as_far_as_it_goes(tmp_path, task, model,
     covered = task.split.test < 100
     want = expected(task, model, clean, moved)[1][covered]
     assert np.array_equal(result.bits["examples"], want)
+    assert result.about.test_sha256 == index_sha256(task.split.test[covered]) != task.split.test_sha256
+    torch.save({"adv_complete": moved}, tmp_path / "aa.pth")
+    assert rescore(model, "digits-lt", tmp_path / "aa.pth", **TERMS).about.test_sha256 == task.split.test_sha256
 
 
 def test_images_beyond_the_radius_break_nothing(tmp_path, task, model, theirs):

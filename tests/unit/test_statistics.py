@@ -17,7 +17,7 @@ from ltrobust_bench.report.paper import paper_table, render
 from ltrobust_bench.report.tables import markdown
 from ltrobust_bench.scores.intervals import effective_images, over_seeds, wilson
 from ltrobust_bench.scores.metrics import metrics_from_classes
-from ltrobust_bench.scores.paired import NORMAL, equivalence, paired, resolution, tost
+from ltrobust_bench.scores.paired import DISCORDANT, NORMAL, contrast, equivalence, mcnemar, paired, resolution, tost
 from ltrobust_bench.scores.priors import prior_named, under, upside_down
 
 GENERATOR = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_equivalence_takes_the_worse_of_images_and_seeds():
     one = paired(bits[:1], [[0, 1]], LABELS, [0], [1])
     assert np.isnan(one.seed_error) and equivalence(one, 0.1) == tost(one.difference, one.image_error, 0.1)
     same = paired([np.stack([bits[0][0]] * 2)], [[0, 1]], LABELS, [0], [1])
-    assert equivalence(same, 0.001) == 0
+    assert 0.4 < equivalence(same, 0.001) < 0.5 and equivalence(same, 0.1) < 1e-6
     apart = paired([bits[0][:1], bits[1][:1]], [[0], [1]], LABELS, [0], [1])
     assert equivalence(apart, 1.0) == 1  # no seed in common
 
@@ -73,23 +73,79 @@ def test_half_is_made_of_the_two_errors():
     assert found.half == pytest.approx(np.maximum(NORMAL * found.image_error, t * found.seed_error))
 
 
+def table(both, first, second, neither):
+    """Bits of two models on one class, from the table of pairs."""
+    rows = [(1, 1)] * both + [(1, 0)] * first + [(0, 1)] * second + [(0, 0)] * neither
+    return np.asarray(rows, dtype=bool).T, np.zeros(len(rows), dtype=int)
+
+
+@pytest.mark.parametrize("cells", [(60, 0, 0, 40), (60, 1, 0, 39), (60, 2, 1, 37), (5, 5, 0, 0)])
+def test_few_discordant_images_have_the_error_of_agresti_and_min(cells):
+    """Their interval: half an image more in each cell, n' = n + 2, se^2 = (b' + c' - (b' - c')^2 / n') / n'^2."""
+    bits, labels = table(*cells)
+    found = paired([bits], [[0, 1]], labels, [0], [1])
+    _, b, c, _ = (np.asarray(cells) + 0.5).tolist()
+    n = sum(cells) + 2
+    assert found.image_error == pytest.approx(np.sqrt(b + c - (b - c) ** 2 / n) / n)
+    assert found.half == pytest.approx(NORMAL * found.image_error)
+
+
+def test_the_adjusted_error_is_a_floor_and_two_images_in_all():
+    """With as many classes, too: those of K classes together get the two images, not two each."""
+    for classes in (1, 5, 20):
+        labels = np.repeat(np.arange(classes), 200 // classes)
+        same = paired([np.ones((2, 200), dtype=bool)], [[0, 1]], labels, [0], [1])
+        assert same.difference == 0 and same.image_error == pytest.approx(1 / 202)
+    many = drawn(2)  # with half of all images answered differently the plain error is larger
+    found = paired([many], [[0, 1]], LABELS, [0], [1])
+    plain = np.sqrt(
+        np.mean([np.var(many[0, i].astype(int) - many[1, i]) / 40 for i in np.arange(5)[:, None] == LABELS]) / 5
+    )
+    assert found.image_error == pytest.approx(plain)
+
+
+def test_so_many_images_cannot_tell_a_smaller_difference_from_none():
+    """Two models that answer 200 images alike: if one won 1 % of all, 200 would show it with 1 - 0.99^200 only."""
+    for images, says in ((100, False), (200, False), (500, True)):
+        bits, labels = table(images - images // 4, 0, 0, images // 4)
+        found = paired([bits], [[0, 1]], labels, [0], [1])
+        p_value = equivalence(found, 0.01, images)
+        assert (
+            p_value == pytest.approx(max(0.99**images, stats.norm.sf(0.01 * (images + 2)))) and (p_value < 0.05) == says
+        )
+    assert equivalence(found, 1.0, 500) < 1e-9
+
+
+def test_a_weighted_sum_has_the_same_floor():
+    bits, labels = table(60, 1, 0, 39)
+    pair = paired([bits], [[0, 1]], labels, [0], [1])
+    as_sum = contrast([bits[0].astype(float) - bits[1]], labels)
+    assert as_sum.half == pytest.approx(pair.half) and as_sum.p_value == pair.p_value
+    assert contrast([np.full(4, 0.5)], np.asarray([0, 0, 1, 1])).p_value > 0.005  # four images
+
+
 # Resolution
 
 
 @pytest.mark.parametrize("times", [4, 9])
 def test_the_floor_falls_as_one_over_the_root_of_the_images(times):
-    bits = drawn(6)
+    bits = drawn(6)  # half of all images are answered differently: the plain error
     few = resolution([bits], [list(range(6))], LABELS, 6)
     many = resolution([np.tile(bits, times)], [list(range(6))], np.tile(LABELS, times), 6)
     assert few > 0 and many == pytest.approx(few / np.sqrt(times), rel=1e-12)
 
 
 def test_the_floor_by_hand():
-    """One class of n images, q of them answered differently, evenly: variance q / n of each, q / n^2 of the mean."""
+    """One class of n images, q of them answered differently, evenly: variance q / n of each, q / n^2 of the mean; with
+    an image more, (q + 1) / (n + 2)^2, where that is larger."""
     first, second = np.ones((2, 100), dtype=bool)
     first[:10], second[10:20] = False, False
     floor = resolution([np.stack([first, second])], [[0, 1]], np.zeros(100, dtype=int), 2)
-    assert floor == pytest.approx(NORMAL * np.sqrt(20) / 100)
+    assert floor == pytest.approx(NORMAL * np.sqrt(21) / 102)
+    for images in (100, 1000):  # alike: six images are the fewest that McNemar's test tells from none
+        same = np.ones((2, images), dtype=bool)
+        assert resolution([same], [[0, 1]], np.zeros(images, dtype=int), 2) == DISCORDANT / images
+    assert mcnemar(DISCORDANT, 0) < 0.05 < mcnemar(DISCORDANT - 1, 0)
     assert np.isnan(resolution([first[None], second[None]], [[0], [1]], np.zeros(100, dtype=int), 2))
 
 

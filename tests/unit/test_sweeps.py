@@ -18,7 +18,9 @@ from ltrobust_bench.executors.base import AGAIN, Executor, Job, Options, Outcome
 from ltrobust_bench.executors.local import Local, LocalOptions
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
-from ltrobust_bench.records.io import read_record, record_files
+from ltrobust_bench.records.io import read_record, record_files, write_record
+from ltrobust_bench.report import aggregate
+from ltrobust_bench.sweeps.bounds import network_sha256, read_bound
 from ltrobust_bench.sweeps.notes import HOST, SILENCE, Heartbeat, Note, note_path, read_note
 from ltrobust_bench.sweeps.plan import read_plan
 from ltrobust_bench.sweeps.scheduler import Rules
@@ -103,6 +105,30 @@ def test_only_some_of_a_plan_with_what_they_build_on(place):
     assert [name.rpartition(".")[2] for name in Sweep.of([AT, CRT], place, ["at"]).left] == ["train", "evaluate"]
     with pytest.raises(UsageError, match="--only zz matches none"):
         Sweep.of([AT, CRT], place, ["at", "zz"])
+
+
+@pytest.mark.slow
+def test_a_race_skips_a_run_below_the_cut_and_keeps_one_near_it(place, monkeypatch):
+    """On a board with one entry, adversarially trained. An undefended network is far below it; with equal classes
+    balanced softmax is the same training as the entry's, and of ten images the interval is wide enough for PMA to be
+    stronger than a smoke suite."""
+    monkeypatch.setattr(aggregate, "_competing", lambda board: board.entries)  # a smoke board ranks nobody
+    terms = SMALL | {"imbalance_ratio": 1, "limit_train": 600, "limit_test": 10, "epochs": 12}
+    entry, erm, kept = (Request(method, "digits-lt", **terms) for method in ("at", "erm", "at-bsl"))
+    do(place.model_copy(update={"results_dir": None}), entry)
+    (first,) = (read_record(path / "record.json") for path in place.runs_dir.glob("at-digits-*"))
+    write_record(first, place.results_dir / "records" / first.run.record_path())
+    racing = place.model_copy(update={"race": 1})
+    begun, report = do(racing, erm, kept)
+    assert len(begun) == 4 and not report.left and not report.failed
+    skipped, attacked = (next(place.runs_dir.glob(f"{method}-digits-*")) for method in ("erm", "at-bsl"))
+    bound = read_bound(skipped)
+    assert not (skipped / "record.json").exists() and bound.weights_sha256 == network_sha256(skipped)
+    assert bound.accuracy <= bound.high < bound.cut == pytest.approx(float(first.metrics("union").balanced))
+    assert (attacked / "record.json").exists() and read_bound(attacked) is None
+    assert not Sweep.of([erm, kept], racing).left  # in the same race nothing is left; in another, or none, the run is
+    for other in (place, place.model_copy(update={"race": 2})):
+        assert [name.partition("-")[0] for name in Sweep.of([erm, kept], other).left] == ["erm"]
 
 
 @pytest.mark.board

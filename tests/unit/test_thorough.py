@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +22,24 @@ from ltrobust_bench.cli.main import main
 from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.evaluation import student
-from ltrobust_bench.evaluation.adaptive import adaptive_suite
+from ltrobust_bench.evaluation.adaptive import DRAWS, adaptive_suite
 from ltrobust_bench.evaluation.demonstration import Gated, quantised
 from ltrobust_bench.evaluation.evaluator import evaluate_images
-from ltrobust_bench.evaluation.state import State
-from ltrobust_bench.executors.base import Place
+from ltrobust_bench.evaluation.foreign import Attached
+from ltrobust_bench.evaluation.state import State, state_name
+from ltrobust_bench.executors.base import Job, Place
 from ltrobust_bench.plan.make import make_plan
+from ltrobust_bench.plan.request import Request
+from ltrobust_bench.progress import Silent
 from ltrobust_bench.protocol import Suite
 from ltrobust_bench.records.io import find_records, write_record
-from ltrobust_bench.records.verify import standing, verification, write_verification
+from ltrobust_bench.records.verify import demanded, standing, verification, write_verification
 from ltrobust_bench.report.aggregate import MASKED, boards
 from ltrobust_bench.report.columns import cells_of
 from ltrobust_bench.scores.reliability import MASKING, Reliability
+from ltrobust_bench.sweeps.bounds import network_sha256, write_bound
+from ltrobust_bench.sweeps.jobs import Piece
+from ltrobust_bench.sweeps.states import OnDisk
 from ltrobust_bench.training.trainer import train_plan
 from ltrobust_bench.verbs import adapting, racing
 from ltrobust_bench.verbs.verification import Where, attacked_thoroughly
@@ -56,9 +64,10 @@ def test_what_follows_is_chosen_by_what_is_known(flags, classes, given, names):
 
 def test_a_random_model_is_averaged_over_and_square_asks_more_than_in_autoattack():
     chosen = {a.name: a for a in adaptive_suite(["random"], 10, preprocessing=["clean"])}
-    assert chosen["bpda"].draws == chosen["eot"].draws > 1 and chosen["bpda"].modules == ["clean"]
+    asked = [a.votes for a in chosen.values() if a.kind != "square"]
+    assert len(asked) == 5 and set(asked) == {DRAWS} and DRAWS > 1 and chosen["bpda"].modules == ["clean"]
     assert chosen["square"].queries > 5000 and chosen["square"].restarts > 1
-    assert adaptive_suite([], 10, preprocessing=["clean"])[1].draws == 1
+    assert adaptive_suite([], 10, preprocessing=["clean"])[1].votes == 1
 
 
 def digits(n=60):
@@ -73,7 +82,7 @@ def digits(n=60):
 
 TWO = [
     PGD(name="weak", kind="pgd", steps=2, step_size="epsilon/4", start="uniform", restarts=1),
-    PMA(name="pma", kind="pma", steps=10, start="uniform", restarts=1),
+    PMA(name="pma", kind="pma", steps=10, start="uniform", restarts=1, votes=1),
 ]
 
 
@@ -153,20 +162,122 @@ def test_a_masked_model_falls_to_the_honest_one_and_a_stopped_evaluation_goes_on
     )
     assert "transfer-base" in whole.csv()
 
-    folder, save, stops = tmp_path / "out", State.save, [0]
+    folder, save, suites = tmp_path / "out", State.save, []
 
     def stopping(self, path):
         save(self, path)
-        stops[0] += 1
-        if path.name == adapting.STATE and stops[0] in (12, 13, 15):
+        if path.name.startswith(adapting.SUITE):
+            suites.append(self.forwards)
+        elif (stops := stopping.stops) < 3:
+            stopping.stops = stops + 1
             raise KeyboardInterrupt
 
+    stopping.stops = 0
     monkeypatch.setattr(State, "save", stopping)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            verbs.thorough(masked, "digits-lt", base=honest, folder=folder, before=replace(whole), **terms)
-    monkeypatch.setattr(State, "save", save)
-    assert (folder / adapting.STATE).exists() and (folder / adapting.TAUGHT).exists()
+            verbs.thorough(masked, "digits-lt", base=honest, folder=folder, **terms)
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"suite", "thorough", "student"}
+    again = verbs.thorough(masked, "digits-lt", base=honest, folder=folder, **terms)
+    assert suites == sorted(suites)  # in no session it was begun again
+    assert list(whole.bits) == list(again.bits) and all(
+        np.array_equal(whole.bits[n], again.bits[n]) for n in again.bits
+    )
+    assert (whole.forwards, whole.backwards) == (again.forwards, again.backwards)
+    assert (whole.flags, whole.reliability, whole.about) == (again.flags, again.reliability, again.about)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize("way", ["detached", "beside the image", "outside of torch"])
+def test_a_model_that_no_gradient_reaches_is_attacked_by_its_logits(run, way):
+    """With the answers of the honest one: what finite differences and the student take shows that it is attacked."""
+    honest = verbs.load_model(run[0], "cpu").model
+    weight = torch.ones(1, requires_grad=True)
+
+    def blind(x):
+        logits = honest(x).detach()
+        if way == "beside the image":
+            return logits * weight
+        return torch.from_numpy(logits.numpy()) if way == "outside of torch" else logits
+
+    terms = {"protocol": "smoke", "limit_test": 20, "device": "cpu"}
+    found = verbs.thorough(blind, "digits-lt", leave_out=["square"], **terms)
+    assert "zero gradients" in {flag.name for flag in found.flags}
+    assert {"eot", "nes", "spsa", "transfer-student"} <= set(found.adaptive)
+    own = verbs.thorough(honest, "digits-lt", **terms)
+    assert np.array_equal(found.bits["clean"], own.bits["clean"])
+    assert found.broken_after["nes"] + found.broken_after["spsa"] + found.broken_after["transfer-student"] > 0
+    assert found.metrics("union").overall >= own.metrics("union").overall
+
+
+def test_logits_and_gradients_of_other_models_are_what_they_were(run):
+    honest = verbs.load_model(run[0], "cpu").model
+    x = torch.rand(5, 1, 8, 8)
+    slopes = []
+    for model in (honest, Attached(honest)):
+        leaf = x.clone().requires_grad_(True)
+        logits = model(leaf)
+        slopes += [logits.detach(), *torch.autograd.grad(logits.square().sum(), leaf)]
+    assert torch.equal(slopes[0], slopes[2]) and torch.equal(slopes[1], slopes[3])
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_result_of_another_model_other_images_or_another_protocol_is_refused(run):
+    folder, record = run
+    honest = verbs.load_model(folder, "cpu").model
+    other = verbs.load_model(folder, "cpu").model
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.01)
+    terms = {"protocol": "smoke", "imbalance_ratio": 1, "limit_test": 100, "device": "cpu"}
+    suite = verbs.evaluate(honest, "digits-lt", **terms)
+    whole = verbs.thorough(honest, "digits-lt", before=suite, **terms)
+    assert whole.adaptive and np.array_equal(whole.frozen, suite.frozen)
+
+    def refused(says, model, before, **changed):
+        with pytest.raises(UsageError, match=says):
+            verbs.thorough(model, "digits-lt", before=before, **(terms | changed))
+
+    refused("of a model with other weights", other, suite)
+    for before in (suite, record):
+        refused("of 100 test images, and not of these 30", honest, before, limit_test=30)
+    refused("of another split of digits-lt", honest, suite, imbalance_ratio=2)
+    refused("not of protocol digits-v0", honest, suite, protocol="digits-v0")
+    for before in (replace(suite, about=None), record):
+        refused("of another model: this one misclassifies", lambda x: honest(x).roll(1, 1), before)
+    cut = {name: bits[:5] for name, bits in suite.bits.items()}
+    refused("and not of these 100", honest, replace(suite, bits=cut))
+    with pytest.raises(UsageError, match="with other weights"):
+        weights = record.result.model_copy(update={"weights_sha256": "e" * 64})
+        verbs.thorough(folder, before=record.model_copy(update={"result": weights}), limit_test=100, device="cpu")
+
+
+def test_networks_that_are_not_finished_or_damaged_are_said_and_left_out(run, tmp_path):
+    """The run that another is built on may be in training still, or gone."""
+    section = run[1].run
+    built = section.model_copy(update={"method": "crt", "base_key": section.key()})
+    notes = Notes()
+    assert adapting.beside(built, run[0].parent, notes)[0] == run[0] and not notes.lines
+    assert adapting.beside(built, tmp_path, notes) == (None, {})
+    assert f"ends in -{section.key()[:8]}" in notes.lines.pop()
+    mine = tmp_path / section.folder_name()
+    mine.mkdir()
+    assert adapting.beside(built, tmp_path, notes) == (None, {})
+    assert "has no network" in notes.lines.pop()
+    (mine / "model.safetensors").write_bytes(b"half")
+    assert adapting.beside(built, tmp_path, notes) == (None, {})
+    assert len(notes.lines) >= 2 and "nothing is crafted on" in notes.lines[0]
+
+
+class Notes(Silent):
+    """What is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
 
 
 @pytest.mark.usefixtures("_short")
@@ -236,7 +347,7 @@ def stated(record, place, robust=None, places=None, kind="thorough", weights=Non
     robust = np.ones(len(left), dtype=bool) if robust is None else robust
     weights = weights or record.result.weights_sha256
     clean = np.ones(len(left), dtype=bool)
-    attacks = {"pma": int((~robust).sum())} if kind == "thorough" else None
+    attacks = {"pma": int((~robust).sum())} | dict.fromkeys(demanded(record)[1:], 0) if kind == "thorough" else None
     made = verification(record, kind, left, clean, robust, weights, "Jane", record.environment, attacks=attacks)
     write_verification(made, place)
     return made
@@ -272,6 +383,37 @@ def test_what_a_thorough_evaluation_breaks_lowers_the_entry_and_raises_no_level(
     assert not any(r.standing.disputed for r in entries["masked"].runs)
 
 
+def test_a_statement_must_have_every_attack_that_the_flags_ask_for(board):
+    """PMA alone is what an honest record needs; one with masked gradients needs them all, one that is built on another
+    run that one's network, too."""
+    place, masked = board
+    left = np.flatnonzero(masked[0].bits("union"))
+    robust = np.ones(len(left), dtype=bool)
+
+    def with_attacks(record, attacks, **more):
+        weights = record.result.weights_sha256
+        return verification(
+            record, "thorough", left, robust, robust, weights, "Jane", record.environment, attacks=attacks, **more
+        )
+
+    every = ["pma", "transfer-student", "eot", "nes", "spsa", "square"]
+    assert demanded(masked[0]) == every and demanded(synthetic_record()) == ["pma"]
+    built = masked[0].model_copy(update={"run": masked[0].run.model_copy(update={"base_key": "a" * 64})})
+    assert demanded(built) == ["pma", "transfer-base", *every[1:]]
+    for missing in every:
+        made = with_attacks(masked[0], dict.fromkeys([name for name in every if name != missing], 0))
+        assert not standing(masked[0], [made]).thorough
+    assert standing(masked[0], [with_attacks(masked[0], dict.fromkeys(every, 0))]).thorough
+    for record in masked:
+        write_verification(with_attacks(record, {"pma": 0}, not_run={"bpda": "there was none"}), place)
+    assert seen(place)[0]["masked"].rank is None
+    (said,) = (r.standing.said for r in seen(place)[0]["masked"].runs[:1])
+    assert "but without transfer-student, eot, nes, spsa, square, which its flags ask for" in said[0].says
+    assert "bpda was not run: there was none" in said[0].says
+    with pytest.raises(RecordError, match="not_run: belongs to a thorough evaluation, and is about other attacks"):
+        with_attacks(masked[0], {"pma": 0}, not_run={"pma": "it was"})
+
+
 def test_a_thorough_evaluation_of_other_weights_or_without_its_attacks_is_none(board):
     place, masked = board
     other = stated(masked[0], place, weights="d" * 64)
@@ -300,7 +442,7 @@ def test_every_masking_flag_keeps_an_entry_from_a_rank():
 def test_a_records_network_is_attacked_thoroughly(run):
     folder, record = run
     made = attacked_thoroughly(record, folder, Where("Jane", device="cpu"))
-    assert made.kind == "thorough" and list(made.attacks) == ["pma"]
+    assert made.kind == "thorough" and list(made.attacks) == ["pma"] and list(made.not_run) == ["bpda"]
     assert made.places == np.flatnonzero(record.bits("union")).tolist()
     found = standing(record, [made])
     assert found.thorough and found.external and not found.disputed
@@ -318,6 +460,41 @@ def test_a_run_below_the_cut_is_given_up_and_one_above_it_is_not(run, tmp_path, 
     assert bound.text.startswith("\u2264 ") and bound.text.endswith("below 99.0 of rank 2")
     monkeypatch.setattr(racing, "cut_of", lambda plan, place: None)
     assert racing.given_up(plan, folder, place, adapting.Silent()) is None
+
+
+def test_a_bound_is_of_one_network_one_rank_and_a_board_that_has_not_fallen(run, tmp_path, monkeypatch):
+    """And not just any file of this name."""
+    folder = tmp_path / run[0].name
+    shutil.copytree(run[0], folder)
+    (folder / "record.json").unlink()
+    plan, place = make_plan("erm", "digits-lt", **TERMS), Place(runs_dir=tmp_path, race=2, device="cpu")
+    request = Request("erm", "digits-lt", **TERMS)
+    job = Job.of("evaluate", plan.run, request, 0, place)
+    other = Job.of("evaluate", plan.run, request, 0, place.model_copy(update={"race": 3}))
+    alone = Job.of("evaluate", plan.run, request, 0, place.model_copy(update={"race": None}))
+    monkeypatch.setattr(racing, "cut_of", lambda plan, place, known=None: 0.99)
+    bound = racing.given_up(plan, folder, place, adapting.Silent())
+    assert OnDisk().done(job) and not OnDisk().done(other) and not OnDisk().done(alone)
+    stored = verbs.load_model(folder, "cpu")
+    assert bound.weights_sha256 == network_sha256(folder) == stored.weights_sha256
+    pieces = {job.id: Piece(job, (), plan)}
+    assert racing.cuts_now(pieces, place) == {job.id: 0.99} and OnDisk({job.id: 0.99}).done(job)
+    assert not OnDisk({job.id: bound.high}).done(job)  # the board's cut has fallen to it
+    asked = []
+    monkeypatch.setattr(racing, "evaluate", lambda *given, **terms: asked.append(given))
+    assert racing.given_up(plan, folder, place.model_copy(update={"race": 3}), adapting.Silent()).rank == 3
+    assert OnDisk().done(other) and not asked  # what PMA found is kept
+    write_bound(bound.model_copy(update={"weights_sha256": "e" * 64}), folder)
+    assert not OnDisk().done(job)
+    with pytest.raises(AttributeError):  # it is attacked again
+        racing.given_up(plan, folder, place, adapting.Silent())
+    assert len(asked) == 1
+    write_bound(bound, folder)
+    (folder / "model.safetensors").unlink()
+    assert not OnDisk().done(job)
+    for content in ("{}", json.dumps(bound.model_dump(exclude={"weights_sha256"})), "half"):
+        (folder / "bound.json").write_text(content)
+        assert not OnDisk().done(job)
 
 
 @pytest.mark.board
@@ -345,9 +522,40 @@ def test_the_command_line(run, capsys, tmp_path):
                  "--device", "cpu", "--results-dir", str(tmp_path)]) == 0  # fmt: skip
     (statement,) = (Path(tmp_path) / "verifications").glob("*-thorough-*.json")
     assert '"attacks":{"pma":' in statement.read_text()
-    for wrong in (["--quick", "--thorough"], ["--base", "x"], ["--thorough", "--attack", "pgd-5"]):
-        assert main(["eval", str(folder), *wrong]) == 2
-        assert "leave" in (said := capsys.readouterr().err) or "belong to --thorough" in said
+    assert main(["eval", str(folder), "--base", "x"]) == 2
+    assert "belong to --thorough" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_short")
+def test_no_evaluation_takes_anothers_state(run, capsys, tmp_path):
+    """The run's own lies in its folder as evaluation.npz; what is asked for otherwise, of a part, has other names."""
+    folder = tmp_path / run[0].name
+    shutil.copytree(run[0], folder)
+    (folder / "thorough.csv").unlink(missing_ok=True)
+    own, foreign = folder / "evaluation.npz", folder / state_name("thorough", limit_test=20)
+    for path in (own, foreign):
+        path.write_bytes(b"somebody's state")
+    for asked in (["--thorough"], ["--attack", "fgsm", "--output", str(folder)], ["--quick", "--output", str(folder)]):
+        assert main(["eval", str(folder), *asked, "--limit-test", "30", "--device", "cpu"]) == 0, asked
+        assert own.read_bytes() == foreign.read_bytes() == b"somebody's state"
+        assert len(list(folder.glob("*.npz"))) == 2
+    assert (folder / "thorough-first-30.csv").exists() and not (folder / "thorough.csv").exists()
+    capsys.readouterr()
+    names = {
+        state_name("evaluation", **terms) for terms in ({}, {"limit_test": 20}, {"limit_test": 30}, {"search": "tf32"})
+    }
+    assert len(names) == 4 and state_name("suite", limit_test=None) == state_name("suite", attacks=())
+
+
+def test_second_models_of_one_name_are_all_attacked_on(tmp_path):
+    paths = [Path("a/model.safetensors"), Path("b/model.safetensors"), Path("at"), Path("base"), Path("lite:at")]
+    found = adapting.named_apart([*paths, paths[0]], ["at"])
+    assert found == {
+        "model.safetensors": paths[0], "model.safetensors-2": paths[1], "at-2": paths[2], "base-2": paths[3],
+        "lite:at": paths[4],
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="no second model can be called base or student"):
+        verbs.thorough(nn.Flatten(), "digits-lt", others={"base": nn.Flatten()})
 
 
 def test_what_rests_on_other_networks_must_be_signed_on_a_public_board(tmp_path):
