@@ -16,12 +16,15 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltrobust_bench.errors import RecordError
+from ltrobust_bench.evaluation.adaptive import adaptive_suite
 from ltrobust_bench.files import write_bytes, write_text
 from ltrobust_bench.plan.run import Sha256, Text
+from ltrobust_bench.records.numbers import flags_of
 from ltrobust_bench.records.schema import Environment, Level, Record, Said, Standing
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 from ltrobust_bench.scores.bits import pack, unpack
 from ltrobust_bench.scores.metrics import metrics_from_bits
+from ltrobust_bench.scores.reliability import MASKING, Reliability
 from ltrobust_bench.terms import Strict, canonical_digest, printable
 
 VERIFICATIONS = "verifications"
@@ -74,6 +77,10 @@ class Verification(Strict):
         max_length=100,
         description="of a thorough evaluation: attacks beside the suite, and how many images each broke",
     )
+    reliability: Reliability | None = Field(
+        default=None,
+        description="what was measured of the graph; none: it was made before that, or is one of counterexamples",
+    )
 
     @field_validator("by")
     @classmethod
@@ -88,6 +95,8 @@ class Verification(Strict):
             raise ValueError("examples_sha256: belongs to counterexamples")
         if (self.attacks is not None) != (self.kind == "thorough"):
             raise ValueError("attacks: belongs to a thorough evaluation: both or neither")
+        if self.reliability is not None and self.kind == "counterexamples":
+            raise ValueError("reliability: belongs to what attacks a network, not to counterexamples")
         if self.places is not None and (
             len(self.places) != self.images or any(a >= b for a, b in zip(self.places, self.places[1:], strict=False))
         ):
@@ -98,6 +107,8 @@ class Verification(Strict):
             raise ValueError(f"robust: {error}") from None
         if (robust > clean).any():
             raise ValueError("robust: an image withstands attacks that is misclassified when clean")
+        if self.attacks is not None and sum(self.attacks.values()) != int((clean > robust).sum()):
+            raise ValueError("attacks: must have broken as many images as do not withstand them")
         return self
 
     @property
@@ -105,6 +116,11 @@ class Verification(Strict):
         """Which of the images looked at are correct as they are, and which withstood everything; bool."""
         clean, robust = (unpack(text, self.images, 1).astype(bool) for text in (self.clean, self.robust))
         return clean, robust
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether it judged a graph and does not say what it measured of it: then it confirms nothing."""
+        return self.kind != "counterexamples" and self.graph_sha256 is not None and self.reliability is None
 
     @property
     def others(self) -> list[str]:
@@ -131,6 +147,7 @@ def verification(
     examples_sha256: str | None = None,
     graph_sha256: str | None = None,
     attacks: dict[str, int] | None = None,
+    reliability: Reliability | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
 
@@ -153,6 +170,7 @@ def verification(
             examples_sha256=examples_sha256,
             graph_sha256=graph_sha256,
             attacks=attacks,
+            reliability=reliability,
         )
     except ValidationError as error:
         raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
@@ -167,7 +185,8 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    absent = {n for n in ("examples_sha256", "graph_sha256", "attacks") if getattr(statement, n) is None}
+    absent = {n for n, field in Verification.model_fields.items() if not field.is_required()}
+    absent = {name for name in absent if getattr(statement, name) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 
@@ -270,6 +289,7 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         said: all that was said, counting or not, for readers.
     """
     level, disputed, thorough, external = 0, [], False, False
+    measured = [s.reliability for s in statements if s.reliability is not None and not objections(record, s)]
     broken = np.zeros(sum(record.run.test_counts), dtype=bool)
     for statement in statements:
         against = objections(record, statement)
@@ -277,7 +297,7 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         if statement.kind in BEYOND:
             external |= not against
             thorough |= not against and is_thorough(record, statement)
-        elif not against and not too_few(record, statement):
+        elif not against and not too_few(record, statement) and not statement.unmeasured:
             level = max(level, LEVELS.index(statement.kind))
         theirs = _broken(record, statement)
         if theirs is not None:
@@ -292,12 +312,22 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         thorough=thorough,
         external=external,
         confirmed=level > 0,
+        measured=tuple(measured),
     )
 
 
+def _measured(statement: Verification) -> tuple[Reliability, ...]:
+    return () if statement.reliability is None else (statement.reliability,)
+
+
 def is_thorough(record: Record, statement: Verification) -> bool:
-    """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing."""
+    """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing, by all
+    attacks that the network's flags ask for."""
     if statement.kind != "thorough" or statement.weights_sha256 != record.result.weights_sha256:
+        return False
+    flags = {flag.name for flag in flags_of(record.judged(Standing(measured=_measured(statement))))}
+    asked = adaptive_suite(flags, len(record.run.train_counts), seconds=[STUDENT] if flags & {*MASKING} else [])
+    if statement.unmeasured or not {attack.name for attack in asked} <= (statement.attacks or {}).keys():
         return False
     standing = record.judged(Standing()).bits("union")
     return statement.places is None or set(np.flatnonzero(standing)) <= set(statement.places)

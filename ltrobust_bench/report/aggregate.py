@@ -207,8 +207,8 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
     labels = {digest: method_label(seeds[0].run) for digest, seeds in runs.items()}
     shared = Counter(labels.values())
     for digest, label in labels.items():
-        if shared[label] > 1 and all(map(_is_claim, runs[digest])):
-            labels[digest] = label + ASIDE  # the verified entry keeps its name
+        if shared[label] > 1:
+            labels[digest] = label + _aside(runs[digest][0])  # the ranked entry keeps its name
     shared = Counter(labels.values())
     # All runs at once: the arrays of one entry are small, and there may be hundreds.
     per_class = class_accuracies([record for seeds in runs.values() for record in seeds], key.suite)
@@ -239,7 +239,7 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
     found: dict[str, dict[int, Record]] = defaultdict(dict)
     messages = []
     for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        seeds = found[record.tally.entry_key + ASIDE * _is_claim(record)]
+        seeds = found[record.tally.entry_key + _aside(record)]
         first = seeds.setdefault(record.run.seed, record)
         if first.result.digest != record.result.digest:
             messages.append(
@@ -247,13 +247,22 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
                 f"record {first.id} of {first.environment.created} counts, {record.id} of "
                 f"{record.environment.created} does not."
             )
-    for key in [key for key in found if key.endswith(ASIDE) and key.removesuffix(ASIDE) not in found]:
-        found[key.removesuffix(ASIDE)] = found.pop(key)  # nobody verified any of them: one entry, which is a claim
+    for aside in ASIDE:
+        for key in [key for key in found if key.endswith(aside) and key.removesuffix(aside) not in found]:
+            found[key.removesuffix(aside)] = found.pop(key)  # none of them has a rank: one entry, which has none
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}, messages
 
 
-ASIDE = " (claimed)"
-"""Runs of an entry that nobody verified stand beside those that somebody did: whoever adds one changes no rank."""
+ASIDE = (f" ({MASKED})", f" ({CLAIMED})")
+"""Runs of an entry that have no rank stand beside those that have one: whoever adds a run that nobody verified, or one
+whose gradients may mislead, changes no rank."""
+
+
+def _aside(record: Record) -> str:
+    """What a run's entry is called besides, if it stands beside the one that has a rank; empty: it does not."""
+    if _is_claim(record):
+        return ASIDE[1]
+    return ASIDE[0] if record.standing is not None and record.standing.public and _misleading(record) else ""
 
 
 def _is_claim(record: Record) -> bool:

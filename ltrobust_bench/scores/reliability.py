@@ -81,8 +81,9 @@ MEANINGS = {
     "state": "evaluating the model changed it: buffers are not frozen",
 }
 """Every flag and what it means."""
-MASKING = ("zero gradients", "square", "robust to anything", "not monotone", "random")
-"""Flags of models whose gradients mislead: their suite's verdict may be too good, by more than its interval says."""
+MASKING = ("zero gradients", "square", "robust to anything", "not monotone", "random", "batch")
+"""Flags of models whose gradients mislead, or whose images move one another's logits: their suite's verdict may be too
+good, by more than its interval says."""
 
 NOISE = 1e-4
 """Of two forwards' logits, as a share of their range; rounding stays far below."""
