@@ -250,9 +250,9 @@ def test_where_another_network_is_trained_only_what_can_be_compared_holds(finish
     for statement, says in (
         (thorough, "cannot be tried: this machine trains another network"),
         (stated(record, places=range(60)), None),
-        (stated(record, places=range(60), clean=np.zeros(60, bool), robust=np.zeros(60, bool)), "come out otherwise"),
-        (stated(record, "retrained", weights="e" * 64, clean=np.zeros(record.images, bool),
-                robust=np.zeros(record.images, bool)), "come out otherwise"),
+        (stated(record, places=range(60), clean=np.ones(60, bool), robust=np.ones(60, bool)), "come out otherwise"),
+        (stated(record, "retrained", weights="e" * 64, clean=np.ones(record.images, bool),
+                robust=np.ones(record.images, bool)), "come out otherwise"),
     ):  # fmt: skip
         found = recheck(SimpleNamespace(statement=statement, results=None, path=None), record)
         assert found == [] if says is None else says in " ".join(found), statement.kind
