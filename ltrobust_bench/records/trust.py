@@ -38,6 +38,7 @@ from ltrobust_bench.records.verify import (
 )
 from ltrobust_bench.records.weights import FOLDER as WEIGHTS
 from ltrobust_bench.records.weights import objection, read_index
+from ltrobust_bench.scores.reliability import masking
 
 Statement = Retraction | Verification
 FILED = 25_000_000
@@ -224,6 +225,9 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
         says = f"confirms it on {statement.images} images" + (
             f", and breaks {lost} that counted as robust" * (lost > 0)
         )
+    flagged = masking(statement.reliability, len(record.run.train_counts))
+    says += f"; flagged {', '.join(flagged)}" if flagged else ""
+    says += "; does not say what it measured, so it confirms nothing" if statement.unmeasured else ""
     says += " (its graph was attacked)" if statement.graph_sha256 else " (its method's own module was attacked)"
     return Said(statement.kind, statement.by, statement.environment.created[:10], counts, why, says)
 

@@ -145,6 +145,11 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
     return [Flag(name, found[name], meaning) for name, meaning in MEANINGS.items() if name in found]
 
 
+def masking(measured: Reliability | None, classes: int) -> list[str]:
+    """The masking flags that what was measured raises by itself, whatever the attacks' bits are."""
+    return [flag.name for flag in signs({}, 0.0, measured, classes) if flag.name in MASKING]
+
+
 def moving(randomness: float, batch_dependence: float, state_changed: bool) -> dict[str, str]:
     """Flags of a model that answers the same image differently, and what was seen; see :class:`Reliability`."""
     found = {}

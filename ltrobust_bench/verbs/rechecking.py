@@ -16,7 +16,7 @@ from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import BEYOND, RETRAINED_POINTS, Verification, examples_of, objections, tolerated
-from ltrobust_bench.scores.reliability import MASKING, signs
+from ltrobust_bench.scores.reliability import masking
 from ltrobust_bench.verbs.judging import refuse_imported
 from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.verification import (
@@ -132,10 +132,7 @@ def _flagged(record: Record, theirs: Verification, ours: Verification) -> list[s
     if theirs.reliability is None or ours.reliability is None:
         return []
     classes = len(record.run.train_counts)
-    said, seen = (
-        [flag.name for flag in signs({}, 0.0, one, classes) if flag.name in MASKING]
-        for one in (theirs.reliability, ours.reliability)
-    )
+    said, seen = (masking(one, classes) for one in (theirs.reliability, ours.reliability))
     return [] if said == seen else [f"it is flagged {', '.join(seen) or 'nothing'}, not {', '.join(said) or 'nothing'}"]
 
 

@@ -320,6 +320,9 @@ def test_what_a_verification_measures_decides_and_not_the_records_own_word(tmp_p
     ]):  # fmt: skip
         found = on_a_public_board(tmp_path / str(i), (0, "rival", own, theirs))
         assert found == {"rival": (rank, 1)}, (own, theirs)
+        ((record,), _) = find_records([tmp_path / str(i) / "records"])
+        (said,) = record.standing.said
+        assert ("flagged zero gradients" in said.says, "confirms nothing" in said.says) == (theirs is bad, not theirs)
 
 
 def test_a_flagged_run_added_to_a_rivals_entry_stands_beside_it(tmp_path):
