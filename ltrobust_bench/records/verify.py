@@ -296,7 +296,7 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         disputed += [f"{statement.kind} by {statement.by}: {reason}" for reason in against]
         if statement.kind in BEYOND:
             external |= not against
-            thorough |= not against and is_thorough(record, statement)
+            thorough |= not against and is_thorough(record, statement, measured)
         elif not against and not too_few(record, statement) and not statement.unmeasured:
             level = max(level, LEVELS.index(statement.kind))
         theirs = _broken(record, statement)
@@ -316,16 +316,17 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
     )
 
 
-def _measured(statement: Verification) -> tuple[Reliability, ...]:
-    return () if statement.reliability is None else (statement.reliability,)
-
-
-def is_thorough(record: Record, statement: Verification) -> bool:
+def is_thorough(record: Record, statement: Verification, measured: Sequence[Reliability] = ()) -> bool:
     """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing, by all
-    attacks that the network's flags ask for."""
+    attacks that the network's flags ask for.
+
+    Args:
+        measured: of its network, by other statements.
+    """
     if statement.kind != "thorough" or statement.weights_sha256 != record.result.weights_sha256:
         return False
-    flags = {flag.name for flag in flags_of(record.judged(Standing(measured=_measured(statement))))}
+    known = (*measured, *([statement.reliability] if statement.reliability else []))
+    flags = {flag.name for flag in flags_of(record.judged(Standing(measured=known)))}
     asked = adaptive_suite(flags, len(record.run.train_counts), seconds=[STUDENT] if flags & {*MASKING} else [])
     if statement.unmeasured or not {attack.name for attack in asked} <= (statement.attacks or {}).keys():
         return False

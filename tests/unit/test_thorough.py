@@ -325,6 +325,19 @@ def test_what_a_verification_measures_decides_and_not_the_records_own_word(tmp_p
         assert ("flagged zero gradients" in said.says, "confirms nothing" in said.says) == (theirs is bad, not theirs)
 
 
+def test_a_thorough_evaluation_that_found_no_flag_does_not_stand_for_one_that_was_asked_for_by_one():
+    record = synthetic_record()
+    left = np.flatnonzero(record.bits("union"))
+    ones = np.ones(len(left), dtype=bool)
+    looked = verification(record, "re-evaluated", None, record.bits("clean"), record.bits("union"), "c" * 64, "Jane",
+                          record.environment, graph_sha256="d" * 64, reliability=MEASURED)  # fmt: skip
+    for asked, enough in ((("pma",), False), (ASKED, True)):
+        tried = verification(record, "thorough", left, ones, ones, "c" * 64, "Jane", record.environment,
+                             graph_sha256="d" * 64, attacks=dict.fromkeys(asked, 0),
+                             reliability=measured())  # fmt: skip
+        assert standing(record, [looked, tried]).thorough == enough
+
+
 def test_a_flagged_run_added_to_a_rivals_entry_stands_beside_it(tmp_path):
     sound = [(seed, "rival", measured(), measured()) for seed in (0, 1)]
     other = (0, "other", None, measured())
