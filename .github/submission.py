@@ -40,6 +40,23 @@ DECIDES = (
     ("rules and statements", ("ltrobust_bench/records/", *STATEMENTS)),
     ("how boards are made", ("ltrobust_bench/report/", "ltrobust_bench/scores/")),
     ("attacks and evaluation", ("ltrobust_bench/attacks/", "ltrobust_bench/evaluation/", "ltrobust_bench/compute/")),
+    (
+        "who judges",
+        ("ltrobust_bench/judge/", "ltrobust_bench/verbs/", "ltrobust_bench/cli/", "ltrobust_bench/interrupt.py"),
+    ),
+    ("networks, data and plans", ("ltrobust_bench/models/", "ltrobust_bench/data/", "ltrobust_bench/plan/")),
+    ("training", ("ltrobust_bench/training/", "ltrobust_bench/longtail/", "ltrobust_bench/executors/")),
+    ("how files are read", ("ltrobust_bench/reading.py", "ltrobust_bench/files.py", "ltrobust_bench/terms.py")),
+    (
+        "what all of it stands on",
+        (
+            "ltrobust_bench/api.py",
+            "ltrobust_bench/cards.py",
+            "ltrobust_bench/registry.py",
+            "ltrobust_bench/numbers.py",
+            "ltrobust_bench/randomness.py",
+        ),
+    ),
 )
 """What decides over every record, by the beginnings of paths. Cards that change `ranked` are found by their lines."""
 RECOMPUTED = 3

@@ -3,10 +3,10 @@
     python benchmarks/fuzz.py --cases 100000
     python benchmarks/fuzz.py --kind npz --cases 1000 --seed 37
 
-Sound files (records, statements, cards, protocols, plans, archives, pictures, npz files, weights, checkpoints) and
-command lines are mutated as their structure suggests, and given to the package. A case may be accepted or refused, with
-one line that prints and exit code 0, 1 or 2. A traceback, a hang, too much memory or another exit code is a fault, and
-so is another verdict about a mutated record whose verdict is known. hypothesis draws the cases and looks for the
+Sound files (records, statements, cards, protocols, plans, archives, pictures, npz files, weights, checkpoints, graphs)
+and command lines are mutated as their structure suggests, and given to the package. A case may be accepted or refused,
+with one line that prints and exit code 0, 1 or 2. A traceback, a hang, too much memory or another exit code is a fault,
+and so is another verdict about a mutated record whose verdict is known. hypothesis draws the cases and looks for the
 smallest faulty one; its files stay in the folder that is printed, and the same kind and seed find it again.
 """
 

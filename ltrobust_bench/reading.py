@@ -154,12 +154,12 @@ def read_arrays(content: bytes | BinaryIO, names: Iterable[str] | None, most: in
             unfolds(archive, most)
             if names is None:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
-            return {name: _array(archive, name) for name in names}
+            return {name: _array(archive, name, most) for name in names}
     except Exception as error:  # noqa: BLE001 - half of a zip file makes of its readers whatever it does
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
     import numpy as np
     from numpy.lib import format as npy
 
@@ -172,10 +172,15 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         if version not in headers:
             raise ValueError(f"`{name}` has a header of a version that plain arrays do not need")
         shape, by_columns, dtype = headers[version](file)
-        if dtype.kind not in KINDS:
+        if dtype.kind not in KINDS or not dtype.itemsize:
             raise ValueError(f"`{name}` holds no numbers but objects of type {dtype}")
+        if any(type(length) is not int or length < 0 for length in shape):
+            raise ValueError(f"`{name}` says that it has shape {shape}")
+        # Of nothing there may be as much as anybody likes; its other axes must be such as could be filled.
+        if math.prod(length or 1 for length in shape) * dtype.itemsize > most:
+            raise ValueError(f"`{name}` says that it has shape {shape}, which is larger than is allowed")
         size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or size != member.file_size - file.tell():
+        if size != member.file_size - file.tell():
             raise ValueError(f"`{name}` says that it has shape {shape}, and has another size")
         array = np.empty(math.prod(shape), dtype)
         for start in range(0, size, PART):

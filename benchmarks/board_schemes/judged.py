@@ -68,10 +68,10 @@ def untrained(record: Record) -> dict[str, torch.Tensor]:
         return build_network(record.run.model, (1, 8, 8), len(record.run.train_counts), Method()).state_dict()
 
 
-def verified_by_jane(copy: Copy, record: Record, network: Path) -> str:
+def verified_by_jane(copy: Copy, record: Record, network: Path, *more: object) -> str:
     """What `ltbench record verify` says in the copy, by the copy's code."""
     command = ["record", "verify", copy.path_of(record), "--weights", network, "--by", JANE, "--images", 50,
-               "--threads", 1, "--device", "cpu", "--results-dir", copy.results]  # fmt: skip
+               "--threads", 1, "--device", "cpu", "--results-dir", copy.results, *more]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "ltrobust_bench", *map(str, command)],
         cwd=copy.folder, env={**os.environ, "PYTHONPATH": str(copy.folder)}, capture_output=True, text=True,

@@ -16,9 +16,18 @@ from ltrobust_bench.records.retract import Retraction
 from ltrobust_bench.records.schema import Record, Result
 from ltrobust_bench.records.verify import Verification, verification, write_verification
 from ltrobust_bench.scores.bits import pack
+from ltrobust_bench.scores.reliability import Reliability
 
 ROOT = Path(__file__).resolve().parents[2]
 JANE = "jane@example.org"
+
+
+SOUND = Reliability(
+    images=200, randomness=0.0, probabilities=False, confidence=0.6, zero_gradients=0.0, accuracy_at_half=0.0,
+    accuracy_by_radius={"1": 0.5}, batch_dependence=0.0, state_changed=False,
+)  # fmt: skip
+"""What is measured of a network that has no flag."""
+FLAGGED = SOUND.model_copy(update={"zero_gradients": 0.5})
 
 
 class Copy:
@@ -105,7 +114,8 @@ def stated(record: Record, kind: str = "re-evaluated", robust: np.ndarray | None
     robust = record.bits("union") if robust is None else robust
     made = verification(record, kind, None, record.bits("clean"), robust, record.result.weights_sha256,  # type: ignore[arg-type]
                         "an independent laboratory", record.environment)  # fmt: skip
-    return made.model_copy(update={"graph_sha256": "9" * 64} | more)
+    sound = {} if kind == "counterexamples" else {"reliability": SOUND}
+    return made.model_copy(update={"graph_sha256": "9" * 64} | sound | more)
 
 
 def forged(like: Record, *, bits: dict[str, np.ndarray] | Record | None = None, weights: str | None = "f" * 64,

@@ -18,17 +18,24 @@ from PIL import Image
 from safetensors.torch import save
 
 from fuzzing.tools import NUMBERS, Kind, mutate_bytes, mutate_tree, odd_value
+from ltrobust_bench.api import Method
 from ltrobust_bench.data import archive
 from ltrobust_bench.data.folders import image_folder
 from ltrobust_bench.data.sources import Source
 from ltrobust_bench.data.split import make_split
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.state import State
+from ltrobust_bench.judge.examine import judged
+from ltrobust_bench.judge.export import export
+from ltrobust_bench.judge.graph import HEADER, Graph, GraphFile, Node, check_graph, probes, read_graph, write_graph
+from ltrobust_bench.judge.interpret import Interpreted
+from ltrobust_bench.judge.operations import ALLOWED, HERE, arguments
 from ltrobust_bench.models.weights import load_strictly, read_weights
+from ltrobust_bench.training.build import build_network
 from ltrobust_bench.training.checkpoint import load_checkpoint, read_model, save_checkpoint, save_model
 from ltrobust_bench.verbs.verification import _arrays as read_examples
 
-SHAPE = (3, 8, 8)
+SHAPE, GREY, CLASSES = (3, 8, 8), (1, 8, 8), 4
 
 
 def repacked(content: bytes, rng: random.Random) -> bytes:
@@ -278,6 +285,87 @@ def mutated_header(content: bytes, rng: random.Random) -> bytes:
     text = json.dumps(header).encode()
     stated = rng.choice([len(text), len(text), len(text), *NUMBERS]) % 2**64
     return stated.to_bytes(8, "little") + text + content[8 + length :]
+
+
+class Graphs(Kind):
+    """Graphs by which a network is judged, whose operations, sizes and headers are others; the logits are made to fit
+    again, as a liar would. What is accepted gives each image its logits, whatever its batch."""
+
+    name: ClassVar[str] = "graphs"
+    share: ClassVar[float] = 0.5
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        torch.manual_seed(0)
+        network = build_network("small", GREY, CLASSES, Method()).eval()
+        self.weights = network.state_dict()
+        self.sound = export(network, GREY, self.weights)
+        write_graph(folder / "sound", self.sound)
+        self.base = (folder / "sound").read_bytes()
+
+    def attempt(self, rng: random.Random, place: Path) -> None:
+        path = place / "x.safetensors"
+        match rng.randrange(6):
+            case 0:
+                path.write_bytes(mutate_bytes(self.base, rng))
+            case 1:
+                path.write_bytes(mutated_header(self.base, rng))
+            case 2:
+                path.write_bytes(self._with(rng))
+            case _:
+                write_graph(path, self._fitting(rng))
+        found = judged(read_graph(path), self.weights, "small", GREY, CLASSES)
+        images = torch.cat(probes(GREY))[:4]
+        with torch.no_grad():
+            together, alone = found(images), torch.cat([found(image[None]) for image in images])
+        assert torch.allclose(together, alone, atol=1e-4), "an image's logits depend on its batch"
+
+    def _with(self, rng: random.Random) -> bytes:
+        """The file with another graph in its header, whatever that says."""
+        length = int.from_bytes(self.base[:8], "little")
+        header = json.loads(self.base[8 : 8 + length])
+        graph = json.loads(header["__metadata__"][HEADER])
+        mutate_tree(graph, rng)
+        header["__metadata__"][HEADER] = json.dumps(graph)
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + self.base[8 + length :]
+
+    def _fitting(self, rng: random.Random) -> GraphFile:
+        """Other operations after the backbone, and the logits that they give, if they give any."""
+        start = len(self.sound.graph.nodes) - 1
+        nodes = self.sound.graph.nodes[:start]
+        constants = {"c": torch.ones(rng.choice([1, 1, 2, CLASSES]))}
+        for number in range(start, start + rng.choice([1, 1, 2, 3, 5, 9])):
+            op = rng.choice(ALLOWED)
+            given = [self._value(op, name, kind, number, rng) for name, kind in arguments(op)]
+            nodes = [*nodes, Node(op=op, given=given)]
+        if rng.randrange(2):
+            head = ["weight:head.weight", "weight:head.bias"]
+            nodes = [*nodes, Node(op="linear.default", given=[f"node:{len(nodes) - 1}", *head])]
+        graph, logits = Graph(version=1, nodes=nodes), self.sound.logits
+        try:
+            check_graph(graph, constants)
+            values = {f"weight:{name}": value for name, value in self.weights.items()} | {"constant:c": constants["c"]}
+            with torch.no_grad():
+                sizes = Interpreted(nodes, {name: value.to("meta") for name, value in values.items()})
+                if sizes(torch.empty(1, *GREY, device="meta")).numel() < 10**6:
+                    logits = torch.cat([Interpreted(nodes, values)(batch) for batch in probes(GREY)])
+        except Exception:  # noqa: BLE001 - what cannot be computed is given logits of something else
+            logits = self.sound.logits
+        return GraphFile(graph, constants, logits)
+
+    def _value(self, op: str, name: str, kind: str, number: int, rng: random.Random) -> Any:
+        """Something that an operation might take, more or less."""
+        if "Tensor" in kind:
+            near = [f"node:{number - 1}"] * 6 + [f"node:{number - 2}", "image", "constant:c", "weight:head.weight"]
+            return rng.choice([*near, "weight:head.bias", "weight:backbone.norms.0.weight", 2.0])
+        if "List[int]" in kind:
+            return rng.choice([[0], [1], [0, 1], [1, 1], [2, 2], [3, 3], [-1], [], [10_000, 1], None])
+        if kind == "ScalarType" or "ScalarType" in kind:
+            return rng.choice(["float32", None, "float64"])
+        if "bool" in kind:
+            return True if (op, name) in HERE else rng.choice([True, False])
+        return rng.choice([0, 1, 2, -1, 2.0, 0.5, 1e-12, 30.0, 10_000, 0.0, None])
 
 
 class Checkpoints(Kind):

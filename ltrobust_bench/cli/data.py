@@ -218,6 +218,8 @@ def declare(
     from ltrobust_bench.data.sources import load_source
     from ltrobust_bench.errors import UsageError
 
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}.")
     output = file.with_suffix(".toml")
     if output.exists() and not force:
         raise UsageError(f"{output} exists already; rename {file.name}, or add --force.")

@@ -83,9 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stoppable(arguments: list[str] | None) -> int:
-    from os import environ
-
-    if "_LTBENCH_COMPLETE" in environ:  # a shell asks what there is: answered, it leaves by SystemExit
+    if "_LTBENCH_COMPLETE" in os.environ:  # a shell asks what there is: answered, it leaves by SystemExit
         ltbench.main(prog_name="ltbench")
     try:
         return _run(arguments)

@@ -1,9 +1,11 @@
-"""What must hold before a graph stands for a network: its backbone is the registry's, with the network's weights; what
-comes after sees features only; and it gives the logits that the module gave."""
+"""What must hold before a graph stands for a network: its backbone is the registry's, with the network's weights in its
+sizes; what comes after sees features only, each image by itself; and it gives the logits that the module gave."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -43,19 +45,22 @@ def judged(file: GraphFile, weights: Mapping[str, Tensor], model: str, shape: Sh
     Raises:
         CheckFailed: in one line, if the graph is not that backbone with some operations after it.
     """
-    backbone, features = backbone_of(model, shape)
-    start = len(backbone)
-    if file.graph.nodes[:start] != list(backbone):
+    backbone = backbone_of(model, shape)
+    start = len(backbone.nodes)
+    if file.graph.nodes[:start] != list(backbone.nodes):
         raise CheckFailed(f"its graph does not begin with the operations of {model} on the image")
     tail = file.graph.nodes[start:]
     used = [name for node in file.graph.nodes for name in tensors(node.op, node.given)]
     missing = {name.removeprefix(WEIGHT) for name in used if name.startswith(WEIGHT)} - weights.keys()
     if missing:
         raise CheckFailed(f"its graph uses a weight that its network has not: {min(missing)}")
+    _check_weights(weights, backbone, model)
     values = {name: weights[name.removeprefix(WEIGHT)] for name in used if name.startswith(WEIGHT)}
     values |= {f"{CONSTANT}{name}": value for name, value in file.constants.items()}
     _check_tail(tail, start, file.constants, classes)
-    _check_sizes(tail, start, values, features, classes)
+    alone, head = _alone(tail, start, values)
+    _check_sizes(alone, head, start, backbone.features, classes)
+    _check_apart(Interpreted(alone, head), backbone.features)
     module = Interpreted(file.graph.nodes, values).eval()
     _check_logits(module, file.logits, shape)
     return module
@@ -63,7 +68,7 @@ def judged(file: GraphFile, weights: Mapping[str, Tensor], model: str, shape: Sh
 
 def tail_of(graph: Graph, model: str, shape: Shape) -> list[str]:
     """What a graph computes after its backbone, a line for each operation: for whoever reads it."""
-    start = len(backbone_of(model, shape)[0])
+    start = len(backbone_of(model, shape).nodes)
     lines = []
     for number, node in enumerate(graph.nodes[start:], start):
         given = ["features" if value == f"{NODE}{start - 1}" else value for value in node.given]
@@ -71,9 +76,24 @@ def tail_of(graph: Graph, model: str, shape: Shape) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """A network of this package up to its features.
+
+    Attributes:
+        nodes: its operations.
+        features: D, how many there are.
+        sizes: shape and type of each of its weights, by name.
+    """
+
+    nodes: tuple[Node, ...]
+    features: int
+    sizes: Mapping[str, tuple[torch.Size, torch.dtype]]
+
+
 @lru_cache(maxsize=8)
-def backbone_of(model: str, shape: Shape) -> tuple[tuple[Node, ...], int]:
-    """The operations of a network of this package up to its features, and their number D.
+def backbone_of(model: str, shape: Shape) -> Backbone:
+    """A network of this package up to its features.
 
     Raises:
         CheckFailed: for a network of another package, whose code is not run here.
@@ -84,8 +104,18 @@ def backbone_of(model: str, shape: Shape) -> tuple[tuple[Node, ...], int]:
     with torch.random.fork_rng(devices=[]):
         backbone = models.get(model)(shape)
     network = Network(backbone, nn.Identity())
-    graph, _ = graph_of(network, shape, network.state_dict())
-    return tuple(graph.nodes), backbone.features
+    weights = network.state_dict()
+    graph, _ = graph_of(network, shape, weights)
+    return Backbone(tuple(graph.nodes), backbone.features, {name: (w.shape, w.dtype) for name, w in weights.items()})
+
+
+def _check_weights(weights: Mapping[str, Tensor], backbone: Backbone, model: str) -> None:
+    """See that a backbone is no wider than the network that it bears the name of: operations say nothing of sizes."""
+    for name, (size, kind) in backbone.sizes.items():
+        seen = weights.get(name)
+        if seen is None or seen.shape != size or seen.dtype != kind:
+            found = "nothing" if seen is None else f"{tuple(seen.shape)}, {seen.dtype}"
+            raise CheckFailed(f"its network is no {model}: {name} is {tuple(size)}, {kind}, there, and {found} here")
 
 
 def _check_tail(tail: list[Node], start: int, constants: Mapping[str, Tensor], classes: int) -> None:
@@ -105,20 +135,43 @@ def _check_tail(tail: list[Node], start: int, constants: Mapping[str, Tensor], c
                 raise CheckFailed("its graph looks past the features into the backbone or at the image")
 
 
-def _check_sizes(tail: list[Node], start: int, values: Mapping[str, Tensor], features: int, classes: int) -> None:
-    """See what sizes come out, without computing: for two and for three images."""
+def _alone(tail: list[Node], start: int, values: Mapping[str, Tensor]) -> tuple[list[Node], dict[str, Tensor]]:
+    """What comes after the backbone as a graph of its own, from features to logits, and the tensors that it needs."""
     names = {f"{NODE}{number}": f"{NODE}{number - start + 1}" for number in range(start, start + len(tail))}
     names[f"{NODE}{start - 1}"] = IMAGE  # features take the image's place
     moved = [node.model_copy(update={"given": [_renamed(v, names) for v in node.given]}) for node in tail]
     shifted = [Node(op="relu.default", given=[IMAGE]), *moved]  # so that results keep their numbers
-    headless = {name: value.to("meta") for name, value in values.items() if not name.startswith(f"{WEIGHT}{BACKBONE}")}
+    return shifted, {name: v for name, v in values.items() if not name.startswith(f"{WEIGHT}{BACKBONE}")}
+
+
+def _check_sizes(alone: list[Node], head: Mapping[str, Tensor], start: int, features: int, classes: int) -> None:
+    """See what sizes come out, without computing: for two and for three images."""
+    sizes = {name: value.to("meta") for name, value in head.items()}
     for images in (2, 3):
-        for end in range(2, len(shifted) + 1):
-            result = _sized(Interpreted(shifted[:end], headless), torch.empty(images, features, device="meta"))
+        for end in range(2, len(alone) + 1):
+            result = _sized(Interpreted(alone[:end], sizes), torch.empty(images, features, device="meta"))
             if result.numel() > images * WIDEST:
                 raise CheckFailed(f"operation {start + end - 2} of its graph makes too much of {images} images")
         if result.shape != (images, classes) or result.dtype != torch.float32:
             raise CheckFailed(f"its graph makes {tuple(result.shape)}, {result.dtype}, of {images} images")
+
+
+def _check_apart(tail: nn.Module, features: int) -> None:
+    """See that no image's logits depend on another image of its batch, or an attack on one would move the others.
+
+    Which numbers a result is made of is the same for all values (no operation on the list chooses), and what is not a
+    number makes none of whatever is made of it. So one image's features become NaN, and the others' logits must stay
+    numbers: that holds for all images, adversarial ones, too, and not just for some that were tried.
+    """
+    ordinary = 0.5 + torch.rand(3, features, generator=torch.Generator().manual_seed(21))
+    for image in range(len(ordinary)):
+        spoiled = ordinary.clone()
+        spoiled[image] = math.nan
+        with torch.no_grad():
+            nothing = _sized(tail, spoiled).isnan().any(dim=1)
+        nothing[image] = False
+        if bool(nothing.any()):
+            raise CheckFailed("its graph mixes images: the logits of one depend on the others of its batch")
 
 
 def _renamed(value: object, names: Mapping[str, str]) -> object:
@@ -134,11 +187,21 @@ def _sized(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _check_logits(module: nn.Module, logits: Tensor, shape: Shape) -> None:
-    """See that a graph gives the logits that its module gave where it was exported, whatever the size of a batch."""
+    """See that a graph gives the logits that its module gave where it was exported, and that it gives each image the
+    same ones alone, in a batch of several sizes, and among others in another order."""
+    batches = probes(shape)
+    images = torch.cat(batches)
     with torch.no_grad(), full_float32():
-        here = torch.cat([module(batch) for batch in probes(shape)])
+        here = torch.cat([module(batch) for batch in batches])
+        alone = torch.cat([module(image[None]) for image in images])
+        turned = module(images.flip(0)).flip(0)
     if logits.shape != here.shape or logits.dtype != here.dtype:
         raise CheckFailed("its graph comes without the logits of the probes")
-    apart = float((here - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
-    if not apart <= TOLERANCE:
-        raise CheckFailed(f"its graph gives other logits than its module gave (by {apart:.1e} of the largest)")
+    for other, what in (
+        (logits, "gives other logits than its module gave"),
+        (alone, "gives other logits for an image alone than for one in a batch"),
+        (turned, "gives other logits for an image among other images"),
+    ):
+        apart = float((here - other).abs().max() / other.abs().max().clamp_min(1e-12))
+        if not apart <= TOLERANCE:
+            raise CheckFailed(f"its graph {what} (by {apart:.1e} of the largest)")

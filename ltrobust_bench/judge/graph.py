@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -23,11 +23,15 @@ from torch import Tensor
 from ltrobust_bench.errors import CheckFailed, RecordError
 from ltrobust_bench.files import write_bytes
 from ltrobust_bench.judge.operations import Value, check, tensors
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.strict import findings_of, parse_json
 from ltrobust_bench.terms import Strict, canonical_digest
 
 LARGEST = 4_000_000
 """Bytes of a file; that of a WideResNet-34-10 has some ten thousand."""
+MOST_CONSTANTS = 100
+"""Of a file; those of ours have two."""
+MOST_AXES = 8
 HEADER, PROBED = "ltbench-graph", "logits"
 IMAGE, WEIGHT, CONSTANT, NODE = "image", "weight:", "constant:", "node:"
 """Names of tensors: the image, ``weight:NAME``, ``constant:NAME`` and ``node:N``, the result of operation N from 0."""
@@ -92,12 +96,11 @@ def read_graph(path: Path) -> GraphFile:
     Raises:
         CheckFailed: saying what is wrong with it.
     """
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
-        raise CheckFailed(f"{path} is no file of a graph: a plain file of at most {LARGEST / 1e6:g} MB")
     try:
-        content = path.read_bytes()
-        stored = load(content)
+        content = read_bytes(path, LARGEST)
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        _check_header(header)
+        stored = load(content)
         graph = Graph.model_validate(parse_json(header["__metadata__"][HEADER].encode()))
         logits = stored.pop(PROBED)
     except ValidationError as error:
@@ -108,6 +111,20 @@ def read_graph(path: Path) -> GraphFile:
     constants = {name.removeprefix(CONSTANT): value for name, value in stored.items()}
     check_graph(graph, constants)
     return GraphFile(graph, constants, logits)
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    """See what tensors a file says that it holds, before one is made: few, and none of nothing, whose other sizes could
+    be anything.
+
+    Raises:
+        ValueError: saying what is not so.
+    """
+    named = {name: stated["shape"] for name, stated in header.items() if name != "__metadata__"}
+    if len(named) > MOST_CONSTANTS + 1:
+        raise ValueError(f"it holds {len(named)} tensors, and {MOST_CONSTANTS} constants are allowed")
+    if any(len(shape) > MOST_AXES or 0 in shape for shape in named.values()):
+        raise ValueError(f"it holds a tensor of nothing, or of more than {MOST_AXES} axes")
 
 
 def check_graph(graph: Graph, constants: Mapping[str, Tensor]) -> None:

@@ -167,13 +167,13 @@ def _see_stored(path: Path) -> None:
 
 def _begins_as_saved(path: Path) -> bool:
     """Whether a file begins as those that ``torch.save`` writes do: a zip archive, or a pickle."""
-    with path.open("rb") as handle:
+    with plain_file(path) as handle:
         return handle.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def _something_else(path: Path) -> str:
     """What a whole file is that holds no state dictionary, and what to do; empty if it may hold one."""
-    with path.open("rb") as handle:
+    with plain_file(path) as handle:
         begins = handle.read(8)
     if begins == b"\x89HDF\r\n\x1a\n":
         return f"is an HDF5 file (Keras), not one of torch; load it in its library and write it with {SAVE}."

@@ -8,7 +8,7 @@ import numpy as np
 
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.scores.metrics import shares
-from ltrobust_bench.scores.reliability import COMPARED, Flag, signs
+from ltrobust_bench.scores.reliability import COMPARED, MEANINGS, Flag, signs
 
 
 def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.ndarray:
@@ -37,8 +37,13 @@ def boundary_error(record: Record) -> np.ndarray:
 
 
 def flags_of(record: Record) -> list[Flag]:
-    """The signs in a record."""
+    """The signs in a record: by what others measured of its network, and by its own word where nobody did."""
     totals = dict(zip(record.rows, record.correct.sum(axis=1).tolist(), strict=True))
     accuracy = {name: totals[name] / record.images for name in COMPARED if name in totals}
     classes = len(record.run.train_counts)
-    return signs(accuracy, record.tally.by_square / record.images, record.reliability, classes)
+    measured = () if record.standing is None else record.standing.measured
+    found: dict[str, Flag] = {}
+    for one in measured or (record.reliability,):
+        for flag in signs(accuracy, record.tally.by_square / record.images, one, classes):
+            found.setdefault(flag.name, flag)
+    return [found[name] for name in MEANINGS if name in found]

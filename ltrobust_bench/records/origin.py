@@ -38,11 +38,12 @@ def repository_of(board: Path) -> tuple[Path | None, str]:
     return root, ""
 
 
-def wrong_origin(root: Path, record: Record) -> Iterator[Finding]:
+def wrong_origin(root: Path, record: Record, *, new: bool = False) -> Iterator[Finding]:
     """What git contradicts of a filed record's commits.
 
     Args:
         root: the project's checkout, with its history.
+        new: whether it is just being added; only what is there already may be from before code was recorded.
     """
     env = record.environment
     sessions = [("environment.git_commit", env.git_commit, env.package_version)]
@@ -62,6 +63,8 @@ def wrong_origin(root: Path, record: Record) -> Iterator[Finding]:
         if was and version != was:
             where = field.rpartition(".")[0] + ".package_version"
             yield finding(where, f"must be {was}, the version at commit {str(commit)[:7]}", version)
+    if new and not env.code:
+        yield finding("environment.code", "must be there: every run records the code that it was made with", "nothing")
     yield from _other_code(root, record)
 
 
@@ -71,6 +74,9 @@ def _other_code(root: Path, record: Record) -> Iterator[Finding]:
     for i, code in enumerate(record.environment.code):
         held = _files_at(str(root), code.commit) if code.commit and code.dirty is False else None
         if held is None:
+            if code.commit and code.dirty is False and _at(str(root), code.commit) is not None:
+                allowed = "must be a commit at which digests of code are taken, as are stated here"
+                yield finding(f"environment.code.{i}.commit", allowed, code.commit)
             continue
         methods = [held.method(folder) for folder in _folders(record.run)]
         expected = {"package_sha256": held.package("training" if code.work == "base" else code.work)}

@@ -43,6 +43,9 @@ def wrong_roles(board: Path, records: Mapping[str, tuple[Path, Record]], history
         if new and isinstance(one.statement, Verification) and one.statement.graph_sha256 is None:
             allowed = "must be there: what is new is made by `ltbench record verify` or `lower`, which attack the graph"
             yield one.path, finding("graph_sha256", allowed, "nothing")
+        if new and isinstance(one.statement, Verification) and one.statement.unmeasured:
+            allowed = "must be there: what is new says what was measured of the graph, as `ltbench record verify` does"
+            yield one.path, finding("reliability", allowed, "nothing")
         if new and names and not signed.is_file():
             allowed = "must be signed (ltbench record sign): a key is listed, so what is new does not count unsigned"
             yield one.path, finding("signature", allowed, "none")

@@ -150,6 +150,7 @@ class Standing:
         confirmed: whether some statement confirms it, though others may dispute it.
         thorough: whether everything that its suite left standing was attacked thoroughly.
         external: whether anybody tried more than the suite: thorough evaluations, or images that somebody found.
+        measured: what statements that hold measured of its network's graph, beside the attacks.
         public: whether its board is a public one, where what nobody verified has no rank.
     """
 
@@ -160,6 +161,7 @@ class Standing:
     confirmed: bool = False
     thorough: bool = False
     external: bool = False
+    measured: tuple[Reliability, ...] = ()
     public: bool = True
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.retract import RETRACTIONS, Retraction, folders_beside, read_retraction
 from ltrobust_bench.records.schema import Record, Said
 from ltrobust_bench.records.signing import SIGNERS, checked
@@ -37,8 +38,11 @@ from ltrobust_bench.records.verify import (
 )
 from ltrobust_bench.records.weights import FOLDER as WEIGHTS
 from ltrobust_bench.records.weights import objection, read_index
+from ltrobust_bench.scores.reliability import masking
 
 Statement = Retraction | Verification
+FILED = 25_000_000
+"""Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 UNSIGNED = "a claim: no listed key signed it, and it cannot be computed again from what is here"
 
 
@@ -74,7 +78,8 @@ class Results:
         if record.result.weights_sha256 in self.shipped:
             return "can be computed again: its network is in the repository"
         dataset = record.run.dataset
-        if dataset in datasets and not datasets.get(dataset).folder:
+        ours = dataset in datasets and not isinstance(datasets.entry(dataset).target, str)  # or its code would run here
+        if ours and not datasets.get(dataset).folder:
             return "can be computed again: its data come with the package, so its network can be trained again"
         return ""
 
@@ -128,8 +133,10 @@ def _missing_examples(statement: Verification, path: Path) -> str:
     file = examples_of(path)
     if statement.examples_sha256 is None or not file.is_file() or file.is_symlink():
         return "the adversarial images are not there, so nobody can try them"
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        digest = hashlib.sha256(read_bytes(file, FILED)).hexdigest()
+    except (OSError, ValueError):
+        return f"the adversarial images there are no plain file of at most {FILED / 1e6:g} MB"
     return "" if digest == statement.examples_sha256 else "the images there are others than those it speaks of"
 
 
@@ -219,6 +226,9 @@ def _said(record: Record, one: Heard, counts: bool, why: str) -> Said:
         says = f"confirms it on {statement.images} images" + (
             f", and breaks {lost} that counted as robust" * (lost > 0)
         )
+    flagged = masking(statement.reliability, len(record.run.train_counts))
+    says += f"; flagged {', '.join(flagged)}" if flagged else ""
+    says += "; does not say what it measured, so it confirms nothing" if statement.unmeasured else ""
     says += " (its graph was attacked)" if statement.graph_sha256 else " (its method's own module was attacked)"
     return Said(statement.kind, statement.by, statement.environment.created[:10], counts, why, says)
 

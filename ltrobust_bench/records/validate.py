@@ -128,7 +128,9 @@ def validate(paths: Sequence[Path], *, against: str | None = None, now: datetime
         root, why = repository_of(board)
         notes += [why] if why else []
         mine = [d for d in counting if root is not None and d.board == board]
-        problems += [_problem(d.path, "origin", wrong) for d in mine for wrong in wrong_origin(root or board, d.record)]
+        for d in mine:
+            found = wrong_origin(root or board, d.record, new=d.path.absolute() in history.touched)
+            problems += [_problem(d.path, "origin", wrong) for wrong in found]
     problems += examine(counting, now or datetime.now(UTC))
     judged = {shown(d.path) for d in counting}  # a retracted seed was run, and is not looked at again
     whole = [] if unreadable else [d for d in documents if d.board in boards]

@@ -24,7 +24,7 @@ from ltrobust_bench.records.schema import Environment, Level, Record, Said, Stan
 from ltrobust_bench.records.strict import finding, findings_of, read_json
 from ltrobust_bench.scores.bits import pack, unpack
 from ltrobust_bench.scores.metrics import metrics_from_bits
-from ltrobust_bench.scores.reliability import MASKING
+from ltrobust_bench.scores.reliability import MASKING, Reliability
 from ltrobust_bench.terms import Strict, canonical_digest, printable
 
 VERIFICATIONS = "verifications"
@@ -71,7 +71,6 @@ class Verification(Strict):
         description="of the graph of tensor operations that was attacked, in a process that ran none of the method's "
         "code; none: the method's own module was",
     )
-
     attacks: dict[Text, Annotated[int, Field(ge=0)]] | None = Field(
         default=None,
         min_length=1,
@@ -81,6 +80,10 @@ class Verification(Strict):
     not_run: Annotated[dict[Text, Text], Field(min_length=1, max_length=100)] | None = Field(
         default=None,
         description="of a thorough evaluation: attacks that could not be run on what was attacked, and why",
+    )
+    reliability: Reliability | None = Field(
+        default=None,
+        description="what was measured of the graph; none: it was made before that, or is one of counterexamples",
     )
 
     @field_validator("by")
@@ -98,6 +101,8 @@ class Verification(Strict):
             raise ValueError("attacks: belongs to a thorough evaluation: both or neither")
         if self.not_run is not None and (self.attacks is None or self.not_run.keys() & self.attacks.keys()):
             raise ValueError("not_run: belongs to a thorough evaluation, and is about other attacks than were run")
+        if self.reliability is not None and self.kind == "counterexamples":
+            raise ValueError("reliability: belongs to what attacks a network, not to counterexamples")
         if self.places is not None and (
             len(self.places) != self.images or any(a >= b for a, b in zip(self.places, self.places[1:], strict=False))
         ):
@@ -108,6 +113,8 @@ class Verification(Strict):
             raise ValueError(f"robust: {error}") from None
         if (robust > clean).any():
             raise ValueError("robust: an image withstands attacks that is misclassified when clean")
+        if self.attacks is not None and sum(self.attacks.values()) != int((clean > robust).sum()):
+            raise ValueError("attacks: must have broken as many images as do not withstand them")
         return self
 
     @property
@@ -115,6 +122,11 @@ class Verification(Strict):
         """Which of the images looked at are correct as they are, and which withstood everything; bool."""
         clean, robust = (unpack(text, self.images, 1).astype(bool) for text in (self.clean, self.robust))
         return clean, robust
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether it judged a graph and does not say what it measured of it: then it confirms nothing."""
+        return self.kind != "counterexamples" and self.graph_sha256 is not None and self.reliability is None
 
     @property
     def others(self) -> list[str]:
@@ -142,6 +154,7 @@ def verification(
     graph_sha256: str | None = None,
     attacks: dict[str, int] | None = None,
     not_run: dict[str, str] | None = None,
+    reliability: Reliability | None = None,
 ) -> Verification:
     """A statement from bits, bool, one per place.
 
@@ -165,6 +178,7 @@ def verification(
             graph_sha256=graph_sha256,
             attacks=attacks,
             not_run=not_run,
+            reliability=reliability,
         )
     except ValidationError as error:
         raise RecordError(f"this is no verification: {findings_of(error)[0]}") from None
@@ -179,8 +193,8 @@ def write_verification(statement: Verification, results_dir: Path, examples: byt
     path = results_dir / VERIFICATIONS / statement.file_name
     if examples is not None:
         write_bytes(examples_of(path), examples)
-    later = ("examples_sha256", "graph_sha256", "attacks", "not_run")
-    absent = {name for name in later if getattr(statement, name) is None}
+    absent = {n for n, field in Verification.model_fields.items() if not field.is_required()}
+    absent = {name for name in absent if getattr(statement, name) is None}
     write_text(path, statement.model_dump_json(exclude=absent) + "\n")
     return path
 
@@ -283,14 +297,15 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         said: all that was said, counting or not, for readers.
     """
     level, disputed, thorough, external = 0, [], False, False
+    measured = [s.reliability for s in statements if s.reliability is not None and not objections(record, s)]
     broken = np.zeros(sum(record.run.test_counts), dtype=bool)
     for statement in statements:
         against = objections(record, statement)
         disputed += [f"{statement.kind} by {statement.by}: {reason}" for reason in against]
         if statement.kind in BEYOND:
             external |= not against
-            thorough |= not against and is_thorough(record, statement)
-        elif not against and not too_few(record, statement):
+            thorough |= not against and is_thorough(record, statement, measured)
+        elif not against and not too_few(record, statement) and not statement.unmeasured:
             level = max(level, LEVELS.index(statement.kind))
         theirs = _broken(record, statement)
         if theirs is not None:
@@ -305,23 +320,29 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
         thorough=thorough,
         external=external,
         confirmed=level > 0,
+        measured=tuple(measured),
     )
 
 
-def is_thorough(record: Record, statement: Verification) -> bool:
+def is_thorough(record: Record, statement: Verification, measured: Sequence[Reliability] = ()) -> bool:
     """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing, with
-    every attack that the record's flags ask for."""
+    every attack that the network's flags ask for.
+
+    Args:
+        measured: of its network, by other statements.
+    """
     if statement.kind != "thorough" or statement.weights_sha256 != record.result.weights_sha256:
         return False
-    return not lacking(record, statement)
+    return not statement.unmeasured and not lacking(record, statement, measured)
 
 
-def lacking(record: Record, statement: Verification) -> str:
+def lacking(record: Record, statement: Verification, measured: Sequence[Reliability] = ()) -> str:
     """What a thorough evaluation leaves out, in words; empty: nothing."""
-    standing = record.judged(Standing()).bits("union")
-    missing = [name for name in demanded(record) if name not in (statement.attacks or {})]
+    known = (*measured, *([statement.reliability] if statement.reliability else []))
+    missing = [n for n in demanded(record.judged(Standing(measured=known))) if n not in (statement.attacks or {})]
     if missing:
         return f"without {', '.join(missing)}, which its flags ask for"
+    standing = record.judged(Standing()).bits("union")
     if statement.places is None or set(np.flatnonzero(standing)) <= set(statement.places):
         return ""
     return "not all that counted as robust were attacked"

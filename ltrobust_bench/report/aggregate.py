@@ -25,6 +25,7 @@ from ltrobust_bench.records.numbers import class_accuracies, flags_of
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.together import usual_ratio
 from ltrobust_bench.records.verify import LEVELS
+from ltrobust_bench.report.aside import ASIDE, CLAIMED, MASKED, aside, misleading
 from ltrobust_bench.report.board import METRICS, Board, BoardKey, Entry, ProtocolStatus
 from ltrobust_bench.report.compare import resolved_pairs
 from ltrobust_bench.scores.intervals import Spread, images_behind, spreads
@@ -38,8 +39,6 @@ TOP, TOP_SEEDS = 3, 5
 """A claim to one of the first ranks needs so many seeds."""
 UNRANKED, NEEDS_SEEDS = "unranked", f"needs {TOP_SEEDS} seeds"
 """Flags of an entry whose card asks for no rank, and of one that is among the first with too few seeds."""
-CLAIMED = "claimed"
-"""Flag of an entry on a public board that nobody has verified."""
 OFF_RECIPE = "off-recipe"
 """Flag of an entry whose recipe is not the track's: it is shown, and compared by whoever likes to."""
 EXTRA, LEAK = "extra data", "tail leak"
@@ -50,8 +49,6 @@ OTHER_PRECISION = "other precision"
 """Flag of an entry that was trained in another precision than its protocol states."""
 EXPLODED = "loss exploded"
 """Flag of an entry whose training went astray and came to an end all the same."""
-MASKED = "not attacked thoroughly"
-"""Flag of an entry whose gradients may mislead, and that nobody has attacked thoroughly."""
 FLAGS = {
     CLAIMED: "nobody has attacked its weights again or trained it again: shown, but not ranked",
     MASKED: f"it has a flag of masked gradients ({', '.join(MASKING)}): shown, but not ranked before a thorough "
@@ -208,8 +205,8 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
     labels = {digest: method_label(seeds[0].run) for digest, seeds in runs.items()}
     shared = Counter(labels.values())
     for digest, label in labels.items():
-        if shared[label] > 1 and all(map(_is_claim, runs[digest])):
-            labels[digest] = label + ASIDE  # the verified entry keeps its name
+        if shared[label] > 1:
+            labels[digest] = label + aside(runs[digest][0])  # the ranked entry keeps its name
     shared = Counter(labels.values())
     # All runs at once: the arrays of one entry are small, and there may be hundreds.
     per_class = class_accuracies([record for seeds in runs.values() for record in seeds], key.suite)
@@ -240,7 +237,7 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
     found: dict[str, dict[int, Record]] = defaultdict(dict)
     messages = []
     for record in sorted(records, key=lambda r: (r.environment.created, r.result.digest)):
-        seeds = found[record.tally.entry_key + ASIDE * _is_claim(record)]
+        seeds = found[record.tally.entry_key + aside(record)]
         first = seeds.setdefault(record.run.seed, record)
         if first.result.digest != record.result.digest:
             messages.append(
@@ -248,20 +245,10 @@ def _entries_of(records: Iterable[Record]) -> tuple[dict[str, list[Record]], lis
                 f"record {first.id} of {first.environment.created} counts, {record.id} of "
                 f"{record.environment.created} does not."
             )
-    for key in [key for key in found if key.endswith(ASIDE) and key.removesuffix(ASIDE) not in found]:
-        found[key.removesuffix(ASIDE)] = found.pop(key)  # nobody verified any of them: one entry, which is a claim
+    for words in ASIDE:
+        for key in [key for key in found if key.endswith(words) and key.removesuffix(words) not in found]:
+            found[key.removesuffix(words)] = found.pop(key)  # none of them has a rank: one entry, which has none
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in found.items()}, messages
-
-
-ASIDE = " (claimed)"
-"""Runs of an entry that nobody verified stand beside those that somebody did: whoever adds one changes no rank."""
-
-
-def _is_claim(record: Record) -> bool:
-    """Whether a run of a public board was never verified; one that was, and that somebody disputes since, speaks
-    against its entry."""
-    known = record.standing
-    return known is not None and known.public and known.level == "claimed" and not known.confirmed
 
 
 def protocol_status(key: BoardKey) -> tuple[ProtocolStatus, list[str]]:
@@ -298,7 +285,7 @@ def _entry(
     level = min((standing.level for standing in standings), key=LEVELS.index, default=None)
     flags = {
         CLAIMED: level == "claimed" and all(standing.public for standing in standings),
-        MASKED: any(_misleading(record) for record in seeds),
+        MASKED: any(misleading(record) for record in seeds),
         "disputed": any(standing.disputed for standing in standings),
         "lowered": any(standing.broken is not None for standing in standings),
         OFF_RECIPE: any(record.status.off_recipe for record in seeds),
@@ -329,12 +316,6 @@ def _entry(
 def on_terms(entry: Entry) -> bool:
     """Whether an entry is a method on the board's own terms; the others are shown beside them."""
     return not {UNRANKED, OFF_RECIPE, EXTRA} & set(entry.flags)
-
-
-def _misleading(record: Record) -> bool:
-    """Whether a record's suite may have been misled, and nobody has tried more."""
-    thorough = record.standing is not None and record.standing.thorough
-    return not thorough and any(flag.name in MASKING for flag in flags_of(record))
 
 
 def _competing(board: Board) -> list[Entry]:

@@ -81,8 +81,9 @@ MEANINGS = {
     "state": "evaluating the model changed it: buffers are not frozen",
 }
 """Every flag and what it means."""
-MASKING = ("zero gradients", "square", "robust to anything", "not monotone", "random")
-"""Flags of models whose gradients mislead: their suite's verdict may be too good, by more than its interval says."""
+MASKING = ("zero gradients", "square", "robust to anything", "not monotone", "random", "batch")
+"""Flags of models whose gradients mislead, or whose images move one another's logits: their suite's verdict may be too
+good, by more than its interval says."""
 
 NOISE = 1e-4
 """Of two forwards' logits, as a share of their range; rounding stays far below."""
@@ -142,6 +143,11 @@ def signs(accuracy: Mapping[str, float], by_square: float, measured: Reliability
     if {"pgd-20", "pgd-100"} <= accuracy.keys() and (gap := accuracy["pgd-20"] - accuracy["pgd-100"]) > STEPS_GAP:
         found["PGD not converged"] = f"PGD-100 is {100 * gap:.1f} points below PGD-20"
     return [Flag(name, found[name], meaning) for name, meaning in MEANINGS.items() if name in found]
+
+
+def masking(measured: Reliability | None, classes: int) -> list[str]:
+    """The masking flags that what was measured raises by itself, whatever the attacks' bits are."""
+    return [flag.name for flag in signs({}, 0.0, measured, classes) if flag.name in MASKING]
 
 
 def moving(randomness: float, batch_dependence: float, state_changed: bool) -> dict[str, str]:

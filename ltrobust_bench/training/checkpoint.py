@@ -164,7 +164,7 @@ def _packed(weights: Mapping[str, Tensor], metadata: dict[str, str] | None = Non
     return save({k: v.contiguous() for k, v in weights.items()}, metadata=metadata)
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def metadata(content: bytes) -> dict[str, str]:
     """What a sound safetensors file says of itself: its length, 8 bytes, then a header in JSON."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return header.get("__metadata__") or {}
@@ -193,7 +193,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str
     try:
         content = read_large(path)
         weights = {name: value.to(device) for name, value in load(content).items()}
-        header = _metadata(content).get("ltbench")
+        header = metadata(content).get("ltbench")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no readable safetensors file ({str(error).splitlines()[0]}).") from None
     try:

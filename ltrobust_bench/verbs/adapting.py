@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
@@ -36,7 +36,7 @@ from ltrobust_bench.records.verify import BASE, STUDENT, tolerated
 from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.terms import canonical_digest
-from ltrobust_bench.training.checkpoint import weights_sha256
+from ltrobust_bench.training.checkpoint import metadata, weights_sha256
 from ltrobust_bench.verbs.evaluations import attacked, second_model
 from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.subject import Model, Subject, subject_of
@@ -331,11 +331,12 @@ def _student(subject: Subject, path: Path | None, told: Progress) -> nn.Module:
     empty = untrained(task.spec.shape, task.classes, network, 0).to(subject.device).eval().requires_grad_(False)
     if path is not None and path.exists():
         try:
-            with safe_open(path, "pt") as kept:
-                if kept.metadata() == {"of": of}:
-                    empty.load_state_dict(load(read_bytes(path, None)))
-                    return empty
-        except (SafetensorError, OSError, RuntimeError):
+            content = read_bytes(path, None)
+            weights = load(content)
+            if metadata(content) == {"of": of}:
+                empty.load_state_dict(weights)
+                return empty
+        except (SafetensorError, OSError, RuntimeError, ValueError):
             told.note(f"{path} is damaged: the student learns again")
     told.note("a student learns the model's answers, for attacks to be crafted on")
     on = Target(Splitting(subject.module), task.classes, task.epsilon, task.ball, task.protocol.evaluation.seed, "cpu")

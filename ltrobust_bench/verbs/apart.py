@@ -33,6 +33,12 @@ from ltrobust_bench.terms import printable
 KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV")
 BEGINNINGS = ("CUDA_", "KMP_", "LC_", "LTBENCH_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
 """Environment variables that such a process has, by name and by the beginning of their names."""
+GRAPH, TRAINING = 1800.0, 7 * 86_400.0
+"""Seconds that writing a graph may take (minutes for the largest network), and a training."""
+LOUDEST, PART = 100_000_000, 1_000_000
+"""Characters that such a process may write in all, and that are read at once."""
+LINE, SHOWN = 2000, 300
+"""Characters of one of its lines that are looked at, and that are shown."""
 ALONE = ("unshare", "--user", "--map-current-user", "--net", "--")
 
 
@@ -43,7 +49,7 @@ def write_graph_apart(network: Path, output: Path, progress: Progress) -> None:
         CheckFailed: with the reason, if it cannot be written as one.
     """
     command = ["-m", "ltrobust_bench", "record", "graph", str(network.absolute()), "--output", str(output)]
-    _run(command, {}, progress, "its graph could not be written")
+    _run(command, {}, progress, "its graph could not be written", GRAPH)
 
 
 def trained_apart(run: RunSection, folder: Path, data_dir: Path | None, device: str, progress: Progress) -> Path:
@@ -56,15 +62,19 @@ def trained_apart(run: RunSection, folder: Path, data_dir: Path | None, device: 
                   threads=torch.get_num_threads())  # fmt: skip
     job = Job.of("train", run, Request.of(run), 0, place)
     progress.note(f"training {job.run} in a process of its own")
-    _run(job.command()[1:], job.environment(), progress, f"{job.run} could not be trained again")
+    _run(job.command()[1:], job.environment(), progress, f"{job.run} could not be trained again", TRAINING)
     return job.folder
 
 
-def _run(command: Sequence[str], more: Mapping[str, str], progress: Progress, failed: str) -> None:
+def _run(command: Sequence[str], more: Mapping[str, str], progress: Progress, failed: str, patience: float) -> None:
     """Run Python with these arguments; its lines are passed on.
 
+    Args:
+        patience: seconds that it may take.
+
     Raises:
-        CheckFailed: saying what failed, and the last line, if it leaves with another code than 0.
+        CheckFailed: saying what failed, and the last line, if it leaves with another code than 0, does not end, or
+            says too much.
     """
     variables = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(BEGINNINGS)}
     variables |= {**more, TETHER: "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -75,29 +85,39 @@ def _run(command: Sequence[str], more: Mapping[str, str], progress: Progress, fa
             arguments = [*_without_network(), sys.executable, *command]
             process = subprocess.Popen(arguments, env=variables, stdin=subprocess.PIPE, stdout=writing, stderr=writing)
             try:
-                last = _followed(process, reading, progress)
+                last, stopped = _followed(process, reading, progress, patience)
             finally:
                 process.kill()  # where it was interrupted; what has ended stays ended
                 process.wait()
     if _package_files() != before:
         raise CheckFailed(f"{failed}: meanwhile files of the package were changed at {PACKAGE}")
+    if stopped:
+        raise CheckFailed(f"{failed}: {stopped}")
     if process.returncode:
         raise CheckFailed(f"{failed}: {last.removeprefix('Error: ') or f'exit code {process.returncode}'}")
 
 
-def _followed(process: subprocess.Popen[bytes], log: TextIO, progress: Progress) -> str:
+def _followed(process: subprocess.Popen[bytes], log: TextIO, progress: Progress, patience: float) -> tuple[str, str]:
     """Pass on what a process writes into its log until it ends (not until the log is closed: what it started may live
-    on); its last line."""
-    last, rest, ended = "", "", False
+    on); its last line, cut, and why it is not waited for any longer, or nothing."""
+    last, rest, ended, said, end = "", "", False, 0, time.monotonic() + patience
     while not ended:
         ended = process.poll() is not None
-        *lines, rest = (rest + log.read()).split("\n")
-        for line in [*lines, *[rest] * ended]:
+        part = log.read(PART)
+        said += len(part)
+        *lines, rest = (rest + part).split("\n")
+        rest = rest[:LINE]
+        for line in [*lines, *[rest] * (ended and not part)]:
             if line.strip():
-                last = printable(line.strip(), 300)
+                last = printable(line.strip()[:LINE], SHOWN)
                 progress.note(last)
-        time.sleep(0.0 if ended else 0.1)
-    return last
+        if said > LOUDEST:
+            return last, f"it wrote more than {LOUDEST / 1e6:g} MB"
+        if not ended and time.monotonic() > end:
+            return last, f"it did not end within {patience:g} seconds"
+        ended = ended and not part  # what it wrote last is read first
+        time.sleep(0.0 if part else 0.1)
+    return last, ""
 
 
 @cache

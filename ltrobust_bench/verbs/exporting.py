@@ -19,7 +19,8 @@ from ltrobust_bench.data.pixels import SCALING
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import CheckFailed, UnknownNameError, UsageError
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.verbs.loading import LoadedModel, load_model
+from ltrobust_bench.records.weights import is_name
+from ltrobust_bench.verbs.loading import LoadedModel, file_of, load_model
 
 Format = Literal["onnx", "torchscript", "pt2"]
 ENDINGS: dict[str, str] = {"onnx": ".onnx", "torchscript": ".torchscript", "pt2": ".pt2"}
@@ -52,7 +53,8 @@ def export(network: Path | str, form: Format = "onnx", output: Path | str | None
     Args:
         network: its run folder, ``model.safetensors``, or the name of a network that comes with the package.
         form: ``onnx`` (needs the extra ``export``), ``torchscript`` or ``pt2``.
-        output: file to write; default: ``model.onnx`` and so on, beside the network.
+        output: file to write; default: ``model.onnx`` and so on, beside the network; of one that comes with the package
+            ``lite-at-bsl.onnx`` and so on, here.
 
     Returns:
         The file, and the largest difference of logits that was seen when it was read again.
@@ -71,7 +73,8 @@ def export(network: Path | str, form: Format = "onnx", output: Path | str | None
             f"format onnx needs {', '.join(missing)}: pip install 'ltrobust-bench[export]'; torchscript and pt2 do not."
         )
     loaded = load_model(network, "cpu")
-    path = loaded.folder / f"model{ENDINGS[form]}" if output is None else Path(output)
+    beside = Path(file_of(network).stem) if is_name(network) else loaded.folder / "model"
+    path = beside.with_name(f"{beside.name}{ENDINGS[form]}") if output is None else Path(output)
     module, size = Whole(loaded.model).eval(), dataset_spec(loaded.run.dataset).shape
     writing, reading = _FORMATS[form]
     with atomic_path(path) as temporary:

@@ -17,11 +17,11 @@ from ltrobust_bench.data.registry import dataset_spec, datasets
 from ltrobust_bench.errors import CheckFailed, CheckpointError
 from ltrobust_bench.judge.examine import judged, tail_of
 from ltrobust_bench.judge.graph import read_graph
+from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.registry import Registry
 from ltrobust_bench.verbs.apart import write_graph_apart
-from ltrobust_bench.verbs.loading import Stored, read_stored
+from ltrobust_bench.verbs.loading import Stored, file_of, read_stored
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def judged_file(
     refuse_imported()
     stored, values = read_stored(weights)
     progress, run = progress or Silent(), stored.run
-    _refuse_others(datasets, run.dataset)
+    refuse_others(run)
     with tempfile.TemporaryDirectory(prefix="ltbench-judge-") as folder:
         if graph is None:
             graph = Path(folder) / "graph.safetensors"
-            write_graph_apart(weights, graph, progress)
+            write_graph_apart(file_of(weights), graph, progress)
         found = read_graph(graph)
     shape = dataset_spec(run.dataset).shape
     model = judged(found, values, run.model, shape, len(run.train_counts))
@@ -112,11 +112,11 @@ def methods_of_others() -> Iterable[str]:
     return [registry.get(name).module for registry in (methods, plugins) for name in registry.names()]
 
 
-def _refuse_others(registry: Registry, name: str) -> None:
-    """See that an entry is this package's own.
+def refuse_others(run: RunSection) -> None:
+    """See that a run's data set is this package's own.
 
     Raises:
         CheckFailed: if it is of another package, whose code is not run here.
     """
-    if name in registry and isinstance(registry.entry(name).target, str):
-        raise CheckFailed(f"{registry.kind} {name} is of another package, whose code the judge does not run")
+    if run.dataset in datasets and isinstance(datasets.entry(run.dataset).target, str):
+        raise CheckFailed(f"data set {run.dataset} is of another package, whose code the judge does not run")

@@ -169,7 +169,7 @@ def load_model(path: Path | str, device: str = "auto") -> LoadedModel:
 def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[Stored, dict[str, Tensor]]:
     """What a network's file says that it is, and its tensors; arguments and errors as :func:`load_model`. Nobody's code
     is run."""
-    file = shipped_file(str(path)) if is_name(path) else Path(path)
+    file = file_of(path)
     if file.suffix.lower() in PICKLES:
         raise CheckpointError(
             f"{file} is no network of this package, which are called model.safetensors: build your network, load its "
@@ -188,6 +188,15 @@ def read_stored(path: Path | str, device: torch.device | str = "cpu") -> tuple[S
         raise CheckpointError(f"{file} was written by another version: {first_problem(error)}") from None
     folder, sha256 = (file if file.is_dir() else file.parent), description["weights_sha256"]
     return Stored(section, names, cost, base_cost, sha256, code, bool(astray), folder), weights
+
+
+def file_of(path: Path | str) -> Path:
+    """Where a network lies: the path itself, or the file of one that comes with the package, by its name.
+
+    Raises:
+        CheckpointError, UnknownNameError: see :func:`~ltrobust_bench.records.weights.shipped_file`.
+    """
+    return shipped_file(str(path)) if is_name(path) else Path(path)
 
 
 def graph_of_network(path: Path | str) -> GraphFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from ltrobust_bench.records.io import record_files
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
-from ltrobust_bench.records.verify import Verification, examples_of, objections, tolerated
+from ltrobust_bench.records.verify import BEYOND, RETRAINED_POINTS, Verification, examples_of, objections, tolerated
+from ltrobust_bench.scores.reliability import masking
 from ltrobust_bench.verbs.judging import refuse_imported
 from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.verification import (
@@ -75,42 +76,75 @@ def recheck(
         return ["it is about images of another test set"]
     if statement.kind == "retrained":
         return _trained_again(record, statement, where, progress)
+    if statement.others:
+        return [f"it cannot be computed again: attacks were crafted on {', '.join(statement.others)}"]
     with _network(one.results, record, where, progress) as network:
         if read_stored(network)[0].weights_sha256 != record.result.weights_sha256:
-            if statement.kind == "counterexamples":
-                return ["they cannot be tried: this machine trains another network"]
+            if statement.kind in BEYOND:
+                return ["it cannot be tried: this machine trains another network"]
             return _trained_again(record, statement, where, progress)
         if statement.kind == "counterexamples":
-            again = try_examples(record, network, examples_of(one.path), where)
-            if again.places != statement.places:
-                return ["the images are those of other places"]
-            return _otherwise(statement, again, 0)
+            return _otherwise(statement, try_examples(record, network, examples_of(one.path), where), 0)
         if statement.kind == "thorough":
-            if statement.others:
-                return [f"it cannot be computed again: attacks were crafted on {', '.join(statement.others)}"]
-            again = attacked_thoroughly(record, network, where, progress=progress)
-            return _otherwise(statement, again, tolerated(again.images))
+            return _computed(record, statement, attacked_thoroughly(record, network, where, progress=progress))
         places = None if statement.places is None else np.asarray(statement.places)
         again = attacked_again(record, network, places, where, progress=progress)
-        return objections(record, again) + _otherwise(statement, again, tolerated(again.images))
+        return objections(record, again) + _computed(record, statement, again)
 
 
 def _trained_again(record: Record, statement: Verification, where: Where, progress: Progress | None) -> list[str]:
-    """The whole run again; of another machine's network only the accuracies can be compared."""
+    """The whole run again; of another machine's network only the accuracies can be compared, and what is flagged."""
     again = retrain(record, by=where.by, data_dir=where.data_dir, device=where.device, progress=progress)
-    same = (statement.kind, statement.weights_sha256) == (again.kind, again.weights_sha256)
-    return objections(record, again) + (_otherwise(statement, again, tolerated(again.images)) if same else [])
+    if (statement.kind, statement.weights_sha256) == (again.kind, again.weights_sha256):
+        return objections(record, again) + _computed(record, statement, again)
+    return objections(record, again) + _far(statement, again) + _flagged(record, statement, again)
+
+
+def _computed(record: Record, theirs: Verification, ours: Verification) -> list[str]:
+    """What the same network gives otherwise than a statement says."""
+    return _otherwise(theirs, ours, tolerated(ours.images)) + _flagged(record, theirs, ours)
 
 
 def _otherwise(theirs: Verification, ours: Verification, allowed: int) -> list[str]:
     """What comes out otherwise than a statement says, beyond chance."""
     if theirs.images != ours.images:
         return [f"it speaks of {theirs.images} images, and there are {ours.images}"]
+    if theirs.places != ours.places:
+        return ["it speaks of other images than those that there are"]
     found = []
     for name, said, seen in zip(("clean", "robust"), theirs.bits, ours.bits, strict=True):
         differing = int((said != seen).sum())
         if differing > allowed:
             found.append(f"{differing} of {ours.images} images come out otherwise {name} (allowed: {allowed})")
+    return found + _attacked_otherwise(theirs.attacks or {}, ours.attacks or {}, allowed)
+
+
+def _attacked_otherwise(theirs: Mapping[str, int], ours: Mapping[str, int], allowed: int) -> list[str]:
+    """What a thorough evaluation says of attacks that comes out otherwise."""
+    if theirs.keys() != ours.keys():
+        return [f"it names the attacks {', '.join(theirs)}, and there are {', '.join(ours)}"]
+    odd = [name for name in ours if abs(theirs[name] - ours[name]) > allowed]
+    return [f"{name} breaks {ours[name]} images, not {theirs[name]} (allowed: {allowed})" for name in odd]
+
+
+def _flagged(record: Record, theirs: Verification, ours: Verification) -> list[str]:
+    """Whether what is measured of the network gives other flags of masked gradients than a statement does."""
+    if theirs.reliability is None or ours.reliability is None:
+        return []
+    classes = len(record.run.train_counts)
+    said, seen = (masking(one, classes) for one in (theirs.reliability, ours.reliability))
+    return [] if said == seen else [f"it is flagged {', '.join(seen) or 'nothing'}, not {', '.join(said) or 'nothing'}"]
+
+
+def _far(theirs: Verification, ours: Verification) -> list[str]:
+    """What a statement says that another training of the same run makes unlikely: shares of the images looked at."""
+    places = np.arange(ours.images) if theirs.places is None else np.asarray(theirs.places)
+    allowed = RETRAINED_POINTS + 300 * (0.25 / len(places)) ** 0.5  # and three standard errors of a sample
+    found = []
+    for name, said, seen in zip(("clean", "robust"), theirs.bits, ours.bits, strict=True):
+        apart = 100 * abs(float(said.mean()) - float(seen[places].mean()))
+        if apart > allowed:
+            found.append(f"trained again, {apart:.1f} points come out otherwise {name} (allowed: {allowed:.1f})")
     return found
 
 

@@ -23,25 +23,28 @@ from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
 from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.examine import first_places
 from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_arrays, read_bytes
 from ltrobust_bench.records.provenance import environment
 from ltrobust_bench.records.schema import Environment, Record, Standing
+from ltrobust_bench.records.trust import FILED
 from ltrobust_bench.records.verify import FEWEST, Verification, verification
+from ltrobust_bench.scores.reliability import Reliability
 from ltrobust_bench.verbs.apart import trained_apart
-from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported
+from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported, refuse_others
+from ltrobust_bench.verbs.subject import examined
 
 NOT_RUN = {"bpda": "a judged graph has nothing before its backbone, nor an operation without its own gradient"}
 """Attacks that are for parts of a model which no graph has, and why."""
 BATCH = 500
 LARGEST = 500_000_000
 """Bytes of a file of examples, as it is and unfolded; 10,000 images of 64 pixels square in float32 have 492 million."""
-FILED = 25_000_000
-"""Bytes of a file of examples that is kept beside the records; 2,000 CIFAR images in float32."""
 
 
 @undisturbed()
@@ -138,7 +141,28 @@ def attacked_again(
         where.by,
         _here(device, record, network),
         graph_sha256=network.graph_sha256,
+        reliability=_measured(network, task, device, progress),
     )
+
+
+def _measured(network: JudgedNetwork, task: Task, device: torch.device, progress: Progress | None) -> Reliability:
+    """What a judged network's verdict rests on, measured as it is for a record, on the same images."""
+    index, each = task.split.test, max(1, examined(task) // task.classes)
+    labels = np.asarray(task.source.test_labels[index])
+    first = first_places(labels, each)
+    verdict = evaluate_images(
+        network.model,
+        DeviceData.of(task.source.test_pixels(index[first]), labels[first], device),
+        classes=task.classes,
+        epsilon=task.epsilon,
+        suite=task.protocol.evaluation,
+        ball=task.ball,
+        attacks=[],
+        progress=progress,
+        examined=examined(task),
+    )
+    assert verdict.reliability is not None
+    return verdict.reliability
 
 
 @undisturbed()
@@ -173,6 +197,7 @@ def attacked_thoroughly(
     if under is not None and under.stored.run.key() != record.run.base_key:
         raise CheckpointError(f"{base} is not the run that record {record.id} is built on.")
     run = record.run
+    measured = _measured(network, verbs.task_of(network.stored.run, where.data_dir), device, progress)
     cuts: dict[str, Any] = {name: value for name, value in run.cuts.items() if name != "epochs"}
     result = verbs.thorough(
         network.model,
@@ -182,7 +207,7 @@ def attacked_thoroughly(
         profile=run.profile,
         **cuts,
         base=None if under is None else under.model,
-        before=known,
+        before=known.model_copy(update={"reliability": measured}),
         folder=folder,
         data_dir=where.data_dir,
         device=str(device),
@@ -201,6 +226,7 @@ def attacked_thoroughly(
         graph_sha256=network.graph_sha256,
         attacks=result.broken_after,
         not_run=NOT_RUN,
+        reliability=measured,
     )
 
 
@@ -220,7 +246,6 @@ def retrain(
         CheckFailed: if it cannot be trained, or judged as a graph.
         RecordError: if the installed package would do another run (another protocol, card, split).
     """
-    refuse_imported()
     with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
         network = trained_again(record, Path(folder), data_dir, device, progress)
         return attacked_again(record, network, None, Where(by, data_dir, device), again=True, progress=progress)
@@ -235,6 +260,8 @@ def trained_again(
         CheckFailed: if it cannot be trained.
         RecordError: if the installed package would do another run.
     """
+    refuse_imported()
+    refuse_others(record.run)  # before a plan is made, which asks their code for the images
     plan = Request.of(record.run).to_plan(data_dir)
     if plan.run.key() != record.run.key():
         raise RecordError(

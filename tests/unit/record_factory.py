@@ -12,8 +12,25 @@ from ltrobust_bench.plan.run import Augmentation, RunSection
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.schema import Cost, Environment, Record, Result, Status, Work
 from ltrobust_bench.scores.bits import pack
+from ltrobust_bench.scores.reliability import Reliability
 
 TRAIN_COUNTS = [200, 143, 103, 74, 53, 38, 27, 19, 14, 10]
+
+
+def measured(**changes: object) -> Reliability:
+    """What is measured of a network whose gradients do not mislead, but for the changes."""
+    usual: dict[str, object] = {
+        "images": 200,
+        "randomness": 0.0,
+        "probabilities": False,
+        "confidence": 0.6,
+        "zero_gradients": 0.0,
+        "accuracy_at_half": 0.0,
+        "accuracy_by_radius": {"1": 0.5},
+        "batch_dependence": 0.0,
+        "state_changed": False,
+    }
+    return Reliability.model_validate(usual | changes)
 
 
 def synthetic_record(

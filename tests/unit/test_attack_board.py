@@ -38,6 +38,14 @@ def test_every_scheme_says_what_it_is_and_there_are_enough(attack):
     assert len(attack.SCHEMES) >= 38 and all(scheme.__doc__ for scheme in attack.SCHEMES.values())
 
 
+def test_every_scheme_has_its_row_on_the_page(attack):
+    """What was tried and is not told there was not tried."""
+    begun, _, rest = attack.PAGE.read_text().partition(attack.BEGIN)
+    table, ended, _ = rest.partition(attack.END)
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][2:]
+    assert begun and ended and rows == [scheme.__doc__.strip() for scheme in attack.SCHEMES.values()]
+
+
 @pytest.mark.slow
 def test_no_scheme_changes_a_rank_unnoticed(attack, tmp_path, monkeypatch):
     page = tmp_path / "security.md"

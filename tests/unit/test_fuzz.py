@@ -18,6 +18,7 @@ NAMES = [
     "archives",
     "cards",
     "checkpoints",
+    "graphs",
     "images",
     "npz",
     "options",

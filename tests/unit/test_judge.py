@@ -3,6 +3,8 @@ patches what would judge it achieves nothing."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import shutil
@@ -23,7 +25,7 @@ from ltrobust_bench.judge.examine import judged, tail_of
 from ltrobust_bench.judge.export import export, graph_of
 from ltrobust_bench.judge.graph import LARGEST, Graph, GraphFile, Node, check_graph, probes, read_graph, write_graph
 from ltrobust_bench.judge.interpret import Interpreted
-from ltrobust_bench.judge.operations import ALLOWED
+from ltrobust_bench.judge.operations import ALLOWED, call, tensors
 from ltrobust_bench.records.io import write_record
 from ltrobust_bench.records.schema import Result
 from ltrobust_bench.records.verify import read_verification, standing
@@ -189,6 +191,26 @@ FORGED = {
                             ("add.Tensor", ["node:13", "node:9", 1]), ("unsqueeze.default", ["node:14", 5]),
                             ("matmul.default", ["node:15", "node:9"])), "cannot be computed|makes too much",
     ),
+    "the mean of the batch for each image": (
+        lambda f: with_tail(f, ("mean.dim", ["node:9", [0], True, None]), ("expand_as.default", ["node:10", "node:9"]),
+                            ("linear.default", ["node:11", *HEAD])), "mixes images",
+    ),
+    "the nearest images of the batch": (  # features weighted by their cosine with those of the others
+        lambda f: with_tail(f, ("linalg_vector_norm.default", ["node:9", 2.0, [1], True, None]),
+                            ("div.Tensor", ["node:9", "node:10"]), ("linear.default", ["node:11", "node:11", None]),
+                            ("pow.Tensor_Scalar", ["node:12", 30.0]), ("matmul.default", ["node:13", "node:9"]),
+                            ("linear.default", ["node:14", *HEAD])), "mixes images",
+    ),
+    "the largest feature of a batch": (
+        lambda f: with_tail(f, ("unsqueeze.default", ["node:9", 0]), ("max_pool2d.default", ["node:10", [3, 1],
+            [1, 1], [1, 0], [1, 1], False]), ("mean.dim", ["node:11", [0], False, None]),
+                            ("linear.default", ["node:12", *HEAD])), "mixes images",
+    ),
+    "how many of the batch's features are not 0": (
+        lambda f: with_tail(f, ("linalg_vector_norm.default", ["node:9", 0.0, [0], True, None]),
+                            ("add.Tensor", ["node:9", "node:10", 1]), ("linear.default", ["node:11", *HEAD])),
+        "ord = 0.0, which the judge does not take",
+    ),
     "no logits beside it": (lambda f: GraphFile(f.graph, {}, torch.zeros(3)), "without the logits of the probes"),
 }  # fmt: skip
 
@@ -200,6 +222,68 @@ def test_what_is_not_the_network_of_the_record_is_refused_in_a_line(tmp_path, wh
         write_graph(tmp_path / "g", make(graph_file()))
         judged(read_graph(tmp_path / "g"), network("at")[1], "small", GREY, 10)
     assert "\n" not in str(error.value)
+
+
+def size_of(node, place):
+    """A size that an operation takes for its tensor in a place."""
+    if node.op == "mean.dim" and max(node.given[1]) > 1:
+        return (4, 4, 4, 4)
+    vector = (node.op == "batch_norm.default" and place > 0) or (node.op == "linear.default" and place == 2)
+    return (4,) if vector else (4, 4)
+
+
+def test_what_is_not_a_number_makes_none_of_all_that_is_made_of_it():
+    """By that the judge tells which images a result is made of; of every operation on the list."""
+    near, seen = ("conv2d.default", "max_pool2d.default"), set()
+    for node in [n for slug in TAILS for n in graph_file(slug).graph.nodes if n.op not in near]:
+        names = tensors(node.op, node.given)
+        for spoiled in range(len(names)):
+            if node.op == "expand_as.default" and spoiled == 1:
+                continue  # which gives its size alone
+            values = {name: torch.rand(size_of(node, i)) for i, name in enumerate(names)}
+            values[names[spoiled]].fill_(math.nan)
+            given = [values[v] if isinstance(v, str) and v in values else v for v in node.given]
+            assert call(node.op, given).isnan().all(), (node.op, spoiled)
+            seen.add(node.op)
+    assert seen == set(ALLOWED) - set(near)
+    for op, more in ((near[0], [torch.zeros(1, 1, 3, 3), None, [1, 1], [1, 1], [1, 1], 1]),
+                     (near[1], [[3, 3], [1, 1], [1, 1], [1, 1], False])):  # fmt: skip
+        for place in range(16):
+            image = torch.zeros(1, 1, 4, 4)
+            image.view(-1)[place] = math.nan
+            around = nn.functional.max_pool2d(image.isnan().float(), 3, 1, 1) > 0
+            assert torch.equal(call(op, [image, *more]).isnan(), around), op
+
+
+def test_a_network_of_other_widths_than_its_name_says_is_refused():
+    """A graph says nothing of sizes: a wider network has the same operations."""
+    weights = dict(network("at")[1])
+    name = next(n for n in weights if n.startswith("backbone.") and weights[n].ndim == 4)
+    wider = [torch.cat([weights[name]] * 2), weights[name].double(), None]
+    for value in wider:
+        others = {n: v for n, v in weights.items() if n != name} | ({} if value is None else {name: value})
+        with pytest.raises(CheckFailed, match=f"its network is no small: {name} is|that its network has not: {name}"):
+            judged(graph_file(), others, "small", GREY, 10)
+
+
+def test_a_file_says_how_large_its_tensors_are_before_they_are_made(tmp_path):
+    """A tensor of nothing may be said to have a thousand million rows, which a list of them would fill memory with."""
+    path = tmp_path / "g"
+    write_graph(path, graph_file())
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    for shape, said in (([10**9, 0], "tensor of nothing"), ([1] * 9, "more than 8 axes")):
+        header = json.loads(content[8:end]) | {
+            "constant:x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]},
+        }
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+        with pytest.raises(CheckFailed, match=said):
+            read_graph(path)
+    many = {f"x{i}": torch.ones(1) for i in range(101)}
+    write_graph(path, GraphFile(graph_file().graph, many, graph_file().logits))
+    with pytest.raises(CheckFailed, match="holds 102 tensors"):
+        read_graph(path)
 
 
 def test_files_that_hold_no_graph_are_refused_in_a_line(tmp_path):

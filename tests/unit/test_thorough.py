@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from record_factory import synthetic_record
+from record_factory import measured, synthetic_record
 from torch import nn
 
 from ltrobust_bench import verbs
@@ -36,7 +36,7 @@ from ltrobust_bench.records.io import find_records, write_record
 from ltrobust_bench.records.verify import demanded, standing, verification, write_verification
 from ltrobust_bench.report.aggregate import MASKED, boards
 from ltrobust_bench.report.columns import cells_of
-from ltrobust_bench.scores.reliability import MASKING, Reliability
+from ltrobust_bench.scores.reliability import MASKING
 from ltrobust_bench.sweeps.bounds import network_sha256, write_bound
 from ltrobust_bench.sweeps.jobs import Piece
 from ltrobust_bench.sweeps.states import OnDisk
@@ -311,17 +311,9 @@ def test_a_student_learns_what_a_model_without_gradients_says(run):
     assert agreed > 0.6
 
 
-MEASURED = Reliability(
-    images=200,
-    randomness=0.0,
-    probabilities=False,
-    confidence=0.6,
-    zero_gradients=0.5,
-    accuracy_at_half=0.0,
-    accuracy_by_radius={"1": 0.5},
-    batch_dependence=0.0,
-    state_changed=False,
-)
+MEASURED = measured(zero_gradients=0.5)
+ASKED = ("pma", "transfer-student", "eot", "nes", "spsa", "square")
+"""Attacks of a thorough evaluation of a network with a masking flag."""
 
 
 @pytest.fixture
@@ -342,12 +334,12 @@ def seen(place):
     return {entry.label: entry for entry in found.entries}, {c["method"]: c for c in cells_of(found)}
 
 
-def stated(record, place, robust=None, places=None, kind="thorough", weights=None):
+def stated(record, place, robust=None, places=None, kind="thorough", weights=None, asked=ASKED):
     left = np.flatnonzero(record.bits("union")) if places is None else places
     robust = np.ones(len(left), dtype=bool) if robust is None else robust
     weights = weights or record.result.weights_sha256
     clean = np.ones(len(left), dtype=bool)
-    attacks = {"pma": int((~robust).sum())} | dict.fromkeys(demanded(record)[1:], 0) if kind == "thorough" else None
+    attacks = {**dict.fromkeys(asked, 0), asked[0]: int((~robust).sum())} if kind == "thorough" else None
     made = verification(record, kind, left, clean, robust, weights, "Jane", record.environment, attacks=attacks)
     write_verification(made, place)
     return made
@@ -363,6 +355,8 @@ def test_an_entry_with_masked_gradients_has_no_rank_before_all_of_it_was_attacke
     assert MASKED in entries["masked"].flags and entries["masked"].rank is None  # its other seed
     part = np.flatnonzero(masked[1].bits("union"))[:-1]
     stated(masked[1], place, places=part)
+    assert seen(place)[0]["masked"].rank is None
+    stated(masked[1], place, asked=("pma", "nothing at all"))
     assert seen(place)[0]["masked"].rank is None
     stated(masked[1], place)
     entries, cells = seen(place)
@@ -430,12 +424,69 @@ def test_every_masking_flag_keeps_an_entry_from_a_rank():
         "zero gradients": {},
         "robust to anything": {"accuracy_at_half": 0.5},
         "not monotone": {"accuracy_by_radius": {"1": 0.2, "2": 0.6}},
+        "batch": {"batch_dependence": 0.5},
     }
     assert {*values, "square"} == set(MASKING)
     for flag, change in values.items():
-        measured = MEASURED.model_copy(update={"zero_gradients": 0.5 if flag == "zero gradients" else 0.0, **change})
-        (found,) = boards([synthetic_record().model_copy(update={"reliability": measured})])
+        seen = MEASURED.model_copy(update={"zero_gradients": 0.5 if flag == "zero gradients" else 0.0, **change})
+        (found,) = boards([synthetic_record().model_copy(update={"reliability": seen})])
         assert found.entries[0].rank is None and {flag, MASKED} <= set(found.entries[0].flags)
+
+
+def test_a_thorough_evaluation_breaks_as_many_images_as_its_attacks_do():
+    record = synthetic_record()
+    left = np.flatnonzero(record.bits("union"))
+    with pytest.raises(RecordError, match="must have broken as many images as do not withstand them"):
+        verification(record, "thorough", left, np.ones(len(left), dtype=bool), np.ones(len(left), dtype=bool),
+                     "c" * 64, "Jane", record.environment, attacks={"pma": 10**9})  # fmt: skip
+
+
+def on_a_public_board(place, *runs):
+    """Ranks by label on a public board of records, each with what its own word and its verification measured."""
+    for seed, method, own, theirs in runs:
+        record = synthetic_record(method=method, seed=seed, robustness=0.9 if method == "rival" else 0.5)
+        record = record.model_copy(update={"reliability": own})
+        write_record(record, place / "records" / record.run.record_path())
+        said = verification(record, "re-evaluated", None, record.bits("clean"), record.bits("union"), "c" * 64, "Jane",
+                            record.environment, graph_sha256="d" * 64, reliability=theirs)  # fmt: skip
+        write_verification(said, place)
+    (place / "signers").write_text("# nobody yet\n")
+    return {label: (entry.rank, len(entry.runs)) for label, entry in seen(place)[0].items()}
+
+
+def test_what_a_verification_measures_decides_and_not_the_records_own_word(tmp_path):
+    sound, bad = measured(), MEASURED
+    for i, (own, theirs, rank) in enumerate([
+        (None, bad, None), (sound, bad, None), (bad, sound, 1), (None, sound, 1),
+        (sound, None, None),  # a graph was judged, and nothing measured of it: nothing is confirmed
+    ]):  # fmt: skip
+        found = on_a_public_board(tmp_path / str(i), (0, "rival", own, theirs))
+        assert found == {"rival": (rank, 1)}, (own, theirs)
+        ((record,), _) = find_records([tmp_path / str(i) / "records"])
+        (said,) = record.standing.said
+        assert ("flagged zero gradients" in said.says, "confirms nothing" in said.says) == (theirs is bad, not theirs)
+
+
+def test_a_thorough_evaluation_that_found_no_flag_does_not_stand_for_one_that_was_asked_for_by_one():
+    record = synthetic_record()
+    left = np.flatnonzero(record.bits("union"))
+    ones = np.ones(len(left), dtype=bool)
+    looked = verification(record, "re-evaluated", None, record.bits("clean"), record.bits("union"), "c" * 64, "Jane",
+                          record.environment, graph_sha256="d" * 64, reliability=MEASURED)  # fmt: skip
+    for asked, enough in ((("pma",), False), (ASKED, True)):
+        tried = verification(record, "thorough", left, ones, ones, "c" * 64, "Jane", record.environment,
+                             graph_sha256="d" * 64, attacks=dict.fromkeys(asked, 0),
+                             reliability=measured())  # fmt: skip
+        assert standing(record, [looked, tried]).thorough == enough
+
+
+def test_a_flagged_run_added_to_a_rivals_entry_stands_beside_it(tmp_path):
+    sound = [(seed, "rival", measured(), measured()) for seed in (0, 1)]
+    other = (0, "other", None, measured())
+    before = on_a_public_board(tmp_path / "a", *sound, other)
+    assert before["rival"] == (1, 2)
+    after = on_a_public_board(tmp_path / "b", *sound, (2, "rival", None, MEASURED), other)
+    assert after == before | {f"rival ({MASKED})": (None, 1)}
 
 
 @pytest.mark.usefixtures("_short", "judge_here")
@@ -443,6 +494,7 @@ def test_a_records_network_is_attacked_thoroughly(run):
     folder, record = run
     made = attacked_thoroughly(record, folder, Where("Jane", device="cpu"))
     assert made.kind == "thorough" and list(made.attacks) == ["pma"] and list(made.not_run) == ["bpda"]
+    assert made.reliability == record.reliability
     assert made.places == np.flatnonzero(record.bits("union")).tolist()
     found = standing(record, [made])
     assert found.thorough and found.external and not found.disputed

@@ -162,6 +162,22 @@ def test_commits_exist_hold_the_method_and_are_of_that_version(project):
     assert wrong(first, "0.1.0", code=[session]) == [("environment.code.0.commit", history)]
 
 
+def test_what_is_new_says_what_code_it_was_made_with_and_what_states_digests_is_of_a_commit_that_takes_them(project):
+    root, (first, *_) = project
+    (root / "ltrobust_bench" / "plan" / "code.py").unlink()  # as it was before there were digests
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@x"]
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "x"], check=True)
+    early = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    session = Code(work="training", package_version="0.2.0", commit=early, dirty=False, method_sha256="a" * 64,
+                   package_sha256="b" * 64)  # fmt: skip
+
+    def wrong(record, **more):
+        return [f.field for f in wrong_origin(root, record, **more)]
+
+    assert wrong(made_at(first, "0.1.0")) == [] and wrong(made_at(first, "0.1.0"), new=True) == ["environment.code"]
+    assert "environment.code.0.commit" in wrong(made_at(early, "0.2.0", code=[session]))
+
+
 def test_digests_of_code_are_those_of_the_files_at_the_commit(project):
     """As the package takes them of a checkout; what is left out is what that commit left out."""
     root, commits = project

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from record_factory import synthetic_record
+from record_factory import measured, synthetic_record
 
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import RecordError, UsageError
@@ -77,7 +77,8 @@ def stated(record, kind="re-evaluated", robust=None, examples=None):
     digest = None if examples is None else hashlib.sha256(examples).hexdigest()
     weights = record.result.weights_sha256
     bits = record.bits("clean"), robust
-    statement = verification(record, kind, None, *bits, weights, "Jane", environment, digest, graph_sha256="d" * 64)
+    statement = verification(record, kind, None, *bits, weights, "Jane", environment, digest, graph_sha256="d" * 64,
+                             reliability=None if kind == "counterexamples" else measured())  # fmt: skip
     return write_verification(statement, results(), examples)
 
 
@@ -167,13 +168,14 @@ def test_what_is_new_is_signed_once_there_is_a_key_and_was_judged_by_a_graph(boa
     assert "must be signed" in problem and roles() == []
     listed(pairs)
     assert roles("HEAD~1") == []
-    old = path.read_text().replace(f',"graph_sha256":"{"d" * 64}"', "")
+    old = Verification.model_validate_json(path.read_text())
     path.unlink()
-    made = Verification.model_validate_json(old)
-    write_verification(made, results())
-    commit("another, as statements were before there were graphs", JANE)
-    (problem,) = roles("HEAD~1")
-    assert "graph_sha256: must be there" in problem
+    for missing, rule in (("graph_sha256", "graph_sha256"), ("reliability", "reliability")):
+        made = write_verification(old.model_copy(update={missing: None}), results())
+        commit("another, as statements were before", JANE)
+        (problem,) = roles("HEAD~1")
+        assert f"{rule}: must be there" in problem
+        made.unlink()
 
 
 @needs_keygen

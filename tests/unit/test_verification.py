@@ -6,11 +6,14 @@ import hashlib
 import json
 import math
 import shutil
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from record_factory import synthetic_record
+from record_factory import measured, synthetic_record
 
 from ltrobust_bench import verbs
 from ltrobust_bench.cli.main import main
@@ -30,7 +33,8 @@ from ltrobust_bench.records.verify import (
     write_verification,
 )
 from ltrobust_bench.report.aggregate import boards
-from ltrobust_bench.verbs.rechecking import recheck, statements_in
+from ltrobust_bench.verbs import rechecking
+from ltrobust_bench.verbs.rechecking import _otherwise, recheck, statements_in
 from ltrobust_bench.verbs.verification import Where, re_evaluate, retrain, try_examples
 
 BY = "somebody else"
@@ -57,7 +61,8 @@ def stated(record, kind="re-evaluated", places=None, clean=None, robust=None, we
 def test_attacking_all_images_again_gives_the_record(finished):
     record, folder = finished
     statement = re_evaluate(record, folder, by=BY, images=None, device="cpu")
-    here = {"environment": statement.environment, "graph_sha256": statement.graph_sha256}
+    here = {name: getattr(statement, name) for name in ("environment", "graph_sha256", "reliability")}
+    assert statement.reliability == record.reliability
     assert statement == stated(record).model_copy(update=here) and statement.graph_sha256
     assert standing(record, [statement]).level == "re-evaluated"
 
@@ -196,7 +201,14 @@ def test_what_holds_when_it_is_computed_again(finished, tmp_path):
     forged = stated(record, "counterexamples", robust=np.zeros(record.images, dtype=bool))
     forged = forged.model_copy(update={"examples_sha256": hashlib.sha256(content).hexdigest()})
     nothing = np.zeros(60, dtype=bool)
+    flagged = {"reliability": measured(zero_gradients=0.5)}
+    left = np.flatnonzero(record.bits("union"))
+    all_stand = np.ones(len(left), dtype=bool)
+    thorough = partial(verification, record, "thorough", left, all_stand, all_stand, record.result.weights_sha256, BY,
+                       record.environment)  # fmt: skip
     held = {
+        write_verification(stated(record, places=range(70)).model_copy(update=flagged), tmp_path): False,
+        write_verification(thorough(attacks={"nothing at all": 0}), tmp_path): False,
         write_verification(stated(record, places=range(60)), tmp_path): True,
         write_verification(stated(record, places=range(60), clean=nothing, robust=nothing), tmp_path): False,
         write_verification(found, tmp_path, content): True,
@@ -208,6 +220,42 @@ def test_what_holds_when_it_is_computed_again(finished, tmp_path):
         assert (recheck(one, about, device="cpu") == []) == held[one.path], one.path
     with pytest.raises(RecordError, match="no statement about a record"):
         statements_in(tmp_path, [tmp_path / "found.npz"])
+
+
+def test_what_is_said_of_other_images_or_attacks_does_not_hold(finished):
+    record, _ = finished
+    made = verification(record, "thorough", [1, 2, 5], np.ones(3, bool), np.array([True, True, False]), "c" * 64, BY,
+                        record.environment, attacks={"pma": 1, "nes": 0})  # fmt: skip
+    others = made.model_copy(update={"places": [1, 2, 6]})
+    named = made.model_copy(update={"attacks": {"pma": 1}})
+    counted = made.model_copy(update={"attacks": {"pma": 0, "nes": 1}})
+    assert _otherwise(made, made, 0) == []
+    assert _otherwise(others, made, 3) == ["it speaks of other images than those that there are"]
+    assert _otherwise(named, made, 3) == ["it names the attacks pma, and there are pma, nes"]
+    assert len(_otherwise(counted, made, 0)) == 2
+
+
+def test_where_another_network_is_trained_only_what_can_be_compared_holds(finished, monkeypatch):
+    """On another machine: a thorough evaluation of the weights cannot be tried, and what is far off does not hold."""
+    record, folder = finished
+    other = "d" * 64
+    again = stated(record, "retrained", weights=other)
+    monkeypatch.setattr(rechecking, "_network", lambda *_: nullcontext(folder))
+    monkeypatch.setattr(rechecking, "read_stored", lambda _: (SimpleNamespace(weights_sha256=other), {}))
+    monkeypatch.setattr(rechecking, "retrain", lambda *_, **__: again)
+    left = np.flatnonzero(record.bits("union"))
+    ones = np.ones(len(left), dtype=bool)
+    thorough = verification(record, "thorough", left, ones, ones, record.result.weights_sha256, BY, record.environment,
+                            attacks={"pma": 0})  # fmt: skip
+    for statement, says in (
+        (thorough, "cannot be tried: this machine trains another network"),
+        (stated(record, places=range(60)), None),
+        (stated(record, places=range(60), clean=np.ones(60, bool), robust=np.ones(60, bool)), "come out otherwise"),
+        (stated(record, "retrained", weights="e" * 64, clean=np.ones(record.images, bool),
+                robust=np.ones(record.images, bool)), "come out otherwise"),
+    ):  # fmt: skip
+        found = recheck(SimpleNamespace(statement=statement, results=None, path=None), record)
+        assert found == [] if says is None else says in " ".join(found), statement.kind
 
 
 @pytest.mark.slow
