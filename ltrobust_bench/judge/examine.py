@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from ltrobust_bench.judge.export import graph_of
 from ltrobust_bench.judge.graph import CONSTANT, IMAGE, NODE, WEIGHT, Graph, GraphFile, Node, probes
 from ltrobust_bench.judge.interpret import Interpreted
 from ltrobust_bench.judge.operations import tensors
+from ltrobust_bench.models.backbone import build_backbone
 from ltrobust_bench.models.registry import Shape, models
+from ltrobust_bench.protocol.spec import Activation
 
 BACKBONE = "backbone."
 """Beginning of the names of a backbone's weights."""
@@ -30,23 +33,35 @@ TOLERANCE = 1e-4
 """How far logits may be from the module's, as a share of the largest: other machines round otherwise."""
 
 
-def judged(file: GraphFile, weights: Mapping[str, Tensor], model: str, shape: Shape, classes: int) -> nn.Module:
+class Backbone(NamedTuple):
+    """A network of the registry up to its features, by name, and the recipe's activation."""
+
+    model: str
+    activation: Activation = "relu"
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return self.model if self.activation == "relu" else f"{self.model} with {self.activation}"
+
+
+def judged(file: GraphFile, weights: Mapping[str, Tensor], backbone: Backbone, shape: Shape, classes: int) -> nn.Module:
     """The network that a graph and a network's own weights are, on the CPU; nothing of its author's is run.
 
     Args:
         file: the graph, as :func:`~ltrobust_bench.judge.graph.read_graph` found it in order.
         weights: of the network's file, whose digest is the record's.
-        model: name of its backbone.
+        backbone: which its record names.
         shape: of one image.
         classes: C.
 
     Raises:
         CheckFailed: in one line, if the graph is not that backbone with some operations after it.
     """
-    backbone, features = backbone_of(model, shape)
-    start = len(backbone)
-    if file.graph.nodes[:start] != list(backbone):
-        raise CheckFailed(f"its graph does not begin with the operations of {model} on the image")
+    operations, features = operations_of(backbone, shape)
+    start = len(operations)
+    if file.graph.nodes[:start] != list(operations):
+        raise CheckFailed(f"its graph does not begin with the operations of {backbone.text} on the image")
     tail = file.graph.nodes[start:]
     used = [name for node in file.graph.nodes for name in tensors(node.op, node.given)]
     missing = {name.removeprefix(WEIGHT) for name in used if name.startswith(WEIGHT)} - weights.keys()
@@ -61,9 +76,9 @@ def judged(file: GraphFile, weights: Mapping[str, Tensor], model: str, shape: Sh
     return module
 
 
-def tail_of(graph: Graph, model: str, shape: Shape) -> list[str]:
+def tail_of(graph: Graph, backbone: Backbone, shape: Shape) -> list[str]:
     """What a graph computes after its backbone, a line for each operation: for whoever reads it."""
-    start = len(backbone_of(model, shape)[0])
+    start = len(operations_of(backbone, shape)[0])
     lines = []
     for number, node in enumerate(graph.nodes[start:], start):
         given = ["features" if value == f"{NODE}{start - 1}" else value for value in node.given]
@@ -72,20 +87,21 @@ def tail_of(graph: Graph, model: str, shape: Shape) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def backbone_of(model: str, shape: Shape) -> tuple[tuple[Node, ...], int]:
+def operations_of(backbone: Backbone, shape: Shape) -> tuple[tuple[Node, ...], int]:
     """The operations of a network of this package up to its features, and their number D.
 
     Raises:
         CheckFailed: for a network of another package, whose code is not run here.
     """
+    model, activation = backbone
     target = models.entry(model).target
     if not (isinstance(target, str) and target.startswith("ltrobust_bench.models.")):
         raise CheckFailed(f"network {model} is of another package, whose code the judge does not run")
     with torch.random.fork_rng(devices=[]):
-        backbone = models.get(model)(shape)
-    network = Network(backbone, nn.Identity())
+        module, features = build_backbone(model, shape, activation)
+    network = Network(module, nn.Identity())
     graph, _ = graph_of(network, shape, network.state_dict())
-    return tuple(graph.nodes), backbone.features
+    return tuple(graph.nodes), features
 
 
 def _check_tail(tail: list[Node], start: int, constants: Mapping[str, Tensor], classes: int) -> None:
