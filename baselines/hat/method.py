@@ -3,13 +3,14 @@ without attacks, gives the attacked ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ltrobust_bench.api import Method, Outputs, StepContext, TrainInfo, cross_entropy
+from ltrobust_bench.api import Group, Method, Network, Outputs, StepContext, TrainInfo, cross_entropy, everything
 from ltrobust_bench.longtail import kl_divergence, natural_divergence
 
 
@@ -31,6 +32,13 @@ def helped(
     return F.cross_entropy(clean, y) + beta * term + gamma * F.cross_entropy(beyond, labels)
 
 
+def norms_apart(network: Network) -> Iterable[nn.Parameter | Group]:
+    """Everything, and no weight decay on what batch norms scale and shift by."""
+    norms = [p for module in network.modules() if isinstance(module, _BatchNorm) for p in module.parameters()]
+    apart = {id(p) for p in norms}
+    return [*(p for p in network.parameters() if id(p) not in apart), Group(norms, weight_decay=0.0)]
+
+
 def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
     """HAT; its helper is the run that the card's base names."""
     robust, terms = options["robust"], tuple(options[name] for name in ("reach", "beta", "gamma"))
@@ -38,4 +46,8 @@ def method(options: Mapping[str, Any], data: TrainInfo) -> Method:
     def loss(outputs: Outputs, y: Tensor, ctx: StepContext) -> Tensor:
         return helped(robust, *terms, outputs, y, ctx)
 
-    return Method(objective=natural_divergence if robust == "kl" else cross_entropy, loss=loss)
+    return Method(
+        objective=natural_divergence if robust == "kl" else cross_entropy,
+        loss=loss,
+        trains=everything if options["decay_norms"] else norms_apart,
+    )

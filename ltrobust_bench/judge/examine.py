@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from ltrobust_bench.judge.export import graph_of
 from ltrobust_bench.judge.graph import CONSTANT, IMAGE, NODE, WEIGHT, Graph, GraphFile, Node, probes
 from ltrobust_bench.judge.interpret import Interpreted
 from ltrobust_bench.judge.operations import tensors
+from ltrobust_bench.models.backbone import build_backbone
 from ltrobust_bench.models.registry import Shape, models
+from ltrobust_bench.protocol.spec import Activation
 
 BACKBONE = "backbone."
 """Beginning of the names of a backbone's weights."""
@@ -32,43 +35,55 @@ TOLERANCE = 1e-4
 """How far logits may be from the module's, as a share of the largest: other machines round otherwise."""
 
 
-def judged(file: GraphFile, weights: Mapping[str, Tensor], model: str, shape: Shape, classes: int) -> nn.Module:
+class Backbone(NamedTuple):
+    """A network of the registry up to its features, by name, and the recipe's activation."""
+
+    model: str
+    activation: Activation = "relu"
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return self.model if self.activation == "relu" else f"{self.model} with {self.activation}"
+
+
+def judged(file: GraphFile, weights: Mapping[str, Tensor], backbone: Backbone, shape: Shape, classes: int) -> nn.Module:
     """The network that a graph and a network's own weights are, on the CPU; nothing of its author's is run.
 
     Args:
         file: the graph, as :func:`~ltrobust_bench.judge.graph.read_graph` found it in order.
         weights: of the network's file, whose digest is the record's.
-        model: name of its backbone.
+        backbone: which its record names.
         shape: of one image.
         classes: C.
 
     Raises:
         CheckFailed: in one line, if the graph is not that backbone with some operations after it.
     """
-    backbone = backbone_of(model, shape)
-    start = len(backbone.nodes)
-    if file.graph.nodes[:start] != list(backbone.nodes):
-        raise CheckFailed(f"its graph does not begin with the operations of {model} on the image")
+    known = operations_of(backbone, shape)
+    start = len(known.nodes)
+    if file.graph.nodes[:start] != list(known.nodes):
+        raise CheckFailed(f"its graph does not begin with the operations of {backbone.text} on the image")
     tail = file.graph.nodes[start:]
     used = [name for node in file.graph.nodes for name in tensors(node.op, node.given)]
     missing = {name.removeprefix(WEIGHT) for name in used if name.startswith(WEIGHT)} - weights.keys()
     if missing:
         raise CheckFailed(f"its graph uses a weight that its network has not: {min(missing)}")
-    _check_weights(weights, backbone, model)
+    _check_weights(weights, known, backbone.text)
     values = {name: weights[name.removeprefix(WEIGHT)] for name in used if name.startswith(WEIGHT)}
     values |= {f"{CONSTANT}{name}": value for name, value in file.constants.items()}
     _check_tail(tail, start, file.constants, classes)
     alone, head = _alone(tail, start, values)
-    _check_sizes(alone, head, start, backbone.features, classes)
-    _check_apart(Interpreted(alone, head), backbone.features)
+    _check_sizes(alone, head, start, known.features, classes)
+    _check_apart(Interpreted(alone, head), known.features)
     module = Interpreted(file.graph.nodes, values).eval()
     _check_logits(module, file.logits, shape)
     return module
 
 
-def tail_of(graph: Graph, model: str, shape: Shape) -> list[str]:
+def tail_of(graph: Graph, backbone: Backbone, shape: Shape) -> list[str]:
     """What a graph computes after its backbone, a line for each operation: for whoever reads it."""
-    start = len(backbone_of(model, shape).nodes)
+    start = len(operations_of(backbone, shape).nodes)
     lines = []
     for number, node in enumerate(graph.nodes[start:], start):
         given = ["features" if value == f"{NODE}{start - 1}" else value for value in node.given]
@@ -77,8 +92,8 @@ def tail_of(graph: Graph, model: str, shape: Shape) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """A network of this package up to its features.
+class Operations:
+    """What a network of this package is up to its features.
 
     Attributes:
         nodes: its operations.
@@ -92,30 +107,31 @@ class Backbone:
 
 
 @lru_cache(maxsize=8)
-def backbone_of(model: str, shape: Shape) -> Backbone:
+def operations_of(backbone: Backbone, shape: Shape) -> Operations:
     """A network of this package up to its features.
 
     Raises:
         CheckFailed: for a network of another package, whose code is not run here.
     """
+    model, activation = backbone
     target = models.entry(model).target
     if not (isinstance(target, str) and target.startswith("ltrobust_bench.models.")):
         raise CheckFailed(f"network {model} is of another package, whose code the judge does not run")
     with torch.random.fork_rng(devices=[]):
-        backbone = models.get(model)(shape)
-    network = Network(backbone, nn.Identity())
+        module, features = build_backbone(model, shape, activation)
+    network = Network(module, nn.Identity())
     weights = network.state_dict()
     graph, _ = graph_of(network, shape, weights)
-    return Backbone(tuple(graph.nodes), backbone.features, {name: (w.shape, w.dtype) for name, w in weights.items()})
+    return Operations(tuple(graph.nodes), features, {name: (w.shape, w.dtype) for name, w in weights.items()})
 
 
-def _check_weights(weights: Mapping[str, Tensor], backbone: Backbone, model: str) -> None:
+def _check_weights(weights: Mapping[str, Tensor], known: Operations, text: str) -> None:
     """See that a backbone is no wider than the network that it bears the name of: operations say nothing of sizes."""
-    for name, (size, kind) in backbone.sizes.items():
+    for name, (size, kind) in known.sizes.items():
         seen = weights.get(name)
         if seen is None or seen.shape != size or seen.dtype != kind:
             found = "nothing" if seen is None else f"{tuple(seen.shape)}, {seen.dtype}"
-            raise CheckFailed(f"its network is no {model}: {name} is {tuple(size)}, {kind}, there, and {found} here")
+            raise CheckFailed(f"its network is no {text}: {name} is {tuple(size)}, {kind}, there, and {found} here")
 
 
 def _check_tail(tail: list[Node], start: int, constants: Mapping[str, Tensor], classes: int) -> None:

@@ -32,6 +32,7 @@ ALLOWED = (
     "mul.Tensor",
     "pow.Tensor_Scalar",
     "relu.default",
+    "silu.default",
     "sub.Tensor",
     "to.dtype",
     "unsqueeze.default",

@@ -99,6 +99,8 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
     if card.base is not None:
         # What it builds on is the same for every method: its own recipe and options, with the same plug-ins.
         settings = {f"{slug}.{k}": v for slug, own in given.items() if slug for k, v in own.items()}
+        if card.base.role == "start":  # its weights go on in this run's network, which has to be the same function
+            settings["activation"] = recipe.activation
         base = _plan(request.replace(method=card.base.method, settings=settings), data_dir, card.base.budget)
         model = base.run.model
     if model is None:

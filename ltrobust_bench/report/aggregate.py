@@ -295,6 +295,7 @@ def _entry(
         "reduced": key.reduced,
         "1 seed": len(seeds) == 1,
         "train-eps>eval-eps": number(run.recipe.attack.epsilon, run.epsilon) > run.epsilon + 1e-9
+        or (run.method in methods and methods.get(run.method).card.raises_epsilon)
         or any(plugins.get(p).card.raises_epsilon for p in run.plugins if p in plugins),
         "unknown protocol": status == "unknown",
         OTHER_PRECISION: "precision" in run.overrides,

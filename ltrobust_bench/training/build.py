@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ltrobust_bench.api import Group, Method, Network, Plugin, Sampler, TrainInfo
 from ltrobust_bench.cards import methods, plugins
-from ltrobust_bench.errors import ContractError, LTBenchError, UsageError
+from ltrobust_bench.errors import ContractError, UsageError
+from ltrobust_bench.models.backbone import build_backbone
 from ltrobust_bench.models.pretrained import Pretrained
-from ltrobust_bench.models.registry import Shape, models
+from ltrobust_bench.models.registry import Shape
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.protocol.spec import Activation
-from ltrobust_bench.terms import printable
 
 
 def build_method(
@@ -48,15 +48,17 @@ def sampler_of(method: Method, plugins: Sequence[Plugin]) -> Sampler:
     def draw(labels: np.ndarray, draws: int, epoch: int, generator: np.random.Generator) -> np.ndarray:
         order = method.sampler(labels, draws, epoch, generator)
         for plugin in plugins:
+            if order.ndim == 2 and type(plugin).order is not Plugin.order:
+                raise UsageError(
+                    f"{type(plugin).__name__} draws images for an epoch or partners beside them, and pairs are drawn "
+                    f"already; leave one of the two out."
+                )
             order = plugin.order(order, labels, epoch, generator)
         if order.ndim != 1 and order.shape != (2, order.shape[-1]):
             raise ContractError(f"a sampler gave indices of shape {order.shape}; it gives [n], or [2, n] for pairs.")
         return order
 
     return draw
-
-
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def network_of(run: RunSection, shape: Shape, method: Method) -> Network:
@@ -90,41 +92,13 @@ def build_network(
         drop_path: rate of stochastic depth, of networks of timm.
 
     Raises:
-        UsageError: if the network cannot take images of this shape, does not say how many features it gives, or has no
-            ReLU in whose place another activation could be.
+        UsageError: as :func:`ltrobust_bench.models.backbone.build_backbone`.
     """
-    factory = models.get(model)
-    if drop_path and not model.startswith("timm-"):
-        raise UsageError(f"drop_path is a rate of networks of timm, and the network is {model}: leave it out.")
-    try:
-        backbone = factory(shape, drop_path) if drop_path else factory(shape)
-    except LTBenchError:
-        raise
-    except Exception as error:  # noqa: BLE001 - somebody else's factory may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UsageError(
-            f"model {model} cannot be built for images of shape {shape} ({printable(reason, 120)}); a factory of "
-            f"networks takes this shape, (channels, height, width)."
-        ) from error
-    if not isinstance(getattr(backbone, "features", None), int):
-        raise UsageError(f"model {model} has no attribute `features`, the number D of features that it gives.")
-    if activation != "relu" and not _activated(backbone, ACTIVATIONS[activation]):
-        raise UsageError(f"model {model} has no module nn.ReLU, in whose place activation={activation} would be.")
+    backbone: Any  # of timm and torchvision, it can normalise
+    backbone, features = build_backbone(model, shape, activation, drop_path)
     if pretrained is not None:
         backbone.normalise(pretrained.mean, pretrained.std)
-    return Network(backbone, method.head(backbone.features, classes))
-
-
-def _activated(module: nn.Module, activation: type[nn.Module]) -> int:
-    """Put an activation in the place of every ReLU of a network; how many there were."""
-    found = 0
-    for name, child in module._modules.items():
-        if isinstance(child, nn.ReLU):
-            setattr(module, name, activation())
-            found += 1
-        elif child is not None:
-            found += _activated(child, activation)
-    return found
+    return Network(backbone, method.head(features, classes))
 
 
 def inherit(network: Network, weights: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltrobust_bench.compute.memory import whole
@@ -14,10 +15,15 @@ from ltrobust_bench.data.loader import Batch
 from ltrobust_bench.training.step import Step, Trainee
 
 
+def running_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms of a module that have running statistics."""
+    return [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+
+
 def recalibrate(trainee: Trainee, batches: Iterable[Batch], noise: torch.Generator, epoch: int) -> None:
     """Give the backbone's batch norms the mean statistics of some batches, as the recipe's ``recalibrate_bn`` says:
-    ``none`` leaves them alone, ``clean`` passes the images as they are, ``adversarial`` as the method crafts them on
-    the network as it is before. What is passed is counted.
+    ``none`` leaves them alone, ``clean`` passes the images as they were drawn, ``adversarial`` as the method makes and
+    crafts them on the network as it is before. What is passed is counted.
 
     Args:
         batches: training images.
@@ -29,13 +35,17 @@ def recalibrate(trainee: Trainee, batches: Iterable[Batch], noise: torch.Generat
         return
     # The copy counts, too; while it gathers its statistics the network is attacked with those that it had.
     twin = copy.deepcopy(trainee.network.backbone).requires_grad_(False).train()
-    norms = [norm for norm in twin.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    norms = running_norms(twin)
     for norm in norms:
         norm.reset_running_stats()
+    before = {name: buffer.clone() for name, buffer in trainee.network.named_buffers()}
     seen = 0
     for batch in batches:
-        step = Step(trainee, *batch, epoch=epoch, epochs=epoch)
-        images = step.craft(generator=noise) if kind == "adversarial" else step.x
+        images = batch.x
+        if kind == "adversarial":
+            images = Step(trainee, *batch, epoch=epoch, epochs=epoch).craft(generator=noise)
+            for name, buffer in trainee.network.named_buffers():
+                buffer.copy_(before[name])  # a pass in train mode before the attack, or an attack in it, moves them
         seen += len(images)
         for norm in norms:
             norm.momentum = len(images) / seen

@@ -92,14 +92,17 @@ class Step:
         self.trainee, self.x, self.y, self.epoch, self.epochs = trainee, x, y, epoch, epochs
         self.partners = partners
         self._natural: Tensor | None = None
+        self._taught: tuple[Tensor, Tensor] | None = None
         self._given: list[tuple[str, Tensor, int]] = []
         self._by_companion: dict[int, Output] = {}
         for name, given in (("x", x), ("y", y), *zip(("partners", "partners"), partners or (), strict=False)):
             self._give(name, given)
+        self.x_adv = x
         self.x, self.targets = self._made()
         self.x_adv = self.x
         if self.x is not x:
             self._give("x", self.x)
+            self._natural = None  # whoever made these images may have asked for it, of those before
 
     def _made(self) -> tuple[Tensor, Tensor | Mixed]:
         """Images and targets, as the method and its plug-ins make them of those that were drawn."""
@@ -134,6 +137,11 @@ class Step:
             return self.trainee.method.loss(OutputsView(self), y, ContextView(self))
 
         smoothing = self.trainee.recipe.label_smoothing
+        if smoothing and not isinstance(self.targets, Mixed) and self.targets is not self.y:
+            raise UsageError(
+                "label_smoothing moves labels, and this training makes targets of another kind; leave it out, and "
+                "smooth them where they are made."
+            )
         return self._of_targets((lambda y: self._smoothed(of, y, smoothing)) if smoothing else of)
 
     def _smoothed(self, loss: Callable[[Tensor], Tensor], labels: Tensor, smoothing: float) -> Tensor:
@@ -158,11 +166,13 @@ class Step:
         return self._natural
 
     def teacher_logits(self) -> Tensor:
-        """Logits of the adversarial batch by the teacher, detached; [B, C]."""
+        """Logits of the adversarial batch by the teacher, detached, computed once; [B, C]."""
         assert self.trainee.teacher is not None, "the card names no teacher"
-        self.trainee.counter.forwards += len(self.x)
-        with torch.no_grad():
-            return self.trainee.teacher(self.x_adv)
+        if self._taught is None or self._taught[0] is not self.x_adv:
+            self.trainee.counter.forwards += len(self.x)
+            with torch.no_grad():
+                self._taught = self.x_adv, self._give("teacher_logits()", self.trainee.teacher(self.x_adv))
+        return self._taught[1]
 
     def craft(self, start: Start | Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Adversarial images: projected gradient ascent on the method's objective; the clean ones in an epoch in which

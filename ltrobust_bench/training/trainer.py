@@ -46,7 +46,7 @@ from ltrobust_bench.training.folder import locked
 from ltrobust_bench.training.hand import EpochInHand, begin_epoch
 from ltrobust_bench.training.losses import MOST_UNDONE, LossWatch, Undo
 from ltrobust_bench.training.monitor import due, monitor
-from ltrobust_bench.training.recalibration import recalibrate
+from ltrobust_bench.training.recalibration import recalibrate, running_norms
 from ltrobust_bench.training.result import MODEL, TrainingCost, TrainingResult, finished, history_csv, told
 from ltrobust_bench.training.step import Step, Trainee
 
@@ -126,6 +126,11 @@ class Session:
         network = self._started(network_of(run, task.spec.shape, method)).to(device)
         if base is not None and teacher is None:
             inherit(network, ckpt.read_model(base.model_path, device)[0], method.inherits)
+        if run.recipe.recalibrate_bn != "none" and not running_norms(network.backbone):
+            raise UsageError(
+                f"recalibrate_bn={run.recipe.recalibrate_bn} would change nothing: {run.model} has no batch norm with "
+                f"running statistics; leave it out."
+            )
         torch.manual_seed(derive_seed(run.seed, "companion"))
         companion = companion_of(run, task.spec.shape, method)
         companion = companion and self._started(companion).to(device)

@@ -15,7 +15,7 @@ from torch import nn
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.data.registry import dataset_spec, datasets
 from ltrobust_bench.errors import CheckFailed, CheckpointError
-from ltrobust_bench.judge.examine import judged, tail_of
+from ltrobust_bench.judge.examine import Backbone, judged, tail_of
 from ltrobust_bench.judge.graph import read_graph
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.progress import Progress, Silent
@@ -87,9 +87,10 @@ def judged_file(
             write_graph_apart(file_of(weights), graph, progress)
         found = read_graph(graph)
     shape = dataset_spec(run.dataset).shape
-    model = judged(found, values, run.model, shape, len(run.train_counts))
+    backbone = Backbone(run.model, run.recipe.activation)
+    model = judged(found, values, backbone, shape, len(run.train_counts))
     refuse_imported()
-    progress.note(f"judged as a graph: {run.model}, then {'; '.join(tail_of(found.graph, run.model, shape))}")
+    progress.note(f"judged as a graph: {backbone.text}, then {'; '.join(tail_of(found.graph, backbone, shape))}")
     return JudgedNetwork(model.to(device), stored, found.sha256)
 
 

@@ -10,7 +10,8 @@ from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training.checkpoint import read_model
-from ltrobust_bench.training.trainer import train_plan
+from ltrobust_bench.training.step import Step
+from ltrobust_bench.training.trainer import Session, train_plan
 from ltrobust_bench.verbs import load_model, run_plan
 
 CPU = torch.device("cpu")
@@ -116,3 +117,44 @@ def test_paper_track_is_one_epoch_more_at_the_first_rate():
 def test_short_budget_by_hand():
     plan = make_plan("crt", "digits-lt", epochs=20)
     assert (plan.run.recipe.epochs, plan.base.run.recipe.epochs) == (2, 20) and plan.run.reduced
+
+
+@pytest.mark.parametrize("slug", [s for s in BUILDING if s not in POST_HOC])
+def test_weights_go_on_in_a_network_of_the_same_activation(slug):
+    """A teacher is a network of its own; one whose weights are taken has to be the same function of them."""
+    plan = smoke(slug, settings={"activation": "silu"})
+    ours, theirs = (one.run.recipe.activation for one in (plan, plan.base))
+    assert ours == "silu" and theirs == ("silu" if plan.card.base.role == "start" else "relu")
+    assert smoke(slug, settings={"activation": "relu"}).run.base_key == smoke(slug).run.base_key
+
+
+def test_a_helper_is_asked_once_a_step_whatever_the_targets(tmp_path):
+    session = Session(smoke("hat", plugins=["mixup"], limit_train=100), tmp_path, CPU, Silent(), None)
+    asked = []
+    session.trainee.teacher = lambda images: asked.append(images) or images.flatten(1)[:, :10]
+    step = Step(session.trainee, *next(session.loader.epoch(1)), epoch=1, epochs=2)
+    step.craft()
+    before = session.trainee.counter.forwards
+    step.update()
+    assert len(asked) == 1 and asked[0] is step.x_adv
+    # The helper's pass, both batches, and the helper's images for each of the two labels.
+    assert session.trainee.counter.forwards - before == len(step.y) * (1 + 2 + 2)
+
+
+def test_the_second_code_path_of_hat_has_no_decay_on_batch_norms(tmp_path):
+    plain, apart = (
+        Session(smoke("hat", limit_train=100, settings=given), tmp_path / str(len(given)), CPU, Silent(), None)
+        for given in ({}, {"decay_norms": False})
+    )
+    (one,) = plain.trainee.optimizer.param_groups
+    rest, norms = apart.trainee.optimizer.param_groups
+    decay = apart.plan.run.recipe.weight_decay
+    assert decay > 0 and [group["weight_decay"] for group in (one, rest, norms)] == [decay, decay, 0.0]
+    wanted = {
+        f"{name}.{own}"
+        for name, module in apart.trainee.network.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+        for own in ("weight", "bias")
+    }
+    assert wanted and {id(p) for p in norms["params"]} == {id(apart.trainee.network.get_parameter(n)) for n in wanted}
+    assert len(rest["params"]) + len(norms["params"]) == len(one["params"])

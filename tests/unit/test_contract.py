@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from ltrobust_bench.api import Method, Plugin
+from ltrobust_bench.api import Method, Plugin, TrainInfo
 from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.compute import forwards
 from ltrobust_bench.compute.memory import Splitting
@@ -18,6 +19,7 @@ from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.training import trainer
+from ltrobust_bench.training.build import build_plugins, sampler_of
 from ltrobust_bench.training.step import Step
 from ltrobust_bench.training.trainer import Session, train_plan
 
@@ -238,3 +240,37 @@ def test_images_are_only_read(name, tmp_path, monkeypatch):
 
     with pytest.raises(ContractError, match=f"wrote into {name}, which it may only read"):
         played(monkeypatch, tmp_path, loss=loss)
+
+
+def test_natural_logits_are_those_of_the_images_that_are_trained_on(tmp_path):
+    """A batch rule may look at the network's logits; the attack is then given those of what the rule made."""
+    session, asked = Session(make_plan("at", "digits-lt", **SMALL), tmp_path, CPU, Silent(), None), []
+
+    def batch(x, y, ctx):
+        asked.append(ctx.natural_logits())
+        return 1 - x, y
+
+    def objective(logits, y, ctx):
+        asked.append(ctx.natural_logits())
+        return F.cross_entropy(logits, y, reduction="none")
+
+    session.trainee.method = Method(batch=batch, objective=objective)
+    step = Step(session.trainee, *next(session.loader.epoch(1)), epoch=1, epochs=2)
+    step.craft()
+    with torch.no_grad():
+        assert torch.equal(asked[1], session.trainee.network.eval()(step.x))
+    assert not torch.equal(asked[0], asked[1]) and asked[1] is asked[-1]
+
+
+def test_pairs_are_drawn_by_one_part(tmp_path):
+    method = Method(sampler=lambda labels, draws, epoch, generator: np.stack([np.arange(len(labels))] * 2))
+    labels, generator = np.arange(10), np.random.default_rng(0)
+    info = TrainInfo(torch.ones(10, dtype=torch.float64), "digits-lt", 2)
+    around = {slug: build_plugins([slug], options_of(slug), info) for slug in ("cmo", "mixup")}
+    assert sampler_of(method, around["mixup"])(labels, 10, 1, generator).shape == (2, 10)
+    with pytest.raises(UsageError, match="MinorityOversampling draws images .* pairs are drawn already"):
+        sampler_of(method, around["cmo"])(labels, 10, 1, generator)
+
+
+def options_of(slug):
+    return {f"{slug}.{name}": value for name, value in plugins.get(slug).card.resolve_options("fixed", {}).items()}

@@ -21,7 +21,7 @@ from torch import nn
 from ltrobust_bench import verbs
 from ltrobust_bench.cards import methods
 from ltrobust_bench.errors import CheckFailed
-from ltrobust_bench.judge.examine import judged, tail_of
+from ltrobust_bench.judge.examine import Backbone, judged, tail_of
 from ltrobust_bench.judge.export import export, graph_of
 from ltrobust_bench.judge.graph import LARGEST, Graph, GraphFile, Node, check_graph, probes, read_graph, write_graph
 from ltrobust_bench.judge.interpret import Interpreted
@@ -36,19 +36,20 @@ from ltrobust_bench.verbs import judging
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = [100, 80, 60, 50, 40, 30, 20, 15, 10, 5]
 GREY, COLOUR = (1, 8, 8), (3, 32, 32)
+SMALL = Backbone("small")
 TAILS = ("at", "robal", "tde", "tau-norm", "cosine", "lws", "cdt-posthoc", "logit-adjust", "ldam")
 """One method for each form of head and of deployment that there is."""
 
 
 @cache
-def network(slug, model="small", shape=GREY):
+def network(slug, model="small", shape=GREY, activation="relu"):
     """A method's deployed form whose batch norm and head are not what they were at the start, and its weights."""
     entry = methods.get(slug)
     settings = {"normalised": True} if slug == "ldam" else {}
     options = entry.card.resolve_options("fixed", settings)
     torch.manual_seed(0)
     method, info = build_method(slug, options, COUNTS, "cifar10-lt", 10, torch.device("cpu"))
-    made = build_network(model, shape, len(COUNTS), method)
+    made = build_network(model, shape, len(COUNTS), method, activation)
     with torch.no_grad():
         made.train()(torch.rand(8, *shape))
         for parameter in made.head.parameters():
@@ -68,10 +69,10 @@ def logits_and_gradient(model, x):
     return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), x)[0]
 
 
-def assert_the_same(slug, model, shape):
+def assert_the_same(slug, model, shape, activation="relu"):
     """Logits and gradients are the module's bit for bit, in batches of several sizes, and the file brings all of it."""
-    module, weights = network(slug, model, shape)
-    found = judged(export(module, shape, weights), weights, model, shape, len(COUNTS))
+    module, weights = network(slug, model, shape, activation)
+    found = judged(export(module, shape, weights), weights, Backbone(model, activation), shape, len(COUNTS))
     for batch in probes(shape):
         for here, there in zip(logits_and_gradient(found, batch), logits_and_gradient(module, batch), strict=True):
             assert torch.equal(here, there) and here.abs().sum() > 0
@@ -101,9 +102,19 @@ def test_and_every_network(model, shape):
     assert_the_same("at", model, shape)
 
 
+def test_and_every_activation_which_is_the_records():
+    assert_the_same("at", "small", GREY, "silu")
+    module, weights = network("at", "small", GREY, "silu")
+    with pytest.raises(CheckFailed, match="does not begin with the operations of small on the image"):
+        judged(export(module, GREY, weights), weights, SMALL, GREY, 10)
+    with pytest.raises(CheckFailed, match="does not begin with the operations of small with silu on the image"):
+        judged(graph_file(), network("at")[1], Backbone("small", "silu"), GREY, 10)
+
+
 def test_no_operation_is_allowed_that_nothing_of_ours_needs():
     graphs = [graph_file(slug).graph for slug in TAILS]
     graphs.append(graph_of(network("at", "small", (1, 28, 28))[0], (1, 28, 28), {})[0])
+    graphs.append(graph_of(network("at", "small", GREY, "silu")[0], GREY, {})[0])
     assert {node.op for graph in graphs for node in graph.nodes} == set(ALLOWED)
 
 
@@ -113,7 +124,7 @@ def test_a_file_holds_all_of_a_graph_and_whoever_reads_it_sees_what_follows_the_
         write_graph(tmp_path / "g", file)
         found = read_graph(tmp_path / "g")
         assert (found.graph, found.sha256) == (file.graph, file.sha256) and torch.equal(found.logits, file.logits)
-    assert tail_of(graph_file().graph, "small", GREY) == [
+    assert tail_of(graph_file().graph, SMALL, GREY) == [
         "node:10 = linear.default(features, weight:head.weight, weight:head.bias)"
     ]
     assert graph_file("robal").sha256 != graph_file().sha256
@@ -220,7 +231,7 @@ def test_what_is_not_the_network_of_the_record_is_refused_in_a_line(tmp_path, wh
     make, reason = FORGED[what]
     with pytest.raises(CheckFailed, match=reason) as error:
         write_graph(tmp_path / "g", make(graph_file()))
-        judged(read_graph(tmp_path / "g"), network("at")[1], "small", GREY, 10)
+        judged(read_graph(tmp_path / "g"), network("at")[1], SMALL, GREY, 10)
     assert "\n" not in str(error.value)
 
 
@@ -349,13 +360,13 @@ def test_what_is_done_to_the_image_or_the_features_of_a_batch_is_no_networks():
     weights = network("at")[1]
     module = Tricky(lambda net, x: net(x * 0.5))
     with pytest.raises(CheckFailed, match="does not begin with the operations of small on the image"):
-        judged(export(module, GREY, weights), weights, "small", GREY, 10)
+        judged(export(module, GREY, weights), weights, SMALL, GREY, 10)
 
 
 def test_the_head_may_be_prepared_before_the_backbone_computes():
     weights = network("at")[1]
     first = Tricky(lambda net, x: (lambda w: nn.functional.linear(net.backbone(x), w))(net.head.weight * 2.0))
-    judged(export(first, GREY, weights), weights, "small", GREY, 10)
+    judged(export(first, GREY, weights), weights, SMALL, GREY, 10)
 
 
 def test_results_are_let_go_when_nothing_needs_them_any_more():

@@ -6,8 +6,10 @@ import pytest
 import torch
 from stopping import StopAfter
 
+from ltrobust_bench.errors import UsageError
+from ltrobust_bench.models.registry import Registration, models
 from ltrobust_bench.plan.make import make_plan
-from ltrobust_bench.training import trainer
+from ltrobust_bench.training import recalibration, trainer
 from ltrobust_bench.training.checkpoint import read_model
 from ltrobust_bench.training.recalibration import recalibrate
 from ltrobust_bench.training.trainer import Session, train_plan
@@ -115,3 +117,43 @@ def test_resumed_equals_uninterrupted(stop, tmp_path):
     parts = train_plan(p, tmp_path / "parts", CPU)
     ours, theirs = weights(parts), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and parts.cost.forwards == whole.cost.forwards
+
+
+def test_clean_images_are_those_that_were_drawn_and_not_mixtures_of_them(tmp_path, monkeypatch):
+    found = []
+    for name, plugged in (("alone", []), ("mixed", ["mixup"])):
+        kept = Kept(monkeypatch, tmp_path / name, plan("clean", plugins=plugged))
+        kept.network.load_state_dict(found[0][0] if found else kept.network.state_dict())
+        before = {n: v.clone() for n, v in kept.network.state_dict().items()}
+        recalibrate(kept.trainee, kept.batches, kept.noise, kept.epoch)
+        found.append((before, kept.network.state_dict()))
+    assert all(torch.equal(value, found[1][1][n]) for n, value in found[0][1].items())
+    assert not all(torch.equal(value, found[0][0][n]) for n, value in found[0][1].items())
+
+
+def test_what_moves_statistics_before_an_attack_does_not_move_those_that_are_attacked(tmp_path, monkeypatch):
+    """TAET's released code passes the clean batch in train mode first; each batch begins from the network as it was."""
+    kept = Kept(monkeypatch, tmp_path, plan("adversarial"))
+    recipe = kept.trainee.recipe.model_copy(update={"clean_forward_before": True})
+    kept.trainee.recipe = recipe
+    norm = next(m for m in kept.network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    first, before, inner = norm.running_mean.clone(), [], recalibration.Step
+
+    def step(*given, **more):
+        before.append(norm.running_mean.clone())
+        return inner(*given, **more)
+
+    monkeypatch.setattr(recalibration, "Step", step)
+    recalibrate(kept.trainee, kept.batches, kept.noise, kept.epoch)
+    assert len(before) == 2 and all(torch.equal(one, first) for one in before)
+
+
+def test_a_network_without_running_statistics_is_refused(tmp_path, monkeypatch):
+    def flat(shape):
+        net = torch.nn.Flatten()
+        net.features = shape[0] * shape[1] * shape[2]
+        return net
+
+    monkeypatch.setitem(models._entries, "flat", Registration("flat", flat))
+    with pytest.raises(UsageError, match="recalibrate_bn=clean would change nothing: flat has no batch norm"):
+        train_plan(plan("clean", model="flat"), tmp_path, CPU)

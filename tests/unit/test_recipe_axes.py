@@ -127,3 +127,14 @@ def test_what_nobody_asks_for_is_in_no_key():
     for name, value, says in (("activation", "gelu", "relu"), ("label_smoothing", 1, "less than 1")):
         with pytest.raises(UsageError, match=says):
             make_plan("at", "digits-lt", settings={name: value})
+
+
+def test_label_smoothing_is_refused_where_targets_are_no_labels():
+    """Soft labels cannot be moved on by a number: their mass would grow with it."""
+
+    def soft(x, y, ctx):
+        return x, F.one_hot(y, 4).float()
+
+    assert step_of(Method(batch=soft))[1].isfinite()
+    with pytest.raises(UsageError, match="label_smoothing moves labels, and this training makes targets"):
+        step_of(Method(batch=soft), 0.1)

@@ -251,6 +251,21 @@ def test_a_recipe_given_by_hand_takes_no_rank_from_any_entry():
     assert [(e.label, e.rank) for e in board.entries] == [("synthetic (activation=silu)", None), ("synthetic", 1)]
 
 
+@pytest.mark.parametrize(
+    ("run", "flagged"),
+    [
+        ({"method": "frl"}, True),
+        ({"method": "cfa"}, True),
+        ({"method": "at", "plugins": ["robustlt"]}, True),
+        ({"method": "at"}, False),
+    ],
+    ids=str,
+)
+def test_a_card_that_says_so_flags_radii_above_the_evaluations(run, flagged):
+    ((entry,),) = (board.entries for board in boards([synthetic_record(**run)]))
+    assert ("train-eps>eval-eps" in entry.flags) == flagged
+
+
 def test_an_entry_one_of_whose_trainings_exploded_is_flagged():
     astray = synthetic_record(seed=1)
     astray = astray.model_copy(update={"status": astray.status.model_copy(update={"exploded": True})})
