@@ -141,8 +141,15 @@ def notes_of(board: Board, shown: Sequence[Entry], told_apart: bool = False) -> 
     accuracies = [float(entry.percent("union", "balanced")) for entry in board.entries]
     which = "best" if accuracies == sorted(accuracies, reverse=True) else "first"
     first = sum(own is entry for own, entry in zip(shown, board.entries, strict=False))
-    beside = "".join(f", and {entry.label}" for entry in shown[first:])
+    beside = ", and " + " and ".join(entry.label for entry in shown[first:]) if shown[first:] else ""
     return [*board.warnings, f"{which} {first} of {len(board.entries)} entries{beside}{' named' if told_apart else ''}"]
+
+
+def bars_in_words(entries: Sequence[Entry]) -> str:
+    """What :meth:`~ltrobust_bench.report.board.Entry.bars` are, of some entries."""
+    counts = {len(entry.runs) > 1 for entry in entries}
+    words = {True: "± standard deviation over seeds", False: "95 % interval of the test images"}
+    return words[counts.pop()] if len(counts) == 1 else f"{words[True]}; of one seed: {words[False]}"
 
 
 def add_legend(
