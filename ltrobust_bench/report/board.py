@@ -21,6 +21,8 @@ from ltrobust_bench.scores.metrics import Metrics
 
 ProtocolStatus = Literal[Status, "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
+ALWAYS = ("at", "trades")
+"""Entries that every paper compares with: named on each figure of their board."""
 METRICS = tuple(f.name for f in fields(Metrics) if f.name != "per_class")
 
 

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.board import ALWAYS, Board, Entry
 from ltrobust_bench.scores.groups import rank_groups
 
 Column = Literal["single", "double"]
@@ -30,8 +30,6 @@ FEW = 20
 """Classes up to which a bar is wide enough for a hatch and a range."""
 MOST = 12
 """Entries told apart by colour and mark where nobody chose any; a figure of a longer board says so."""
-ALWAYS = ("at", "trades")
-"""Entries that are named on every figure of their board."""
 LONG = 46
 """Letters of a label that fit one column."""
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), without yellow, which is lost on white paper.
