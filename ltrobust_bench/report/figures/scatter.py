@@ -108,9 +108,9 @@ def _scatter(board: Board, column: Column, across: Number, up: Number, extra: Se
         style = _marker(looks.get(entry.label))
         axes.plot(x[i], y[i], linestyle="none", markeredgecolor="white", markeredgewidth=0.5, **style)
         if entry.label in named:
-            bars: dict[str, Any] = {"ecolor": style["color"], "elinewidth": 0.6, "alpha": 0.55, "zorder": 1.5, "fmt": "none"}
-            reach = [np.reshape(entry.bars(*number), (2, 1)) for number in (across, up)]
-            axes.errorbar(x[i], y[i], xerr=reach[0], yerr=reach[1], **bars)
+            reach = {name: np.reshape(entry.bars(*number), (2, 1)) for name, number in (("xerr", across), ("yerr", up))}
+            bars: dict[str, Any] = {**reach, "ecolor": style["color"], "elinewidth": 0.6, "fmt": "none"}
+            axes.errorbar(x[i], y[i], alpha=0.55, zorder=1.5, **bars)
     for limits, number, values in ((axes.set_xlim, across, x[inside]), (axes.set_ylim, up, y[inside])):
         values = np.concatenate([values, *(_ends(entry, number) for entry in named.values())])
         room = max(0.06 * float(np.ptp(values)), 0.5)
