@@ -92,6 +92,29 @@ class Subject:
         return self.train("whole")
 
     @cached_property
+    def steps(self) -> int:
+        """Steps of a whole training, with what it builds on."""
+        return self.plan.budget + (self.plan.base.budget if self.plan.base else 0)
+
+    @cached_property
+    def as_uninterrupted(self) -> bool:
+        """Whether a training that was killed in its last epoch, asked to stop between two steps of it when it went on,
+        and then finished, repeats only what it must and gives the weights of the uninterrupted one. Then the same seed
+        gives the same weights, too: so what is as it should be takes two trainings rather than four."""
+        if current_thread() is not main_thread():  # no other hears signals
+            return False
+        rest = _StopAfter(self.steps)
+        with suppress(KeyboardInterrupt):
+            self.train("interrupted", _StopAfter(self.steps - 2))
+            return False
+        with listening(ends=False), suppress(Stopped):
+            self.train("interrupted", _AskAfter(2))
+            return False
+        same = self.digest(self.train("interrupted", rest)) == self.digest(self.trained)
+        last = self.plan if self.plan.budget or not self.plan.base else self.plan.base
+        return same and self.steps - rest.left < last.steps_per_epoch
+
+    @cached_property
     def step(self) -> Step:
         """A step of a fresh session on 32 images, before anything is done."""
         # What it builds on is finished by the training, so it is only looked up.
@@ -189,9 +212,8 @@ def check_training(subject: Subject) -> list[str]:
     plan, trained = subject.plan, subject.trained
     if len(trained.history) != plan.run.recipe.epochs:
         return [f"{len(trained.history)} epochs were trained, {plan.run.recipe.epochs} were asked for"]
-    budget = plan.budget + (plan.base.budget if plan.base else 0)
-    if trained.cost.steps != budget:
-        return [f"{trained.cost.steps} optimiser steps were counted, the budget is {budget}"]
+    if trained.cost.steps != subject.steps:
+        return [f"{trained.cost.steps} optimiser steps were counted, the budget is {subject.steps}"]
     if not trained.history:
         return []
     with torch.random.fork_rng(devices=[]):
@@ -205,16 +227,17 @@ def check_training(subject: Subject) -> list[str]:
 
 def check_determinism(subject: Subject) -> list[str]:
     """The same seed gives the same weights, bit for bit."""
-    same = subject.digest(subject.trained) == subject.digest(subject.train("again"))
+    same = subject.as_uninterrupted or subject.digest(subject.trained) == subject.digest(subject.train("again"))
     return [] if same else ["two trainings with the same seed gave different weights"]
 
 
 def check_resume(subject: Subject) -> list[str]:
     """Interrupted in the last epoch and resumed equals uninterrupted, and only that epoch is repeated; asked to stop
     between two of its steps, nothing is."""
-    steps = subject.plan.budget + (subject.plan.base.budget if subject.plan.base else 0)
+    if subject.as_uninterrupted:
+        return []
     try:
-        subject.train("resumed", _StopAfter(steps - 2))
+        subject.train("resumed", _StopAfter(subject.steps - 2))
         return ["training could not be interrupted in its last epoch"]
     except KeyboardInterrupt:
         resumed = subject.train("resumed")
@@ -226,7 +249,7 @@ def check_resume(subject: Subject) -> list[str]:
     if current_thread() is not main_thread():  # no other hears signals
         return problems
     with listening(ends=False), suppress(Stopped):
-        subject.train("between", _AskAfter(steps - 2))
+        subject.train("between", _AskAfter(subject.steps - 2))
     between = subject.train("between")
     if between.forwards_here >= resumed.forwards_here:
         problems.append("training did not go on between two steps of an epoch")

@@ -173,7 +173,7 @@ def program(*arguments, cwd):
     )
 
 
-BRIEF = [*SMALL, "--epochs", 20, "--limit-test", 50, "--threads", 1]
+BRIEF = [*SMALL, "--epochs", 12, "--limit-test", 50, "--threads", 1]
 
 
 @pytest.fixture(scope="module")

@@ -268,6 +268,7 @@ def test_real_cifar100_goes_through_an_archive(cifar100_folder, tmp_path):
     assert (back.test_images == source.test_images).all()
 
 
+@pytest.mark.slow  # a command of the README packs it, too
 def test_real_cifar10_in_under_45_megabytes(cifar10_folder, tmp_path):
     spec = dataset_spec("cifar10-lt")
     source = load_source(spec, cifar10_folder)

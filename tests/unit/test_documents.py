@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import click
 import pytest
@@ -102,17 +103,18 @@ def test_readme_command_on_real_cifar10(command, workplace, cifar10_folder, type
     typed(command, workplace)
 
 
-def test_readme_python(workplace):
+def test_readme_python(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
     (code,) = blocks(README, "python")
-    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    (workplace / "readme.py").write_text(code, encoding="utf-8")
+    run_path(str(workplace / "readme.py"), run_name="__main__")
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_example(script, workplace):
-    done = subprocess.run([sys.executable, str(script)], cwd=workplace, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "union" in done.stdout
+def test_example(script, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    run_path(str(script), run_name="__main__")
+    assert "union" in capsys.readouterr().out
 
 
 def test_readme_table_is_what_the_command_below_it_prints():

@@ -137,17 +137,17 @@ def whole(trained):
     return verdict, saves
 
 
-def test_interrupted_at_twenty_random_forwards_repeats_only_the_batch_in_hand(trained, whole, tmp_path):
+def test_interrupted_at_ten_random_forwards_repeats_only_the_batch_in_hand(trained, whole, tmp_path):
     model, task, _ = trained
     verdict, saves = whole
     path = tmp_path / "s.npz"
     settings = {"identity": "a", "state_path": path}
-    moments = sorted(random.Random(0).sample(range(verdict.forwards), 20))
+    moments = sorted(random.Random(0).sample(range(verdict.forwards), 10))
     for moment in moments:
         with pytest.raises(KeyboardInterrupt):
             in_parts(InterruptedAfter(model.model, moment - kept(path)), task, **settings)
         assert kept(path) == max(s for s in saves if s <= moment)
-    assert len({max(s for s in saves if s <= moment) for moment in moments}) >= 6
+    assert len({max(s for s in saves if s <= moment) for moment in moments}) >= 4
     left = verdict.forwards - kept(path)
     resumed = in_parts(model.model, task, **settings)
     same(resumed, verdict)

@@ -25,6 +25,7 @@ from ltrobust_bench.report.figures import (
     groups_figure,
     head_tail_figure,
     heat_map_figure,
+    per_class_figure,
     published_figure,
     ranks_figure,
     save,
@@ -122,7 +123,9 @@ def test_figures_of_runs_and_papers_fit_their_column(few, runs, column):
     fits(published_figure(few, pairs, column), column)
 
 
-@pytest.mark.parametrize("make", [groups_figure, tradeoff_figure, head_tail_figure, seeds_figure, ranks_figure])
+@pytest.mark.parametrize(
+    "make", [per_class_figure, groups_figure, tradeoff_figure, head_tail_figure, seeds_figure, ranks_figure]
+)
 def test_the_same_bytes_again(few, make, tmp_path):
     for first, second in zip(save(make(few), tmp_path / "a"), save(make(few), tmp_path / "b"), strict=True):
         assert first.read_bytes() == second.read_bytes(), first.suffix

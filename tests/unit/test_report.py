@@ -401,13 +401,6 @@ def test_two_classes_have_no_groups(tmp_path):
         assert all(path.stat().st_size > 3000 for path in save(figure, tmp_path / "figure"))
 
 
-def test_figures_have_the_same_bytes_again(six, tmp_path):
-    (board,) = boards(six)
-    for make in (per_class_figure, tradeoff_figure):
-        for first, second in zip(save(make(board), tmp_path / "a"), save(make(board), tmp_path / "b"), strict=True):
-            assert first.read_bytes() == second.read_bytes(), first.suffix
-
-
 @pytest.mark.parametrize("column", ["single", "double"])
 @pytest.mark.parametrize("make", [per_class_figure, tradeoff_figure])
 def test_figures_fit_the_column_and_nothing_is_cut_off(six, make, column):

@@ -106,7 +106,7 @@ class Killed(BaseException):
 
 CHANGES = [
     pytest.param(shutil, "rmtree", id="rmtree"),
-    pytest.param(Path, "rename", id="rename"),
+    pytest.param(Path, "rename", id="rename", marks=pytest.mark.slow),
     pytest.param(Path, "replace", id="replace", marks=pytest.mark.slow),
     pytest.param(Path, "unlink", id="unlink", marks=pytest.mark.slow),
 ]

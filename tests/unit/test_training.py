@@ -303,7 +303,7 @@ def test_paper_track_runs_the_official_forwards(tmp_path):
 
 
 def test_a_run_with_a_holdout_is_watched_on_it_at_most_20_times(tmp_path):
-    p = plan("at", epochs=39, limit_train=None, holdout="val", settings={"attack.steps": 1})
+    p = plan("erm", epochs=39, limit_train=None, holdout="val")
     history = train_plan(p, tmp_path, CPU).history
     watched = [row["epoch"] for row in history if "val_robust" in row]
     assert len(watched) == 20 and watched[-1] == 39
