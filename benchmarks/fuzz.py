@@ -50,7 +50,7 @@ ROW = "{:<12} {:>8} {:>9} {:>9} {:>9} {:>8}  {}"
 def main(cases: int, names: tuple[str, ...], seed: int, kept: Path, seconds: float, memory: int) -> None:
     """Fuzz everything that reads what somebody else made."""
     if hasattr(resource, "RLIMIT_AS") and Path("/proc/self/statm").exists():
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, resource.RLIM_INFINITY))
     limits, faults, total = Limits(seconds=seconds, memory=memory, stuck=STUCK), 0, 0
     chosen = [KINDS[name] for name in names] or list(KINDS.values())

@@ -224,7 +224,7 @@ def _alarm(seconds: float, stuck: float) -> Iterator[None]:
 def _reset_peak() -> int:
     """Begin to watch how much memory this process uses; how much it does. 0 where the system does not tell."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return 0
     return _peak()
@@ -232,7 +232,7 @@ def _reset_peak() -> int:
 
 def _peak() -> int:
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return 0
     return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))

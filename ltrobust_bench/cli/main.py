@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -33,8 +35,31 @@ VERBS = {
 }
 
 
+class ReaderGone(Exception):
+    """Whoever read the output, ``head`` say, has read enough."""
+
+
+@contextmanager
+def _pipes() -> Iterator[None]:
+    """Tells a closed pipe from what click and rich make of it, an exit like any other code's."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        raise ReaderGone from error
+
+
 class Verbs(click.Group):
     """Loads a verb's module only when that verb is used."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _pipes():  # --help and --version print here
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _pipes():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -126,13 +151,15 @@ def _run(arguments: list[str] | None) -> int:
         return _said(f"Error: {message} `{where} --help` explains what it takes.", error.exit_code)
     except LTBenchError as error:
         return _said(f"Error: {error}", error.exit_code)
+    except ReaderGone:
+        with suppress(OSError, ValueError):  # what is left in the buffer goes nowhere, without a word at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SystemExit as asked:  # ours leaves by return; a network's, a method's or a package's code does as it likes
         return _said(f"Error: code that is not ltbench's ended the command (SystemExit: {asked}); nothing is done.", 1)
     except OSError as error:  # a full disk, a vanished folder
         if interrupt.stopping():
             raise
-        if isinstance(error, BrokenPipeError):
-            return 0
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
         return _said(f"Error: {error.strerror or error}{where}", 1 if error.errno in FULL else 2)
     return result if isinstance(result, int) else 0

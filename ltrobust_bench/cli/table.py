@@ -46,6 +46,7 @@ def listed(context: click.Context, parameter: click.Parameter, values: tuple[str
     "says, with intervals; ranks stay balanced.",
 )
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True)
+@click.option("--std/--no-std", default=True, show_default=True, help="Standard deviations over seeds.")
 @click.option(
     "--names", type=click.Choice(["board", "paper"]), default="board", show_default=True, help="robal, or RoBal."
 )
@@ -66,6 +67,7 @@ def command(
     form: Any,
     prior: str | None,
     decimals: int,
+    std: bool,
     names: Any,
     width: Any,
     label: str | None,
@@ -92,7 +94,7 @@ def command(
         raise UsageError("--width, --label and --caption are of --format latex.")
 
     board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
-    table = paper_table(board, methods, columns, groups, decimals, prior, names)
+    table = paper_table(board, methods, columns, groups, decimals, prior, names, std)
     text = render(table, form, Options(width, label, caption))
     if output is None:
         click.echo(text, nl=False)

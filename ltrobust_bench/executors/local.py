@@ -80,7 +80,10 @@ class Local(Executor):
     def close(self) -> None:
         for _, process, _ in self.running:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:  # Windows: no groups; a tethered process ends its own
+                    process.kill()
         for _, process, _ in self.running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(END)

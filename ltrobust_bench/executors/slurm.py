@@ -15,8 +15,9 @@ from pydantic import Field
 from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.executors.base import Executor, Job, Options, Outcome, launch_there
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Sent before a job is preempted, at its time limit (USR2, by submitit), or by whoever cancels it."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+"""Sent before a job is preempted, at its time limit (USR2, by submitit), or by whoever cancels it. Windows,
+which has no Slurm, has only the first."""
 REQUEUES = 1000
 """So often a job may reach its time limit; each time it has got further."""
 POLL = 0.5

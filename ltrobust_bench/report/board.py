@@ -21,6 +21,8 @@ from ltrobust_bench.scores.metrics import Metrics
 
 ProtocolStatus = Literal[Status, "unknown"]
 IntervalKind = Literal["wilson", "t over seeds"]
+ALWAYS = ("at", "trades")
+"""Entries that every paper compares with: named on each figure of their board."""
 METRICS = tuple(f.name for f in fields(Metrics) if f.name != "per_class")
 
 
@@ -127,6 +129,15 @@ class Entry:
     def std(self, attack: str, name: str) -> float:
         """Standard deviation over seeds of a metric of ``METRICS``, per cent; NaN with one seed."""
         return 100 * float(self.spread.std[self.rows.index(attack), METRICS.index(name)])
+
+    def bars(self, attack: str, name: str) -> tuple[float, float]:
+        """How far error bars reach below and above :meth:`percent`: the standard deviation over seeds, or with one seed
+        to the ends of the 95 % interval that its test images give; NaN where there is none."""
+        at = self.rows.index(attack), METRICS.index(name)
+        if len(self.runs) > 1:
+            return self.std(attack, name), self.std(attack, name)
+        mean, low, high = (100 * float(ends[at]) for ends in (self.spread.mean, self.spread.low, self.spread.high))
+        return mean - low, high - mean
 
     def per_seed(self, attack: str, name: str) -> np.ndarray:
         """The metric ``name`` of each seed, per cent, shape [S] or [S, C]."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ltrobust_bench.attacks.ball import BALLS
 from ltrobust_bench.report.paper_rows import DAGGER, attack_title, group_title, plain
@@ -20,6 +20,11 @@ POINTS: dict[Width, float] = {"column": 234.9, "page": 487.8}
 """3.25 and 6.75 inches: one column of the usual two-column papers, and both."""
 SIZES = (("small", 9.0, 6.0), ("small", 9.0, 3.0), ("footnotesize", 8.0, 3.0), ("scriptsize", 7.0, 2.0))
 """Size of the text, its points, and half the space between columns, the first that fits is taken."""
+SCRIPT = 7.0
+CUT = {9.0: 1.028, 8.0: 1.063, SCRIPT: 1.139}
+"""How much wider letters are in the fonts of 9, 8 and 7 points (cmr9, cmr8, cmr7) than in cmr10, for their size."""
+BOLD = 1.15
+"""Of digits, which are what is bold."""
 ROWS = 45
 """Entries that a page has room for; more become a longtable, which breaks over pages."""
 BEST, SECOND = 1, 2
@@ -56,7 +61,7 @@ def latex(table: PaperTable, caption: str, cites: Sequence[str], options: Option
     columns = len(table.columns) * len(table.groups)
     lines = [f"% about {points:.0f} pt wide; a {width} is taken to have {POINTS[width]:.0f} pt"]
     if points > POINTS[width]:
-        lines.append("% too wide: show fewer columns or groups, or --decimals 0")
+        lines.append("% too wide: show fewer columns, groups or methods, --decimals 0 or --no-std")
     body = [r"\toprule", *head, r"\midrule"]
     if len(rows) > ROWS:
         lines += [r"% needs \usepackage{longtable} and, in a two-column paper, \onecolumn", r"{" + f"\\{size}"]
@@ -73,10 +78,10 @@ def latex(table: PaperTable, caption: str, cites: Sequence[str], options: Option
 def fitted(lines: Sequence[str], asked: Width | None = None) -> tuple[Width, str, float, float]:
     """Which width a table is made for, the size of its text, half the space between columns, and its points.
 
-    Without a width asked for: one column if the table fits in usual text, else both.
+    Without a width asked for: one column if the table fits in text of a usual size, else both.
     """
     choices: list[tuple[Width, tuple[tuple[str, float, float], ...]]]
-    choices = [(asked, SIZES)] if asked else [("column", SIZES[:2]), ("page", SIZES)]
+    choices = [(asked, SIZES)] if asked else [("column", SIZES[:3]), ("page", SIZES)]
     for width, sizes in choices:
         for size, points, gap in sizes:
             wide = measured(lines, points, gap)
@@ -86,53 +91,60 @@ def fitted(lines: Sequence[str], asked: Width | None = None) -> tuple[Width, str
 
 
 def measured(lines: Sequence[str], size: float, gap: float) -> float:
-    """How wide rows of a table are in points, text of ``size`` points in Computer Modern, about 3 % too much rather
-    than too little: cells as they are printed, the space between columns, and ``[00]`` for a citation.
+    """How wide rows of a table are in points, text of ``size`` points (9, 8 or 7) in Computer Modern, up to 6 %
+    too wide rather than too narrow: cells as they are printed, the space between columns, and ``[00]`` for a citation.
 
     Args:
         gap: ``\\tabcolsep``, half the space between columns; outer columns have none outside.
     """
-    rows = [line.removesuffix(r"\\").split(" & ") for line in lines if " & " in line and r"\multicolumn" not in line]
-    widths = [max(_cell(row[i]) for row in rows) for i in range(len(rows[0]))]
-    # A heading over several columns may be wider than they are.
-    spans = [re.findall(r"\\multicolumn\{(\d+)\}\{c\}\{(.*?)\}(?= &| \\\\)", line) for line in lines]
-    for count, text in (span for found in spans for span in found):
-        room = _letters(_printed(text), "cmr10") / int(count)
-        widths[1:] = [max(width, room) for width in widths[1:]]
-    return 1.03 * (sum(widths) * size + 2 * gap * (len(widths) - 1))
+    split = [line.removesuffix(r"\\").split(" & ") for line in lines if " & " in line]
+    rows = [cells for cells in split if not any(r"\multicolumn" in cell for cell in cells)]
+    widths = [max(_cell(row[i], size) for row in rows) for i in range(len(rows[0]))]
+    for cells in split:
+        start = 0
+        for cell in cells:
+            span = re.match(r"\\multicolumn\{(\d+)\}\{c\}\{(.*)\}", cell.strip())
+            end = start + (int(span[1]) if span else 1)
+            if span:  # What a heading needs more than its columns have, the last of them gets.
+                room = sum(widths[start:end]) + 2 * gap * (end - start - 1)
+                widths[end - 1] += max(0.0, _letters(_printed(span[2]), size) - room)
+            start = end
+    return 1.01 * (sum(widths) + 2 * gap * (len(widths) - 1))
 
 
-def _cell(text: str) -> float:
-    """The width of a cell at one point."""
+def _cell(text: str, size: float) -> float:
+    """The width of a cell in points."""
     main, _, small = text.partition(r"{\scriptsize")
-    bold = r"\textbf" in main
     small, _, behind = small.partition("}")
-    deviation = _letters(re.sub(r"[^0-9.]", "", small), "cmr10") * 0.78 + 1.0 if small else 0.0
-    return _letters(_printed(main), "cmb10" if bold else "cmr10") + deviation + _letters(_printed(behind), "cmr10")
+    deviation = _letters("+0" + re.sub(r"[^0-9.]", "", small), SCRIPT) if small else 0.0  # +0: the sign and two spaces
+    return _letters(_printed(main), size, bold=r"\textbf" in main) + deviation + _letters(_printed(behind), size)
 
 
 def _printed(text: str) -> str:
     """What stands on the paper, about: macros are gone, a citation is a number in brackets."""
-    text = re.sub(r"~?\\cite\{[^}]*\}", " [00]", text)
+    text = re.sub(r"~?\\cite\{([^}]*)\}", lambda found: f" [{', '.join('00' for _ in found[1].split(','))}]", text)
     text = re.sub(r"\\(textbf|underline|textsuperscript)\b|\\,", "", text)
     text = re.sub(r"\\text(less|greater|bar|backslash)\{\}|\$\\dagger\$|\$\\pm\$", "+", text)
     return re.sub(r"[{}\\$]", "", text).strip()
 
 
-def _letters(text: str, font: str) -> float:
-    loaded = _font(font)
-    loaded.set_text(text.encode("ascii", "replace").decode())
-    return float(loaded.get_width_height()[0]) / 64 / 100
+def _letters(text: str, size: float, bold: bool = False) -> float:
+    """The width of a line in points: its letters' in the font of 10 points, those of smaller fonts being cut wider."""
+    widths = _widths()
+    ems = sum(widths.get(letter, widths["0"]) for letter in text)
+    return ems * size * CUT[size] * (BOLD if bold else 1.0)
 
 
 @cache
-def _font(name: str) -> Any:
+def _widths() -> dict[str, float]:
+    """The width of each letter of Computer Modern, in ems."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
-    font = FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"))
+    font = FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "cmr10.ttf"))
     font.set_size(100, 72)
-    return font
+    found = {chr(code): font.load_char(code).linearHoriAdvance / 65536 / 100 for code in range(33, 127)}
+    return found | {" ": 1 / 3}
 
 
 def _row(table: PaperTable, i: int, cites: str) -> str:

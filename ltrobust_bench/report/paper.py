@@ -45,6 +45,7 @@ class PaperTable:
         decimals: of every percentage.
         names: how entries are called, as the board does (``robal``) or as papers do (``RoBal``).
         prior: over the classes, [C], and its name: instead of a mean over all classes; None: it is balanced.
+        deviations: whether means stand with their standard deviation over seeds.
     """
 
     board: Board
@@ -54,6 +55,7 @@ class PaperTable:
     decimals: int = 1
     names: Names = "board"
     prior: tuple[str, np.ndarray] | None = None
+    deviations: bool = True
 
     @cached_property
     def spreads(self) -> dict[tuple[int, str], Spread]:
@@ -80,7 +82,9 @@ class PaperTable:
 
     @cached_property
     def stds(self) -> np.ndarray:
-        """Standard deviation over seeds, points, shape [entries, columns, groups]; NaN with one seed."""
+        """Standard deviation over seeds, points, shape [entries, columns, groups]; NaN with one seed or if left out."""
+        if not self.deviations:
+            return np.full(self.means.shape, np.nan)
         return self._filled(lambda entry, column, metric: entry.std(column, metric), "std")
 
     @cached_property
@@ -128,6 +132,7 @@ def paper_table(
     decimals: int = 1,
     prior: str | None = None,
     called: Names = "board",
+    deviations: bool = True,
 ) -> PaperTable:
     """A table of a board.
 
@@ -139,6 +144,7 @@ def paper_table(
         prior: over the classes instead of a balanced mean in the group ``all``, see
             :func:`~ltrobust_bench.scores.priors.prior_named`; ranks stay balanced.
         called: how the table calls entries, as the board or as papers do.
+        deviations: whether means stand with their standard deviation over seeds.
 
     Raises:
         UnknownNameError: for a name that the board does not have.
@@ -159,7 +165,7 @@ def paper_table(
         raise UsageError(f"{board.key.dataset} has {len(board.key.train_counts)} classes; thirds need at least 3.")
     entries = entries_called(board, names, "clean") if names else board.entries
     weights = None if prior is None else (prior, prior_named(prior, board.key.train_counts))
-    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, called, weights)
+    return PaperTable(board, tuple(entries), tuple(columns), tuple(groups), decimals, called, weights, deviations)
 
 
 def render(table: PaperTable, form: Format, options: Options | None = None) -> str:
@@ -254,7 +260,7 @@ def caption(table: PaperTable, marks: str) -> str:
     profile = "" if key.profile == "exp" else f" (profile {key.profile})"
     terms = f"{key.dataset}, imbalance ratio {key.ratio}{profile}, {key.model}"
     parts = [
-        f"Accuracy in per cent on {terms}, {_over_seeds(table.entries)}",
+        f"Accuracy in per cent on {terms}, {_over_seeds(table.entries, table.deviations)}",
         f"Protocol {key.protocol} ({key.protocol_digest[:12]}), track {key.track}, {key.threat_model} radius "
         f"{_radius(board)}",
     ]
@@ -284,14 +290,15 @@ def caption(table: PaperTable, marks: str) -> str:
     return " ".join(f"{part}." for part in parts)
 
 
-def _over_seeds(entries: Sequence[Entry]) -> str:
+def _over_seeds(entries: Sequence[Entry], deviations: bool) -> str:
     seeds = {tuple(run.run.seed for run in entry.runs) for entry in entries}
     counts = sorted({len(own) for own in seeds})
     if counts == [1]:
         return "one seed each"
+    shown = "mean ± standard deviation" if deviations else "mean"
     if len(seeds) == 1:
-        return f"mean ± standard deviation over seeds {', '.join(map(str, *seeds))}"
-    return f"mean ± standard deviation over the seeds of each entry ({'-'.join(map(str, (counts[0], counts[-1])))})"
+        return f"{shown} over seeds {', '.join(map(str, *seeds))}"
+    return f"{shown} over the seeds of each entry ({'-'.join(map(str, (counts[0], counts[-1])))})"
 
 
 def _unmarked(board: Board, entry: Entry) -> bool:

@@ -13,7 +13,7 @@ from typing import get_args
 from ltrobust_bench.cards import Evidence
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.report.board import Board
-from ltrobust_bench.report.published import COLUMNS, Ours, PublishedNumber
+from ltrobust_bench.report.published import COLUMNS, METRIC, Ours, PublishedNumber
 from ltrobust_bench.report.tables import plain_cell
 
 
@@ -66,13 +66,40 @@ def blocks(numbers: Sequence[PublishedNumber], ours: Sequence[Ours | None]) -> l
     return found
 
 
+ATTACK_WORDS = {
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "mim20": "MIM-20",
+    "pgd": "PGD, steps not stated",
+    "pgd20": "PGD-20",
+    "pgd100": "PGD-100",
+    "cw20": "CW-20",
+    "lsa": "LSA",
+    "aa": "AutoAttack",
+    "robust_unspecified": "robust, attack not stated",
+}
+"""Papers' attacks as people write them."""
+
+
+def metric_in_words(metric: str) -> str:
+    """A metric of a file, ``tail_pgd20``, as people read it: PGD-20, tail."""
+    parts = METRIC.fullmatch(metric)
+    assert parts is not None
+    words = [ATTACK_WORDS[parts["attack"]]]
+    words += ["tail"] * bool(parts["tail"]) + ["mean over classes"] * bool(parts["balanced"])
+    words += [f"class {parts['label']}"] * bool(parts["label"])
+    if parts["gain"]:
+        words.append(parts["gain"].removeprefix("_").replace("_", " "))
+    return ", ".join(words)
+
+
 def _short(number: PublishedNumber, ours: Ours) -> str:
     model = ours.board.key.model
     return f"{ours.value:.1f}" if model == number.model else f"{ours.value:.1f} ({model})"
 
 
 LEGEND = (
-    "Per cent; a metric with _gain is a difference in points. printed: by the paper's authors; digitized: measured in "
+    "Per cent; a gain is a difference in points. printed: by the paper's authors; digitized: measured in "
     "their figure; second-hand: copied by somebody else. Never ranked: papers differ in split, network, budget, "
     "attack, checkpoint and in what tail means. ours: mean over seeds of the same method, data set and imbalance "
     "ratio, with its network where that is another; -: none."

@@ -72,6 +72,8 @@ class Note(Strict):
 
 
 def _exists(pid: int) -> bool:
+    if os.name == "nt":  # asking by a signal would interrupt it there; its silence will tell
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -116,3 +116,14 @@ def test_a_console_of_windows_and_a_home_that_cannot_be_written(tmp_path, root):
         done = subprocess.run(program, env=environment, capture_output=True, check=False)
         assert done.returncode == 0 and not done.stderr, done.stderr.decode("cp1252")
         done.stdout.decode("cp1252")
+
+
+@pytest.mark.parametrize("typed", ["show reat", "list methods --json", "-h", "report leaderboard --help"])
+def test_a_reader_that_has_read_enough_is_no_error(typed):
+    """`ltbench show reat | head -1`: rich and click each leave in their own way when the pipe is closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "ltrobust_bench", *typed.split()]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

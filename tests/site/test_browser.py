@@ -282,6 +282,27 @@ def test_points_and_classes(opened):
     assert page.locator(f"{BOARD} .heat tbody tr:visible").count() == shown and not points.first.is_visible()
 
 
+def test_the_plot_names_what_papers_compare_with_and_as_many_as_have_room(opened):
+    page = opened(f"index.html#{SLUG}?view=points&pick=mart")
+    named = page.locator(f"{BOARD} .plot text.label:not(.hover)").all_text_contents()
+    assert {"PGD adversarial training", "TRADES", "MART", "Re-sampling"} <= set(named) and len(named) > 8
+    boxes = [box.bounding_box() for box in page.locator(f"{BOARD} .plot text.label:not(.hover)").all()]
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            apart = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"] or abs(a["y"] - b["y"]) > 10
+            assert apart, (named, a, b)
+    phone = opened(f"index.html#{SLUG}?view=points", viewport={"width": 390, "height": 800})
+    assert phone.locator(f"{BOARD} .points .scroll").evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
+@pytest.mark.parametrize("width", [390, 1360])
+def test_a_link_to_a_board_shows_where_one_is(opened, width):
+    """Not the table alone, without the pages' names and the controls above it."""
+    page = opened(viewport={"width": width, "height": 800})
+    page.wait_for_timeout(100)
+    assert page.evaluate("scrollY") == 0 and page.locator(f"{BOARD} h2").inner_text().startswith("digits-lt")
+
+
 def rows_of(page):
     return page.locator(f"{BOARD} .results tbody tr").all()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 from urllib.parse import unquote
 
 import pytest
@@ -27,6 +28,7 @@ from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.run import Policy
 from ltrobust_bench.records.io import find_records, read_record
 from ltrobust_bench.records.retract import retract
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report import aggregate, columns
 from ltrobust_bench.report.aggregate import FLAGS
 from ltrobust_bench.report.compare import compare
@@ -227,6 +229,44 @@ def test_a_records_fields_are_in_plain_words(html):
         and words.in_words("a_new.field") == "a new: field"
     )
     assert words.text(12345) == "12,345" and words.text(True) == "yes" and words.text([]) == "none"
+
+
+def fields(kind, prefix=""):
+    """Names of a model's fields, with those of models inside, as a record's page has them."""
+    for inner in get_args(kind):
+        yield from fields(inner, prefix)
+    for name, field in getattr(kind, "model_fields", {}).items():
+        yield from list(fields(field.annotation, f"{prefix}{name}.")) or [f"{prefix}{name}"]
+
+
+@pytest.mark.parametrize("section", ["run", "cost", "environment", "status", "reliability"])
+def test_no_field_of_a_record_is_shown_by_the_name_that_the_file_has(section):
+    names = {
+        name.removeprefix("recipe.").removeprefix("code.") for name in fields(Record.model_fields[section].annotation)
+    }
+    assert [n for n in names if "_" in words.in_words(n) or ("_" in n and n not in words.WORDS)] == []
+
+
+def test_what_a_record_has_several_of_is_in_words():
+    said = words.text([{"work": "base", "dirty": None}, {"work": "training", "dirty": False}])
+    assert said == "for base, with uncommitted changes none; for training, with uncommitted changes no"
+
+
+def test_pages_across_boards_and_of_papers_call_methods_as_papers_do(html):
+    across, published = html["across.html"].text, html["published.html"].text
+    assert "1 Re-sampling" in across and "AT-BSL" in across and "PGD adversarial training" in across
+    links = {a["href"] for a in html["across.html"].named("a")}
+    assert {"methods/resample.html", "methods/trades.html"} <= links
+    assert "Wu et al., CVPR 2021: teaser figure" in published and "wu2021adversarial" not in published
+    assert "PGD-20, tail, mean over classes" in published
+    rows = [a["data-search"] for a in html["published.html"].named("tr") if "data-search" in a]
+    assert any("wu2021adversarial" in row and "cvpr 2021" in row for row in rows), "both are found"
+
+
+def test_about_begins_with_protocols_that_hold():
+    records, _ = find_records([RECORDS])
+    first, *others = [one.protocol for one in about.protocol_views(aggregate.boards(records))]
+    assert first.status == "frozen" and others[-1].status == "smoke"
 
 
 def test_about_has_the_text_of_every_protocol_and_how_to_cite(html):

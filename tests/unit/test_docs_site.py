@@ -122,6 +122,13 @@ def test_every_link_leads_somewhere(path):
             assert heading in slugs, link
 
 
+def test_every_friction_is_held_by_a_test_that_is_there():
+    rows = re.findall(r"^\|.*\| `(\S+)::(\w+)` \|$", (DOCS / "frictions.md").read_text(encoding="utf-8"), flags=re.M)
+    assert len(rows) > 40
+    for name, test in rows:
+        assert f"def {test}(" in (ROOT / "tests" / name).read_text(encoding="utf-8"), (name, test)
+
+
 def test_the_site_is_built_without_a_warning(tmp_path):
     """`make docs`, where its packages are installed."""
     for package in ("sphinx", "myst_parser", "furo", "sphinx_click"):

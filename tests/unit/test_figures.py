@@ -183,7 +183,7 @@ def test_head_tail_points_are_the_entries(few):
     assert drawn == set(map(tuple, metric))
 
 
-def test_bars_of_groups_are_the_means_and_the_deviations(few):
+def test_bars_of_groups_are_the_means_and_their_spread(few):
     figure = groups_figure(few)
     for panel, attack in zip(figure.axes, ("clean", "union"), strict=True):
         heights = [bar.get_height() for bar in panel.patches]
@@ -192,8 +192,8 @@ def test_bars_of_groups_are_the_means_and_the_deviations(few):
         )
         ranges = [c for c in panel.collections if isinstance(c, LineCollection)]
         lengths = [np.ptp(segment[:, 1]) for c in ranges for segment in c.get_segments()]
-        stds = [e.std(attack, group) for group in ("head", "medium", "tail") for e in few.entries]
-        assert lengths == pytest.approx(2 * np.nan_to_num(stds))
+        bars = [sum(e.bars(attack, group)) for group in ("head", "medium", "tail") for e in few.entries]
+        assert lengths == pytest.approx(bars) and min(lengths) > 0
 
 
 def test_every_seed_and_the_interval_are_drawn(few):
@@ -272,7 +272,7 @@ def test_what_every_paper_compares_with_is_always_named():
     shown = [e.label for e in cast(board, MOST)]
     assert len(shown) == MOST and shown[-2:] == ["at", "trades"]
     assert shown[:-2] == [e.label for e in board.entries[: MOST - 2]]
-    assert f"best {MOST - 2} of 16 entries, and at, and trades named" in title_of(tradeoff_figure(board))
+    assert f"best {MOST - 2} of 16 entries, and at and trades named" in title_of(tradeoff_figure(board))
     for most in range(2, 17):
         assert {"at", "trades"} <= {e.label for e in cast(board, most)} and len(cast(board, most)) == min(most, 16)
 
@@ -290,9 +290,15 @@ def test_the_heat_map_holds_the_accuracies_of_the_classes(few):
 def test_deviations_over_seeds_are_drawn_at_the_points(few):
     (axes,) = tradeoff_figure(few).axes
     lengths = sorted(np.ptp(s, axis=0).max() for c in axes.collections for s in c.get_segments())
-    several = [e for e in few.entries if len(e.runs) > 1]
-    assert lengths == pytest.approx(sorted(2 * e.std(a, "balanced") for e in several for a in ("clean", "union")))
-    assert "bars: ± standard deviation over seeds" in title_of(tradeoff_figure(few))
+    assert lengths == pytest.approx(sorted(sum(e.bars(a, "balanced")) for e in few.entries for a in ("clean", "union")))
+    (alone,) = (e for e in few.entries if len(e.runs) == 1)
+    several = few.entries[0]
+    assert several.bars("union", "tail") == (several.std("union", "tail"),) * 2
+    low, high = (100 * end for end in alone.interval)
+    mean = float(alone.percent("union", "balanced"))
+    assert alone.bars("union", "balanced") == pytest.approx((mean - low, high - mean))
+    said = "bars: ± standard deviation over seeds; of one seed: 95 % interval of the test images"
+    assert said in title_of(tradeoff_figure(few)).replace("\n", " ")
 
 
 def test_published_and_ours_stand_on_one_line(few):

@@ -19,7 +19,7 @@ from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.report import find_board
 from ltrobust_bench.report.aggregate import boards
-from ltrobust_bench.report.latex import BEST, POINTS, ROWS, SECOND, Options, escaped, fitted, measured
+from ltrobust_bench.report.latex import BEST, POINTS, ROWS, SECOND, SIZES, Options, escaped, fitted, measured
 from ltrobust_bench.report.paper import FORMATS, paper_table, render
 from ltrobust_bench.report.paper_rows import GROUPS
 
@@ -131,7 +131,7 @@ def test_latex_is_balanced_and_every_row_has_its_columns(board, groups):
     last = max(int(end) for end in re.findall(r"\\cmidrule\(lr\)\{\d+-(\d+)\}", text)) if len(groups) > 1 else width
     assert last == width
     assert text.count(r"\midrule") == text.count(r"\toprule") == text.count(r"\bottomrule") == 1
-    assert ("table*" in text) == (width > 5)
+    assert ("table*" in text) == (width > 3)
 
 
 def test_labels_with_every_special_character_survive():
@@ -289,6 +289,41 @@ def test_tables_fit_where_latex_sets_them(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_the_estimate_is_what_tex_finds_at_every_size(tmp_path):
+    """A small font is cut wider than a large one that is made smaller, and deviations keep their size."""
+    records = [
+        Path(__file__).parents[2] / "results" / "records" / protocol for protocol in ("digits-v0", "ltr-linf-lite-v1")
+    ]
+    digits, lite = (find_board(records, dataset=name)[0] for name in ("digits-lt", "cifar10-lt"))
+    some = ["at", "trades", "reat", "at+awp", "reweight (weights=effective)"]
+    tables = [
+        paper_table(digits, some, groups=["all", "head", "medium", "tail"], called="paper"),
+        paper_table(digits, some, ["union"], ["worst_tenth"], decimals=2),
+        paper_table(digits, some, groups=["all"], deviations=False),
+        paper_table(lite),
+    ]
+    boxes, estimates = [], []
+    for table in tables:
+        body = re.search(r"\\begin\{tabular\}.*\\end\{tabular\}", render(table, "latex"), re.DOTALL)[0]
+        body = re.sub(r"\\cite\{([^}]*)\}", lambda keys: f"[{', '.join('42' for _ in keys[1].split(','))}]", body)
+        for size, points, gap in SIZES:
+            boxes.append(rf"{{\{size}\tabcolsep={gap}pt\setbox0\hbox{{{body}}}\typeout{{WIDE \the\wd0}}}}")
+            estimates.append(measured(body.splitlines(), points, gap))
+    compiled(page_of(*boxes), tmp_path)
+    wide = [
+        float(points) for points in re.findall(r"WIDE ([\d.]+)pt", (tmp_path / "paper.log").read_text(errors="replace"))
+    ]
+    ratios = [estimate / found for estimate, found in zip(estimates, wide, strict=True)]
+    assert min(ratios) >= 1 and max(ratios) < 1.06, ratios
+
+
+def test_deviations_can_be_left_out(board):
+    table = paper_table(board, columns=["union"], groups=["all"], deviations=False)
+    assert "±" not in render(table, "markdown") and r"\pm" not in render(table, "latex")
+    assert "mean over seeds" in render(table, "markdown") and render(table, "csv").splitlines()[1].endswith(",")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
 def test_a_long_table_breaks_over_pages_in_latex(tmp_path):
     made = [r for i in range(ROWS + 20) for r in entry("at", overrides={"lr": 0.01 + i / 1000})]
     text = render(paper_table(boards(made)[0], columns=["union"]), "latex")
@@ -301,8 +336,8 @@ def test_the_estimate_grows_with_the_text_and_the_space():
     rows = [r"Method & Clean \\", r"at & 50.0\,{\scriptsize$\pm$\,1.0} \\"]
     assert measured(rows, 9, 6) < measured(rows, 9, 12) and measured(rows, 7, 6) < measured(rows, 9, 6)
     assert measured([*rows, r"a much longer name & 50.0 \\"], 9, 6) > measured(rows, 9, 6) + 40
-    # One line of digits of Computer Modern, each half an em wide.
-    assert measured([r"0123456789 & 0 \\"], 10, 0) == pytest.approx(1.03 * 55, rel=0.03)
+    # One line of digits of Computer Modern, each half an em wide, and a little wider at 9 points.
+    assert measured([r"0123456789 & 0 \\"], 9, 0) == pytest.approx(1.028 * 5.5 * 9, rel=0.02)
 
 
 def test_text_becomes_smaller_before_a_table_is_too_wide():

@@ -20,6 +20,7 @@ from ltrobust_bench.report.figures.style import (
     STYLE,
     Column,
     add_legend,
+    bars_in_words,
     cast,
     cut,
     mark_thirds,
@@ -62,7 +63,7 @@ def per_class_figure(board: Board, column: Column = "double") -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def groups_figure(board: Board, column: Column = "double") -> Figure:
-    """Clean and worst-case accuracy of head, medium and tail, entry by entry, with the deviation over seeds.
+    """Clean and worst-case accuracy of head, medium and tail, entry by entry, with error bars.
 
     The board must have at least 3 classes.
     """
@@ -74,11 +75,11 @@ def groups_figure(board: Board, column: Column = "double") -> Figure:
     for panel, attack, name in zip(panels, ("clean", "union"), ("clean", "robust: worst case"), strict=True):
         for g, group in enumerate(groups):
             means = [float(entry.percent(attack, group)) for entry in entries]
-            stds = [entry.std(attack, group) for entry in entries]
+            reach = np.nan_to_num([entry.bars(attack, group) for entry in entries]).T
             places = at + (g - (len(groups) - 1) / 2) * width
             style = {"color": GROUP_COLOURS[group], "edgecolor": "white", "hatch": HATCHES[group], "linewidth": 0}
             panel.bar(places, means, width * 0.92, **style)
-            panel.errorbar(places, means, np.nan_to_num(stds), fmt="none", ecolor="black", elinewidth=0.7)
+            panel.errorbar(places, means, reach, fmt="none", ecolor="black", elinewidth=0.7)
         panel.set_ylabel(f"{name} (%)")
         panel.set_ylim(0, 104)
         panel.grid(axis="y", linewidth=0.3, alpha=0.5)
@@ -90,8 +91,7 @@ def groups_figure(board: Board, column: Column = "double") -> Figure:
         Patch(facecolor=GROUP_COLOURS[group], edgecolor="white", hatch=HATCHES[group], label=f"{group} third")
         for group in groups
     ]
-    if any(len(entry.runs) > 1 for entry in entries):
-        handles.append(Line2D([], [], color="black", linewidth=0.7, label="± standard deviation over seeds"))
+    handles.append(Line2D([], [], color="black", linewidth=0.7, label=bars_in_words(entries)))
     columns = len(handles) if column == "double" else 2
     add_legend(figure, handles, notes_of(board, entries), "outside upper center", columns, column)
     return figure

@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ltrobust_bench.report.board import Board
+from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.figures.style import (
     MOST,
     OTHERS,
     STYLE,
     Column,
     add_legend,
+    bars_in_words,
     cast,
     cut,
     legend_columns,
@@ -87,7 +88,7 @@ Number = tuple[str, str]
 
 
 def _scatter(board: Board, column: Column, across: Number, up: Number, extra: Sequence[Artist]) -> tuple[Figure, Axes]:
-    """The named entries with their looks and deviations over seeds, the others grey, and the legend."""
+    """The named entries with their looks and error bars, the others grey, and the legend."""
     x, y, robust = (_percents(board, *number) for number in (across, up, ("union", "balanced")))
     named = {entry.label: entry for entry in cast(board, MOST)}
     inside = robust >= FRAME * robust.max(initial=0)
@@ -95,8 +96,7 @@ def _scatter(board: Board, column: Column, across: Number, up: Number, extra: Se
     notes = notes_of(board, list(named.values()), told_apart=True)
     if not inside.all():
         notes = [*notes, f"{int((~inside).sum())} entries of less than half the best robustness lie outside"]
-    if any(len(entry.runs) > 1 for entry in named.values()):
-        notes = [*notes, "bars: ± standard deviation over seeds"]
+    notes = [*notes, f"bars: {bars_in_words(list(named.values()))}"]
     looks = {label: look for label, look in looks_of(board).items() if label in named}
     handles = [*_handles(board, looks), *extra]
     columns = legend_columns(handles, column)
@@ -107,16 +107,24 @@ def _scatter(board: Board, column: Column, across: Number, up: Number, extra: Se
         entry = board.entries[i]
         style = _marker(looks.get(entry.label))
         axes.plot(x[i], y[i], linestyle="none", markeredgecolor="white", markeredgewidth=0.5, **style)
-        if entry.label in named and len(entry.runs) > 1:
-            bars = {"ecolor": style["color"], "elinewidth": 0.6, "alpha": 0.55, "zorder": 1.5, "fmt": "none"}
-            axes.errorbar(x[i], y[i], xerr=entry.std(*across), yerr=entry.std(*up), **bars)
-    for limits, values in ((axes.set_xlim, x[inside]), (axes.set_ylim, y[inside])):
+        if entry.label in named:
+            reach = {name: np.reshape(entry.bars(*number), (2, 1)) for name, number in (("xerr", across), ("yerr", up))}
+            bars: dict[str, Any] = {**reach, "ecolor": style["color"], "elinewidth": 0.6, "fmt": "none"}
+            axes.errorbar(x[i], y[i], alpha=0.55, zorder=1.5, **bars)
+    for limits, number, values in ((axes.set_xlim, across, x[inside]), (axes.set_ylim, up, y[inside])):
+        values = np.concatenate([values, *(_ends(entry, number) for entry in named.values())])
         room = max(0.06 * float(np.ptp(values)), 0.5)
         limits(values.min() - room, min(values.max() + room, 101.0))
     axes.grid(linewidth=0.3, alpha=0.5)
     axes.set_axisbelow(True)
     add_legend(figure, handles, notes, "outside lower center", columns, column)
     return figure, axes
+
+
+def _ends(entry: Entry, number: Number) -> np.ndarray:
+    """Where an entry's error bar ends."""
+    below, above = np.nan_to_num(entry.bars(*number))
+    return float(entry.percent(*number)) + np.array([-below, above])
 
 
 def _marker(look: tuple[str, str] | None) -> dict[str, Any]:

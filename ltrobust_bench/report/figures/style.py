@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ltrobust_bench.files import atomic_path
-from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.board import ALWAYS, Board, Entry
 from ltrobust_bench.scores.groups import rank_groups
 
 Column = Literal["single", "double"]
@@ -30,8 +30,6 @@ FEW = 20
 """Classes up to which a bar is wide enough for a hatch and a range."""
 MOST = 12
 """Entries told apart by colour and mark where nobody chose any; a figure of a longer board says so."""
-ALWAYS = ("at", "trades")
-"""Entries that are named on every figure of their board."""
 LONG = 46
 """Letters of a label that fit one column."""
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), without yellow, which is lost on white paper.
@@ -141,8 +139,15 @@ def notes_of(board: Board, shown: Sequence[Entry], told_apart: bool = False) -> 
     accuracies = [float(entry.percent("union", "balanced")) for entry in board.entries]
     which = "best" if accuracies == sorted(accuracies, reverse=True) else "first"
     first = sum(own is entry for own, entry in zip(shown, board.entries, strict=False))
-    beside = "".join(f", and {entry.label}" for entry in shown[first:])
+    beside = ", and " + " and ".join(entry.label for entry in shown[first:]) if shown[first:] else ""
     return [*board.warnings, f"{which} {first} of {len(board.entries)} entries{beside}{' named' if told_apart else ''}"]
+
+
+def bars_in_words(entries: Sequence[Entry]) -> str:
+    """What :meth:`~ltrobust_bench.report.board.Entry.bars` are, of some entries."""
+    counts = {len(entry.runs) > 1 for entry in entries}
+    words = {True: "± standard deviation over seeds", False: "95 % interval of the test images"}
+    return words[counts.pop()] if len(counts) == 1 else f"{words[True]}; of one seed: {words[False]}"
 
 
 def add_legend(

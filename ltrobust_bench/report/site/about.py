@@ -38,10 +38,10 @@ class ProtocolView:
 
 
 def protocol_views(boards: Sequence[Board]) -> list[ProtocolView]:
-    """The installed protocols, those with boards here first."""
+    """The installed protocols, those with boards here first, and of these the ones that hold for good."""
     under = [board.key.protocol for board in boards if board.status != "unknown"]
     found = [
         ProtocolView(load_protocol(name), protocols.get(name).read_text(encoding="utf-8"), under.count(name))
         for name in protocols.names()
     ]
-    return sorted(found, key=lambda view: (not view.boards, view.protocol.name))
+    return sorted(found, key=lambda view: (not view.boards, list(STATUS).index(view.protocol.status)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ltrobust_bench.cards import Card, methods
+from ltrobust_bench.cards import Card, Paper, methods, plugins
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.report.aggregate import Board, Entry
 from ltrobust_bench.report.columns import cells_of
@@ -48,6 +49,11 @@ class Line:
         """Method and plug-ins as papers write them; the label's name where a card is missing."""
         whole = len(self.cards) == 1 + len(self.run.plugins)
         return " + ".join(card.title for card in self.cards) if whole else self.name
+
+    @property
+    def called(self) -> str:
+        """Title and settings, on one line."""
+        return f"{self.title} {self.settings}".strip()
 
     @property
     def beside(self) -> str:
@@ -106,6 +112,27 @@ def lines(board: Board) -> list[Line]:
 def venue(card: Card) -> str:
     """Where a card's paper appeared, as papers write it."""
     return f"{card.paper.venue} {card.paper.year}"
+
+
+def titles(method: str | None) -> str:
+    """A method and its plug-ins, ``at+awp``, as papers write them; a name without a card as it is."""
+    names = (method or "").split("+")
+    known = [methods if name in methods else plugins if name in plugins else None for name in names]
+    return " + ".join(
+        registry.get(name).card.title if registry else name for registry, name in zip(known, names, strict=True)
+    )
+
+
+def papers() -> dict[str, Paper]:
+    """The papers of all installed methods and plug-ins by citation key."""
+    found = (entry.load().card.paper for registry in (methods, plugins) for entry in registry)
+    return {key[1]: paper for paper in found if (key := re.match(r"\s*@\w+\s*\{\s*([^\s,]+)", paper.bibtex))}
+
+
+def short(paper: Paper) -> str:
+    """A paper as a text names it: Wu et al., CVPR 2021."""
+    first, *others = paper.authors.split(",")
+    return f"{first}{' et al.' if others else ''}, {paper.venue} {paper.year}"
 
 
 def repositories(text: str | None) -> Iterable[tuple[str, str]]:

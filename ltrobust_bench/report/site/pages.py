@@ -17,8 +17,9 @@ from ltrobust_bench.records.io import dumps
 from ltrobust_bench.report import columns, published_tables, tables
 from ltrobust_bench.report.across import LEGEND
 from ltrobust_bench.report.aggregate import FLAGS, Board
+from ltrobust_bench.report.board import ALWAYS
 from ltrobust_bench.report.published import PublishedNumber, counterparts
-from ltrobust_bench.report.published_tables import Block, about_ours, blocks
+from ltrobust_bench.report.published_tables import Block, about_ours, blocks, metric_in_words
 from ltrobust_bench.report.site import about, chart, folder, headings, line, pairs, record, together, view, words
 from ltrobust_bench.scores.priors import PRIORS
 
@@ -68,7 +69,7 @@ def render(
         "methods.html": page("methods", methods=methods),
         "data.html": page("data", boards=views),
         "about.html": page("about", protocols=about.protocol_views(boards), repository=repository),
-        "across.html": page("across", **_together(boards)),
+        "across.html": page("across", **_together(views)),
         "assets/datatables.js": _table_library(),
         "data/leaderboard.csv": tables.leaderboard_csv(boards),
         "data/groups.csv": tables.groups_csv(boards),
@@ -102,14 +103,17 @@ def _published(page: _Pages, numbers: Sequence[PublishedNumber], boards: Sequenc
     for block in found:
         settings.setdefault(block.setting, []).append(block)
     parts = [(name, sum(len(block.lines) for block in own), own) for name, own in settings.items()]
-    return page("published", published=parts, pages=known, ours=about_ours(found), legend=published_tables.LEGEND)
+    terms = {"published": parts, "pages": known, "ours": about_ours(found), "legend": published_tables.LEGEND}
+    return page("published", **terms, papers=line.papers())
 
 
-def _together(boards: Sequence[Board]) -> dict[str, Any]:
+def _together(views: Sequence[view.BoardView]) -> dict[str, Any]:
     """What the page across boards is given."""
+    boards = [view.board for view in views]
+    entries = {line.entry.label: line for view in views for line in view.lines}
     found, rows, reason = together.pooled(boards)
     mixes = [together.mixes(board) for board in boards if board.status != "smoke" and not board.key.reduced]
-    terms = {"across": found, "rows": rows, "reason": reason, "mixes": mixes}
+    terms = {"across": found, "rows": rows, "reason": reason, "mixes": mixes, "entries": entries}
     return terms | {"headings": together.COLUMNS, "legend": LEGEND, "priors": PRIORS}
 
 
@@ -128,6 +132,9 @@ class _Pages:
             "percent": _percent,
             "text": words.text,
             "repositories": line.repositories,
+            "titles": line.titles,
+            "short": line.short,
+            "metric": metric_in_words,
             "zip": zip,
         }
         self.environment.tests["web"] = line.is_web
@@ -148,6 +155,7 @@ class _Pages:
                 "per_class.csv": ("one line per entry and class", columns.PER_CLASS),
             },
             "flags": FLAGS,
+            "always": ALWAYS,
             "levels": record.LEVELS,
             "switches": view.SWITCHES,
             "size": chart,

@@ -57,7 +57,7 @@ class RecordView:
 
     @property
     def title(self) -> str:
-        return f"{self.line.title} {self.line.settings}".strip()
+        return self.line.called
 
     @property
     def command(self) -> str:
@@ -95,7 +95,8 @@ class RecordView:
         """Everything else that the record says, by heading."""
         record, run = self.record, self.record.run
         found = {
-            "Run": run.model_dump(exclude={"recipe", *DIGESTS}) | {"attacks searched on": record.result.search},
+            "Run": run.model_dump(exclude={"recipe", "epochs", *DIGESTS})
+            | {"epochs, given by hand": run.epochs, "attacks searched on": record.result.search},
             "Recipe": run.recipe.model_dump(),
             "Cost": record.cost.model_dump(exclude_none=True),
             "Environment": record.environment.model_dump(),

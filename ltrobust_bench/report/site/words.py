@@ -9,6 +9,7 @@ WORDS = {
     # run
     "dataset": "data set",
     "imbalance_ratio": "imbalance ratio",
+    "profile": "how class sizes fall",
     "train_counts": "training images per class",
     "test_counts": "test images per class",
     "card_version": "version of the method's card",
@@ -26,13 +27,29 @@ WORDS = {
     "holdout": "tested on held-out training images",
     "plugins": "plug-ins",
     "options": "options",
+    "extra": "training images beyond the split",
+    "extra.saw": "what they or their maker saw of the data set",
+    "extra.sha256": "digest of these images",
+    "extra.counts": "these images per class",
+    "extra.share": "their share of each batch",
+    "extra.kind": "their kind",
+    "extra.maker": "their maker",
+    "extra.name": "their name",
     # recipe
     "batch_size": "batch size",
     "drop_last": "last, smaller batch left out",
     "lr": "learning rate",
     "nesterov": "Nesterov momentum",
     "weight_decay": "weight decay",
+    "optimizer.kind": "optimiser",
     "schedule.kind": "learning rate schedule",
+    "schedule.each": "rate changes after each",
+    "schedule.final": "rate at the end, share of the learning rate",
+    "schedule.start": "rate at the start, share of the learning rate",
+    "schedule.rise": "share of the budget in which the rate rises",
+    "schedule.shape": "shape of its rise and fall",
+    "schedule.points": "rate is stated at epochs",
+    "schedule.factors": "rate there, share of the learning rate",
     "schedule.milestones": "rate falls after epochs",
     "schedule.of": "in a training of epochs",
     "schedule.gamma": "rate falls by a factor of",
@@ -49,6 +66,9 @@ WORDS = {
     "augment": "stronger augmentation",
     "drop_path": "blocks left out in training",
     "accumulate": "parts in which a batch passes",
+    "recalibrate_bn": "batch norm's statistics taken anew, on images that are",
+    "activation": "activation function",
+    "label_smoothing": "label smoothing",
     "on_nan": "if the loss is not finite",
     # cost
     "training.forwards": "training, images passed forward",
@@ -72,6 +92,11 @@ WORDS = {
     "deterministic": "kernels that repeat bit for bit, asked for",
     "created": "finished (UTC)",
     "code": "code of each session",
+    "work": "for",
+    "commit": "commit",
+    "dirty": "with uncommitted changes",
+    "package_sha256": "digest of the package",
+    "method_sha256": "digest of the method",
     # status
     "reduced": "cut short by hand",
     "off_recipe": "recipe changed by hand",
@@ -114,12 +139,14 @@ def in_words(name: str) -> str:
 
 def text(value: Any) -> str:
     """A value of a record or card, in words."""
+    if isinstance(value, Mapping) and value:
+        return ", ".join(f"{in_words(name)} {text(one)}" for name, one in value.items())
     if value is None or value in ([], {}):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " ".join(map(text, value))
+        return ("; " if isinstance(value[0], Mapping) else " ").join(map(text, value))
     if isinstance(value, int) and value >= 10_000:
         return f"{value:,}"
     return str(value)

@@ -93,6 +93,7 @@ addEventListener("DOMContentLoaded", () => {
         ranked: !row.classList.contains("unranked"),
         inside: inside.has(row),
         picked: picked.has(row.dataset.label),
+        always: "always" in row.dataset,
         values: this.values.get(row),
       }));
       ltbench.scatter(this.svg, entries, axis(views.elements.x.value), axis(views.elements.y.value));

@@ -2,8 +2,8 @@
 
 // Entries of a board as points: any number of the table against any other.
 (() => {
-  const WIDTH = 860, HEIGHT = 460, LEFT = 52, RIGHT = 16, TOP = 14, BOTTOM = 46;
-  const LETTER = 6.6, LINE = 14;
+  const WIDTH = 860, NARROW = 320, HEIGHT = 460, LEFT = 52, RIGHT = 16, TOP = 14, BOTTOM = 46;
+  const LETTER = 6.6, LINE = 14, DOT = 6;
 
   /** Round steps that cut a range into about five parts. */
   function ticks(low, high) {
@@ -28,7 +28,8 @@
   /**
    * Draw the entries.
    * @param svg the drawing, which is emptied
-   * @param entries {title, href, ranked, inside, picked, values} each; values by column
+   * @param entries {title, href, ranked, inside, picked, always, values} each; values by column;
+   *   always: named even where there is no room
    * @param x, y {name, title} of the columns
    */
   ltbench.scatter = (svg, entries, x, y) => {
@@ -38,8 +39,10 @@
       .filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y));
     svg.replaceChildren();
     if (!points.length) return;
+    const width = Math.max(NARROW, Math.min(WIDTH, svg.parentElement.clientWidth));
+    svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const [left, right] = range(points.map((p) => p.x)), [low, high] = range(points.map((p) => p.y));
-    const across = (value) => LEFT + ((value - left) / (right - left)) * (WIDTH - LEFT - RIGHT);
+    const across = (value) => LEFT + ((value - left) / (right - left)) * (width - LEFT - RIGHT);
     const up = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
 
     for (const value of ticks(left, right)) {
@@ -49,10 +52,10 @@
     }
     for (const value of ticks(low, high)) {
       const at = up(value);
-      svg.append(shape("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at }));
+      svg.append(shape("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
       svg.append(shape("text", { class: "tick end", x: LEFT - 6, y: at + 4 }, `${value}`));
     }
-    svg.append(shape("text", { class: "axis", x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8 }, x.title));
+    svg.append(shape("text", { class: "axis", x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 8 }, x.title));
     const middle = (TOP + HEIGHT - BOTTOM) / 2;
     svg.append(shape("text", { class: "axis", transform: `translate(13 ${middle}) rotate(-90)` }, y.title));
 
@@ -63,19 +66,29 @@
       svg.append(shape("path", { class: "front", d: `M${LEFT} ${up(best[0].y)} ${corners} V${HEIGHT - BOTTOM}` }));
     }
 
-    const taken = [], label = shape("text", { class: "label hover" });
-    const name = (point, target = null) => {
-      const text = point.entry.title, width = text.length * LETTER, right = across(point.x) + 9 + width < WIDTH;
-      const at = { x: across(point.x) + (right ? 9 : -9), y: up(point.y) + 4 };
-      const box = { from: right ? at.x : at.x - width, to: right ? at.x + width : at.x, y: at.y };
-      const side = right ? "label" : "label end";
-      if (target) {
-        target.textContent = text;
-        for (const [key, value] of Object.entries({ ...at, class: `${side} hover` })) target.setAttribute(key, value);
-      } else if (!taken.some((b) => box.from < b.to && b.from < box.to && Math.abs(b.y - box.y) < LINE)) {
-        taken.push(box);
-        svg.append(shape("text", { class: side, ...at }, text));
-      }
+    const label = shape("text", { class: "label hover" });
+    const places = (point) => {
+      const length = point.entry.title.length * LETTER, x = across(point.x), y = up(point.y) + 4;
+      const right = { class: "label", x: x + 9, y, from: x + 9, to: x + 9 + length };
+      const left = { class: "label end", x: x - 9, y, from: x - 9 - length, to: x - 9 };
+      return right.to < width ? [right, left] : [left];
+    };
+    // A name stands where it covers no other and no point.
+    const taken = points.map((p) => ({ from: across(p.x) - DOT, to: across(p.x) + DOT, y: up(p.y) + 4 }));
+    const free = (box) => box.from > LEFT && !taken.some((b) => box.from < b.to && b.from < box.to && Math.abs(b.y - box.y) < LINE);
+    const say = (point, target, { class: side, x, y }) => {
+      target.textContent = point.entry.title;
+      for (const [key, value] of Object.entries({ class: side, x, y })) target.setAttribute(key, value);
+    };
+    const name = (point, must) => {
+      const found = places(point).find(free) || (must && places(point)[0]);
+      if (!found) return;
+      taken.push(found);
+      say(point, svg.appendChild(shape("text")), found);
+    };
+    const shout = (point) => {
+      const [place] = places(point);
+      say(point, label, { ...place, class: `${place.class} hover` });
     };
     for (const point of [...points].sort((a, b) => a.entry.picked - b.entry.picked || a.y - b.y)) {
       const { entry } = point, short = (value) => Number(value.toPrecision(3));
@@ -84,11 +97,13 @@
       const circle = shape("circle", { cx: across(point.x), cy: up(point.y), r: entry.picked ? 7 : 5 });
       const link = shape("a", { class: look.filter(Boolean).join(" "), href: entry.href, "aria-label": told });
       link.append(shape("title", {}, told), circle);
-      for (const event of ["mouseenter", "focus"]) link.addEventListener(event, () => name(point, label));
+      for (const event of ["mouseenter", "focus"]) link.addEventListener(event, () => shout(point));
       for (const event of ["mouseleave", "blur"]) link.addEventListener(event, () => (label.textContent = ""));
       svg.append(link);
     }
-    for (const point of [...points.filter((p) => p.entry.picked), ...best.toReversed()]) name(point);
+    const must = new Set([...points.filter((p) => p.entry.picked), ...best.toReversed(), ...shown.filter((p) => p.entry.always)]);
+    for (const point of must) name(point, true);
+    for (const point of shown) if (!must.has(point)) name(point, false);
     svg.append(label);
   };
 })();
