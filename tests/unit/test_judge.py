@@ -58,8 +58,8 @@ def network(slug, model="small", shape=GREY, activation="relu"):
 
 
 @cache
-def graph_file(slug="at"):
-    module, weights = network(slug)
+def graph_file(slug="at", activation="relu"):
+    module, weights = network(slug, "small", GREY, activation)
     return export(module, GREY, weights)
 
 
@@ -246,7 +246,8 @@ def size_of(node, place):
 def test_what_is_not_a_number_makes_none_of_all_that_is_made_of_it():
     """By that the judge tells which images a result is made of; of every operation on the list."""
     near, seen = ("conv2d.default", "max_pool2d.default"), set()
-    for node in [n for slug in TAILS for n in graph_file(slug).graph.nodes if n.op not in near]:
+    files = [*map(graph_file, TAILS), graph_file("at", "silu")]
+    for node in [n for file in files for n in file.graph.nodes if n.op not in near]:
         names = tensors(node.op, node.given)
         for spoiled in range(len(names)):
             if node.op == "expand_as.default" and spoiled == 1:
@@ -274,7 +275,7 @@ def test_a_network_of_other_widths_than_its_name_says_is_refused():
     for value in wider:
         others = {n: v for n, v in weights.items() if n != name} | ({} if value is None else {name: value})
         with pytest.raises(CheckFailed, match=f"its network is no small: {name} is|that its network has not: {name}"):
-            judged(graph_file(), others, "small", GREY, 10)
+            judged(graph_file(), others, SMALL, GREY, 10)
 
 
 def test_a_file_says_how_large_its_tensors_are_before_they_are_made(tmp_path):
