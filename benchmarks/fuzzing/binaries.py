@@ -25,7 +25,7 @@ from ltrobust_bench.data.sources import Source
 from ltrobust_bench.data.split import make_split
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.evaluation.state import State
-from ltrobust_bench.judge.examine import judged
+from ltrobust_bench.judge.examine import Backbone, judged
 from ltrobust_bench.judge.export import export
 from ltrobust_bench.judge.graph import HEADER, Graph, GraphFile, Node, check_graph, probes, read_graph, write_graph
 from ltrobust_bench.judge.interpret import Interpreted
@@ -314,7 +314,7 @@ class Graphs(Kind):
                 path.write_bytes(self._with(rng))
             case _:
                 write_graph(path, self._fitting(rng))
-        found = judged(read_graph(path), self.weights, "small", GREY, CLASSES)
+        found = judged(read_graph(path), self.weights, Backbone("small"), GREY, CLASSES)
         images = torch.cat(probes(GREY))[:4]
         with torch.no_grad():
             together, alone = found(images), torch.cat([found(image[None]) for image in images])

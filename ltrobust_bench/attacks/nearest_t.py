@@ -95,7 +95,7 @@ def nearest(model: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
     with torch.enable_grad():
         logits = model(leaf)
         gaps = logits.gather(1, y[:, None]) - logits
-        sums = gaps.sum(dim=0).unbind()
+        sums = [gaps[:, t].sum() for t in range(gaps.shape[1])]
     distance = torch.full_like(gaps, torch.inf).detach()
     for t, total in enumerate(sums if gaps.requires_grad else ()):
         (slope,) = torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)

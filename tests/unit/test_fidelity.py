@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -66,7 +67,9 @@ print(json.dumps(sorted(used)))
 
 def test_every_golden_case_is_used():
     """Asked of a fresh process: what the golden tests are parametrised with."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=GOLDEN, capture_output=True, text=True, check=True)
+    here = os.environ | {"PYTHONPATH": str(GOLDEN.parent)}
+    program = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(program, cwd=GOLDEN, env=here, capture_output=True, text=True, check=True)
     used = {tuple(pair) for pair in json.loads(done.stdout)}
     files = {path.stem: json.loads(path.read_text()) for path in GOLDEN.glob("*.json")}
     # same_weights.json holds whole runs and no cases.

@@ -54,7 +54,7 @@ def test_odd_input_ends_in_one_line(fuzzing, patient, tmp_path, name):
     tally = fuzzing.campaign(kind(tmp_path), count, SEED, tmp_path / "kept", patient)
     assert not tally.fault, f"{tally.fault}; python benchmarks/fuzz.py --kind {name} --cases {count} --seed {SEED}"
     assert tally.ends.total() >= 0.9 * count and tally.ends["refused"]
-    assert tally.ends["accepted"] or name == "options"  # of random commands one in 25 is right
+    assert tally.ends["accepted"] or name in ("options", "archives")  # of random ones one in 25, one in 40 is right
 
 
 @pytest.fixture

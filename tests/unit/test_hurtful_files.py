@@ -348,6 +348,7 @@ READS = {"np.load", "zipfile.ZipFile", "torch.load", "json.load", "pickle.load",
 OURS: dict[str, tuple[set[str], str]] = {
     "reading.py": ({"open", "ZipFile", "loads"}, "it is the place"),
     "files.py": ({"open"}, "folders and files that were just written, to have them on the disk"),
+    "cli/main.py": ({"open"}, "where nothing is kept, for a reader that has gone"),
     "contribute": ({"read_text"}, "source of the method that is being run"),
     "data/archive.py": ({"ZipFile", "open"}, "members are stored, and bounded by the file; pictures in memory"),
     "data/extra.py": ({"ZipFile"}, "names of members, of a plain file"),
