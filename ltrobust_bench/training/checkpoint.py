@@ -28,7 +28,8 @@ from torch import Tensor
 from ltrobust_bench.errors import CheckpointError
 from ltrobust_bench.files import atomic_folder, is_there, read_large, shard_bytes, write_large
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.reading import read_bytes
+from ltrobust_bench.reading import read_bytes, stored
+from ltrobust_bench.terms import printable
 
 _FILES, META = ("weights.safetensors", "state.pt"), "meta.json"
 NAME = re.compile(r"checkpoint-\d+(-\d+)?")
@@ -118,7 +119,10 @@ def _read(path: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dic
             if hashlib.sha256(contents[name]).hexdigest() != meta["sha256"][name]:
                 raise ValueError(f"{name} has another SHA-256 than when it was written")
         weights = {name: value.to(device) for name, value in load(contents[_FILES[0]]).items()}
-        state = torch.load(io.BytesIO(contents[_FILES[1]]), map_location=device, weights_only=True)
+        written = io.BytesIO(contents[_FILES[1]])
+        stored(written)  # as torch.save writes it; a compressed one can unfold without end
+        written.seek(0)
+        state = torch.load(written, map_location=device, weights_only=True)
         return state["epoch"], weights, state
     except (
         OSError,
@@ -131,7 +135,7 @@ def _read(path: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dic
         pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged ({str(error).splitlines()[0]})") from None
+        raise CheckpointError(f"checkpoint {path} is damaged ({printable(str(error).splitlines()[0], 200)})") from None
 
 
 def remove_checkpoints(folder: Path) -> None:

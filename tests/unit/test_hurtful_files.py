@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
+import json
 import os
 import struct
 import threading
@@ -28,6 +30,7 @@ from ltrobust_bench.interop.factory import from_factory
 from ltrobust_bench.models.weights import read_weights
 from ltrobust_bench.protocol.load import read_protocol
 from ltrobust_bench.sweeps.plan import read_plan
+from ltrobust_bench.training.checkpoint import load_checkpoint, save_checkpoint
 from ltrobust_bench.verbs.trials import read_trials
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,6 +341,23 @@ def test_a_terminal_is_given_what_prints(capsys):
 
     console().print(ODD, soft_wrap=True)
     assert capsys.readouterr().out == "a\\x1b[2J\nb\\u202ec\n"
+
+
+def test_a_checkpoint_that_unfolds_is_damaged(tmp_path):
+    """100 MB of zeros in a hundred kilobytes, where torch looks for the order of bytes; its digest is the file's."""
+    save_checkpoint(tmp_path, 1, {"a": torch.ones(2)}, {"history": []})
+    (folder,) = tmp_path.glob("checkpoint-*")
+    with zipfile.ZipFile(folder / "state.pt") as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(folder / "state.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, bytes(100_000_000) if name.endswith("byteorder") else content)
+    digests = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("weights.safetensors", "state.pt")
+    }
+    (folder / "meta.json").write_text(json.dumps({"sha256": digests}))
+    with pytest.raises(CheckpointError, match="a member is compressed"):
+        load_checkpoint(tmp_path, torch.device("cpu"))
 
 
 # the one place
