@@ -157,6 +157,10 @@ def _run(arguments: list[str] | None) -> int:
         return 0
     except SystemExit as asked:  # ours leaves by return; a network's, a method's or a package's code does as it likes
         return _said(f"Error: code that is not ltbench's ended the command (SystemExit: {asked}); nothing is done.", 1)
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # how Python before 3.13 says that a link leads to itself
+            raise
+        return _said(f"Error: {error}", 2)
     except OSError as error:  # a full disk, a vanished folder
         if interrupt.stopping():
             raise

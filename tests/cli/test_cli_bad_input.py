@@ -125,3 +125,13 @@ def test_damaged_record_in_the_run_folder(capsys, tmp_path, monkeypatch):
     ):
         path.write_text(bad)
         assert says in refused(capsys, *small)
+
+
+def test_a_folder_that_links_to_itself_is_one_line(tmp_path, monkeypatch, capsys):
+    """Not a RuntimeError, which is what pathlib raises before Python 3.13."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for arguments in (["report", "changes", "--against", "", "--results-dir", "loop"], ["record", "validate", "loop"]):
+        code, out, err = call(capsys, *arguments)
+        assert code in (1, 2)
+        assert "Traceback" not in out + err and err.count("\n") <= 1
