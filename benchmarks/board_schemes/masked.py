@@ -73,27 +73,27 @@ def slandered_seed(copy: Copy) -> None:
     signed(copy, stated(made))
 
 
-@scheme
-def forged_thorough(copy: Copy) -> None:
-    """A flagged entry, and a stranger's statement that an attack of his own invention breaks none of its images"""
+def flagged_entry(copy: Copy) -> list[Record]:
+    """Records of a merged entry whose verification found that gradients mislead."""
     records = new_entry(copy)
     merged(copy)
     for record in records:
         signed(copy, stated(record, reliability=FLAGGED))
     merged(copy)
-    for record in records:
+    return records
+
+
+@scheme
+def forged_thorough(copy: Copy) -> None:
+    """A flagged entry, and a stranger's statement that an attack of his own invention breaks none of its images"""
+    for record in flagged_entry(copy):
         write_verification(thorough(record, {"nothing at all": 0}), copy.results)
 
 
 @scheme
 def thorough_by_too_little(copy: Copy) -> None:
     """The same, signed by a maintainer who was talked into leaving the attacks out that a flag asks for"""
-    records = new_entry(copy)
-    merged(copy)
-    for record in records:
-        signed(copy, stated(record, reliability=FLAGGED))
-    merged(copy)
-    for record in records:
+    for record in flagged_entry(copy):
         signed(copy, thorough(record, {"pma": 0}))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from record_factory import measured
 
 from ltrobust_bench import verbs
 from ltrobust_bench.attacks.ball import LINF
@@ -16,7 +17,7 @@ from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
 from ltrobust_bench.plan.make import make_plan
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.records.numbers import flags_of
-from ltrobust_bench.scores.reliability import MEANINGS, Reliability, flags, moving
+from ltrobust_bench.scores.reliability import MEANINGS, flags, moving
 from ltrobust_bench.training.trainer import train_plan
 
 SHORT = {"steps": 6, "queries": 300}
@@ -59,17 +60,6 @@ def test_a_model_built_to_fool_is_noticed(honest, task, name):
     assert flagged(make(honest), task) >= set(expected)
 
 
-CLEAN = {
-    "images": 200,
-    "randomness": 0.0,
-    "probabilities": False,
-    "confidence": 0.6,
-    "zero_gradients": 0.0,
-    "accuracy_at_half": 0.0,
-    "accuracy_by_radius": {"0.25": 0.8, "0.5": 0.7, "1": 0.5, "2": 0.1, "4": 0.0},
-    "batch_dependence": 0.0,
-    "state_changed": False,
-}
 RAISED = {
     "random": {"randomness": 0.01},
     "probabilities": {"probabilities": True},
@@ -90,16 +80,16 @@ def half(*shares, size=1000):
 @pytest.mark.parametrize("name", RAISED)
 def test_measurements_and_their_thresholds(name):
     bits = half(("clean", 1.0))
-    assert flags(bits, None, Reliability(**CLEAN), 10) == []
-    (flag,) = flags(bits, None, Reliability(**{**CLEAN, **RAISED[name]}), 10)
+    assert flags(bits, None, measured(), 10) == []
+    (flag,) = flags(bits, None, measured(**RAISED[name]), 10)
     assert flag.name == name and flag.meaning == MEANINGS[name]
 
 
 def test_chance_at_epsilon_half_counts_the_classes_and_the_images():
     """1/C + 3 SE: 16.4 % of 200 images with 10 classes; 4 % with 100 classes."""
     for classes, accuracy, raised in ((10, 0.16, False), (10, 0.17, True), (100, 0.03, False), (100, 0.035, True)):
-        measured = Reliability(**{**CLEAN, "accuracy_at_half": accuracy})
-        assert bool(flags(half(("clean", 1.0)), None, measured, classes)) == raised
+        seen = measured(accuracy_at_half=accuracy)
+        assert bool(flags(half(("clean", 1.0)), None, seen, classes)) == raised
 
 
 def test_flags_from_bits():
@@ -127,9 +117,7 @@ def test_measured_labels_do_not_depend_on_order(honest, task):
 def test_a_random_models_answers_say_nothing_about_the_batch():
     moved = {"batch_dependence": 1.0}
     assert set(moving(0.0, 1.0, False)) == {"batch"} and set(moving(0.01, 1.0, True)) == {"random", "state"}
-    assert "batch" not in {
-        f.name for f in flags(half(("clean", 1.0)), None, Reliability(**CLEAN | moved | {"randomness": 0.1}), 10)
-    }
+    assert "batch" not in {f.name for f in flags(half(("clean", 1.0)), None, measured(**moved, randomness=0.1), 10)}
 
 
 def test_first_places_takes_the_first_of_each_class():
