@@ -216,7 +216,7 @@ def command(
             print_curve(out, drawn, output or place)
         return
     if checkpoint is not None and whole:
-        record = _file(out, checkpoint, dataset, terms["data_dir"], device, results_dir, again, search, follow)
+        record = _file(out, checkpoint, place, dataset, terms["data_dir"], device, results_dir, again, search, follow)
         if not thorough:
             return
     if examples is not None:
@@ -303,6 +303,7 @@ def print_broken(out: Console, result: Evaluation) -> None:
 def _file(
     out: Console,
     checkpoint: Path,
+    place: Path,
     dataset: str | None,
     data_dir: Path | None,
     device: str,
@@ -311,19 +312,20 @@ def _file(
     search: Search | None,
     follow: Follow,
 ) -> Record:
-    """The whole evaluation of a network of ours, which makes its record."""
+    """The whole evaluation of a network of ours, which makes its record; ``place``: its run folder, or one of its own
+    for a network that comes with the package."""
     from ltrobust_bench import verbs
     from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.records.filing import unfit_note
+    from ltrobust_bench.records.weights import is_name
 
     loaded = verbs.load_model(checkpoint, device=device)
     if dataset is not None and dataset != loaded.run.dataset:
         raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {dataset}.")
-    # A network outside its run folder has nowhere to keep state and record: its record is only filed.
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    own = folder if folder.name == loaded.run.folder_name() else None
+    # A file outside its run folder has nowhere to keep state and record: its record is only filed.
+    own = place if is_name(checkpoint) or place.name == loaded.run.folder_name() else None
     task = loaded.task(data_dir)
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
