@@ -297,6 +297,21 @@ def test_the_page_of_an_empty_and_of_a_partly_filled_board(tmp_path):
     assert claims([tmp_path], protocol="digits-v0", dataset="digits-lt").text == some.text
 
 
+def test_runs_that_nobody_verified_decide_nothing_on_a_public_board(tmp_path):
+    for seed in range(3):
+        for method, robust in (("at", 10), ("reat", 20), ("robal", 5)):
+            write_record(record(method, seed, 30, robust), tmp_path / "records" / f"{method}-{seed}.json")
+
+    def found():
+        return claims([tmp_path / "records"], protocol="digits-v0", dataset="digits-lt")
+
+    assert {one.claim.id: one for one in found().findings}["reat-robal"].verdicts["all"] == YES
+    (tmp_path / "signers").touch()
+    public = found()
+    assert {v for one in public.findings for v in one.verdicts.values()} == {NOTHING}
+    assert public.waiting["reat-robal"] == ["reat", "robal"] and "| reat | 3 |" not in public.text
+
+
 @pytest.mark.board
 def test_the_committed_page_is_what_the_records_say(root):
     assert (root / "results/claims.md").read_text(encoding="utf-8") == claims([root / "results/records"]).text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.records.io import find_records
-from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.report.aggregate import beyond_doubt, boards
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.report.claims.measure import Finding, finding_of
 from ltrobust_bench.report.claims.page import page, unmeasured
@@ -57,5 +57,10 @@ def claims(records_dirs: Sequence[Path | str], protocol: str | None = None, data
 
 
 def _of(there: Sequence[Board], dataset: str) -> Board | None:
-    """The board of a data set in track fixed, under the protocol as it is installed."""
-    return next((one for one in there if (one.key.dataset, one.key.track) == (dataset, "fixed")), None)
+    """The board of a data set in track fixed, under the protocol as it is installed, with what is beyond doubt there:
+    whoever adds a run that nobody verified changes no verdict."""
+    board = next((one for one in there if (one.key.dataset, one.key.track) == (dataset, "fixed")), None)
+    if board is None:
+        return None
+    reference = board.reference if board.reference and beyond_doubt(board.reference) else None
+    return replace(board, entries=[entry for entry in board.entries if beyond_doubt(entry)], reference=reference)

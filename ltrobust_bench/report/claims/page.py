@@ -23,7 +23,8 @@ so that neither spread is left out. A claim is *confirmed* or *refuted* if its f
 (McNemar's exact test, or a normal one where the figure is no difference of two accuracies; every seed must show it;
 Holm's correction over a claim's cases); a claim that something changes nothing, if the interval lies within its
 margin, or the figure is resolved beyond that. What is said of a gain is judged only where the gain itself is resolved
-above zero, and the larger p-value counts. Everything else is *not resolved at this scale*, and so is everything with
+above zero, and the larger p-value counts. Runs that nobody has verified, and entries that may have misled their
+attacks, are left out. Everything else is *not resolved at this scale*, and so is everything with
 fewer than {SEEDS} seeds: a small network, a short training and 100 test images of each class do not show small effects.
 So a verdict is about this board. No paper is reproduced here; what they report stands in `ltbench report published`.
 """
