@@ -77,6 +77,16 @@ def test_only_a_submission_replaces_and_only_what_git_says_was_never_committed(t
         ({"run": {"protocol": "smoke"}}, "smoke tests join no board"),
     ],
 )
+def test_trials_found_out_later_are_filed_too_where_no_commit_holds_the_record(tmp_path):
+    commit(tmp_path)
+    path = tmp_path / "records" / REAL.run.record_path()
+    file_record(REAL, tmp_path)
+    assert "in place of one never committed" in file_record(ELSEWHERE, tmp_path)
+    assert read_record(path).status.trials == 3
+    assert file_record(REAL, tmp_path) == f"already filed: {path}"  # fewer are no news
+    assert read_record(path).status.trials == 3
+
+
 def test_what_no_board_accepts_is_not_filed(tmp_path, sections, says):
     record = changed(**sections)
     with pytest.raises(UsageError, match=f"^not filed, no board accepts this record: .*{says}"):
