@@ -68,15 +68,6 @@ def test_only_a_submission_replaces_and_only_what_git_says_was_never_committed(t
         filing(OTHER, tmp_path, replace=True)  # no longer in the index, and still in the history
 
 
-@pytest.mark.parametrize(
-    ("sections", "says"),
-    [
-        ({"environment": {"git_dirty": True}}, "must be false: commit ltrobust_bench/ and the method's folder"),
-        ({"environment": {"git_commit": None, "git_dirty": None}}, "run it from a git checkout"),
-        ({"run": {"limit_test": 100}, "status": {"reduced": True}}, "reduced runs join no board .*limit_test 100"),
-        ({"run": {"protocol": "smoke"}}, "smoke tests join no board"),
-    ],
-)
 def test_trials_found_out_later_are_filed_too_where_no_commit_holds_the_record(tmp_path):
     commit(tmp_path)
     path = tmp_path / "records" / REAL.run.record_path()
@@ -87,6 +78,15 @@ def test_trials_found_out_later_are_filed_too_where_no_commit_holds_the_record(t
     assert read_record(path).status.trials == 3
 
 
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"environment": {"git_dirty": True}}, "must be false: commit ltrobust_bench/ and the method's folder"),
+        ({"environment": {"git_commit": None, "git_dirty": None}}, "run it from a git checkout"),
+        ({"run": {"limit_test": 100}, "status": {"reduced": True}}, "reduced runs join no board .*limit_test 100"),
+        ({"run": {"protocol": "smoke"}}, "smoke tests join no board"),
+    ],
+)
 def test_what_no_board_accepts_is_not_filed(tmp_path, sections, says):
     record = changed(**sections)
     with pytest.raises(UsageError, match=f"^not filed, no board accepts this record: .*{says}"):
