@@ -19,7 +19,7 @@ from ltrobust_bench.executors.base import Executor, Options, Place
 from ltrobust_bench.executors.registry import executors
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.interrupt import SIGNALS
-from ltrobust_bench.plan.code import code_of, difference
+from ltrobust_bench.plan.code import code_now, difference
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
@@ -144,10 +144,7 @@ class Sweep:
 
 
 def _made_otherwise(record: Record, plan: Plan) -> bool:
-    now = {"training": code_of(plan.run, "training"), "evaluation": code_of(plan.run, "evaluation")}
-    if plan.base is not None:
-        now["base"] = code_of(plan.base.run, "training")
-    codes = record.environment.code
+    now, codes = code_now(plan), record.environment.code
     return not codes or any(difference(code, now.get(code.work, code)) for code in codes)
 
 

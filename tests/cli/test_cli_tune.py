@@ -16,6 +16,7 @@ from command_line import FAST, call, refused
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import Job, Outcome
+from ltrobust_bench.plan.code import code_now
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.sweeps.scheduler import Report
@@ -108,6 +109,20 @@ def test_trials_by_other_code_are_made_again_or_refused(tuned, capsys, monkeypat
     trials = read_trials(tuned)
     assert code == 0 and "tried already" not in out
     assert trials.count == 2 and {trial.code for trial in trials.trials} == {"e" * 64}
+
+
+def test_the_code_of_what_a_trial_builds_on_counts(monkeypatch):
+    plans = [Request(method, "digits-lt").to_plan() for method in ("at-bsl", "crt")]
+    before = [tuning._code(plan) for plan in plans]
+
+    def edited(plan):
+        return {
+            work: code.model_copy(update={"method_sha256": "e" * 64}) if work == "base" else code
+            for work, code in code_now(plan).items()
+        }
+
+    monkeypatch.setattr(tuning, "code_now", edited)
+    assert [tuning._code(plan) == was for plan, was in zip(plans, before, strict=True)] == [True, False]
 
 
 def test_an_edited_file_of_trials_is_refused(tuned, capsys):
