@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from perceptron import perceptron
 from record_factory import measured
-from torch import nn
 
 from ltrobust_bench import verbs
 from ltrobust_bench.attacks.ball import LINF
-from ltrobust_bench.attacks.pgd import pgd
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.evaluation import examine
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
@@ -26,18 +24,7 @@ SHORT = {"steps": 6, "queries": 300}
 
 @pytest.fixture(scope="module")
 def honest(task):
-    """A perceptron of one hidden layer after 30 epochs of adversarial training (Madry et al. 2018) on all of digits."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
-    x, y = torch.from_numpy(task.source.train_images) / 255, torch.from_numpy(task.source.train_labels)
-    optimizer, epsilon = torch.optim.Adam(net.parameters(), lr=0.005), task.epsilon
-    for _ in range(30):
-        for batch in torch.randperm(len(x)).split(128):
-            attacked = pgd(net.eval(), x[batch], y[batch], epsilon=epsilon, step_size=epsilon / 3, steps=5)
-            optimizer.zero_grad()
-            F.cross_entropy(net.train()(attacked), y[batch]).backward()
-            optimizer.step()
-    return net.eval()
+    return perceptron(task, epochs=30)
 
 
 @pytest.fixture(scope="module")
