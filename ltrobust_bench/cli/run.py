@@ -146,8 +146,10 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
 
     warned, out = out, console(quiet)
     folder = runs_dir / plan.run.folder_name()
-    for line, style in _terms(plan):
-        out.print(line, style=style)
+    first, *others = _terms(plan)
+    out.print(first, style="bold")
+    for line in others:
+        out.print(line)
     for note in plan.task.source.notes:
         out.print(f"  {note}", soft_wrap=True)
     unfit = unfit_note(plan.run, [code_of(plan.run, "training")])
@@ -159,55 +161,45 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         return
     for line in _base(plan, device, runs_dir):
         out.print(line, soft_wrap=True)
-    for line, style in _cost(plan, device):
-        out.print(line, style=style)
+    _print_cost(out, plan, device)
 
 
-def _terms(plan: Plan) -> Iterator[tuple[str, str]]:
-    """What will be trained and attacked, and what is unusual about it, as lines and their styles."""
+def _terms(plan: Plan) -> Iterator[str]:
+    """What will be trained and attacked, and what is unusual about it, a line each."""
     from ltrobust_bench.plan.run import Policy
 
     run = plan.run
     label = "+".join([run.method, *run.plugins])
-    yield f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}", "bold"
+    yield f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}"
     tested = "test" if run.holdout is None else "held-out training"
     yield (
-        (
-            f"  {plan.train_size} training images (IR {run.ratio}: {max(run.train_counts)} to "
-            f"{min(run.train_counts)} a class), {sum(run.test_counts)} {tested} images, {run.model}, seed {run.seed}, "
-            f"{run.threat_model} radius {run.epsilon:.4g}"
-        ),
-        "",
+        f"  {plan.train_size} training images (IR {run.ratio}: {max(run.train_counts)} to "
+        f"{min(run.train_counts)} a class), {sum(run.test_counts)} {tested} images, {run.model}, seed {run.seed}, "
+        f"{run.threat_model} radius {run.epsilon:.4g}"
     )
     if run.extra is not None:
         leak = "; it may hold what the cut took from the tail" if run.extra.leaks else ""
-        yield (
-            (f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"),
-            "",
-        )
+        yield f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"
     if run.pretrained is not None:
         yield (
-            (
-                f"  starts from {run.pretrained.name} (SHA-256 {run.pretrained.sha256[:12]}), trained on images that "
-                f"nobody states: boards show it as extra data, without a rank; the network normalises its images as they "
-                f"ask (mean {_numbers(run.pretrained.mean)}, deviation {_numbers(run.pretrained.std)})"
-            ),
-            "",
+            f"  starts from {run.pretrained.name} (SHA-256 {run.pretrained.sha256[:12]}), trained on images that "
+            f"nobody states: boards show it as extra data, without a rank; the network normalises its images as they "
+            f"ask (mean {_numbers(run.pretrained.mean)}, deviation {_numbers(run.pretrained.std)})"
         )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
-        yield f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}", ""
+        yield f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}"
     if run.off_recipe:
         by_hand = ", ".join(name for name in run.overrides if name != "precision")
-        yield f"  off-recipe ({by_hand}): boards show it without a rank", ""
+        yield f"  off-recipe ({by_hand}): boards show it without a rank"
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         usual = "as the protocol says; --plain: the reference path"
         theirs = run.policy.crafting == plan.task.protocol.crafting
-        yield f"  computed by: {policy}{f' ({usual})' if theirs else ''}", ""
+        yield f"  computed by: {policy}{f' ({usual})' if theirs else ''}"
         mode = run.recipe.attack.bn_mode
         if run.policy.crafting != "network" and mode != "eval":
-            yield f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode", ""
+            yield f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode"
 
 
 def _base(plan: Plan, device: torch.device, runs_dir: Path) -> Iterator[str]:
@@ -227,34 +219,25 @@ def _base(plan: Plan, device: torch.device, runs_dir: Path) -> Iterator[str]:
     yield f"  builds on: {beside}, which is trained first: {about}"
 
 
-def _cost(plan: Plan, device: torch.device) -> Iterator[tuple[str, str]]:
+def _print_cost(out: Console, plan: Plan, device: torch.device) -> None:
     """Steps, images and time."""
     from ltrobust_bench.machine import device_name
     from ltrobust_bench.progress import duration
     from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
     cost = estimate(plan, device)
-    yield (
-        (
-            f"  cost: {cost.steps} steps ({plan.run.recipe.epochs} epochs of {plan.steps_per_epoch}), "
-            f"{cost.training_images:,} images forward and backward in training, about {cost.evaluation_images:,} in the "
-            f"evaluation (if {ASSUMED_ROBUST:.0%} survive)"
-        ),
-        "",
+    out.print(
+        f"  cost: {cost.steps} steps ({plan.run.recipe.epochs} epochs of {plan.steps_per_epoch}), "
+        f"{cost.training_images:,} images forward and backward in training, about {cost.evaluation_images:,} in "
+        f"the evaluation (if {ASSUMED_ROBUST:.0%} survive)"
     )
-    yield (
-        (
-            f"  time on {'one ' if started() > 1 else ''}{device_name(str(device))}: about "
-            f"{duration(cost.training_seconds)} + {duration(cost.evaluation_seconds)}"
-        ),
-        "",
+    out.print(
+        f"  time on {'one ' if started() > 1 else ''}{device_name(str(device))}: about "
+        f"{duration(cost.training_seconds)} + {duration(cost.evaluation_seconds)}"
     )
     if cost.seconds > LONG:
-        yield f"  This will take about {duration(cost.seconds)} on this machine.", "bold yellow"
-        yield (
-            (
-                "  It can be interrupted at any moment; the same command goes on. A GPU is much faster; --epochs, "
-                "--limit-train and --limit-test make a reduced run."
-            ),
-            "",
+        out.print(f"  This will take about {duration(cost.seconds)} on this machine.", style="bold yellow")
+        out.print(
+            "  It can be interrupted at any moment; the same command goes on. A GPU is much faster; --epochs, "
+            "--limit-train and --limit-test make a reduced run."
         )
