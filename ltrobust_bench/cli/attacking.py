@@ -59,21 +59,22 @@ class Attacked:
 
 
 def file_record(asked: Attacked, results_dir: Path, again: bool, search: Search | None) -> Record:
-    """The whole evaluation of a network of ours, which makes its record."""
+    """The whole evaluation of a network of ours, which makes its record. One that comes with the package has a run
+    folder of its own."""
     from ltrobust_bench import verbs
     from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.records.filing import unfit_note
+    from ltrobust_bench.records.weights import is_name
 
     checkpoint = asked.subject
     assert isinstance(checkpoint, Path)
     loaded = verbs.load_model(checkpoint, device=asked.device)
     if asked.dataset is not None and asked.dataset != loaded.run.dataset:
         raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {asked.dataset}.")
-    # A network outside its run folder has nowhere to keep state and record: its record is only filed.
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    own = folder if folder.name == loaded.run.folder_name() else None
+    # A file outside its run folder has nowhere to keep state and record: its record is only filed.
+    own = asked.place if is_name(checkpoint) or asked.place.name == loaded.run.folder_name() else None
     task = loaded.task(asked.terms["data_dir"])
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:

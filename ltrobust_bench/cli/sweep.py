@@ -84,6 +84,10 @@ def command(
     place = place_of(chosen, runs_dir, results_dir, data_dir, device, race)
     sweep = Sweep.of(read_plan(plan).requests(), place, only)
     out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")
+    older = sweep.by_other_code()
+    if older:
+        records = "1 record" if len(older) == 1 else f"{len(older)} records"
+        out.print(f"done by {records} of other code than this, which stay: {_first(older)}", soft_wrap=True)
     if dry_run:
         print_costs(out, sweep, chosen.workers)
         return 0
@@ -95,12 +99,16 @@ def command(
     return print_report(console(), report)
 
 
+def _first(runs: list[str]) -> str:
+    return runs[0] + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
+
+
 def print_bounds(out: Console, sweep: Sweep) -> None:
     """The runs that are out of a race, with the bound that they have in place of a record."""
     from ltrobust_bench.sweeps.states import states_of
 
-    for seen in states_of(sweep.pieces, sweep.disk):
-        if seen.bound is not None and sweep.place.race is not None:
+    for seen in states_of(sweep.pieces, sweep.disk) if sweep.place.race is not None else ():
+        if seen.bound is not None:
             out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}", soft_wrap=True)
 
 
@@ -147,7 +155,9 @@ def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
 
     costs = sweep.costs()
     seen = {one.id: one for one in states_of(sweep.pieces, sweep.disk)}
-    table = Table("", "job", "state", "about", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in ("", "job", "state", "about"):
+        table.add_column(title, overflow="fold")  # a narrow terminal folds names, and cuts none
     for number, name in enumerate(sweep.left, 1):
         table.add_row(str(number), name, seen[name].state, duration(costs[name]))
     if sweep.left:

@@ -18,7 +18,7 @@ from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import CUTS, Augmentation, Policy, RunSection
 from ltrobust_bench.plan.task import Task
-from ltrobust_bench.protocol import Recipe
+from ltrobust_bench.protocol import DatasetTerms, Recipe
 from ltrobust_bench.protocol.resolve import effective_overrides, recipe_settings, share_of
 from ltrobust_bench.terms import first_problem
 
@@ -103,10 +103,7 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
             settings["activation"] = recipe.activation
         base = _plan(request.replace(method=card.base.method, settings=settings), data_dir, card.base.budget)
         model = base.run.model
-    if model is None:
-        # The authors' networks are for 32x32 images; smaller ones keep the protocol's network in both tracks.
-        theirs = recipe.model if task.spec.shape[-1] >= LARGE_IMAGE else None
-        model = theirs or task.terms.model
+    model = model or usual_model(recipe, task.terms, task.spec.shape[-1])
     pretrained, weights = None, None
     if request.pretrained is not None:
         pretrained, weights = find_pretrained(request.pretrained, model, task.spec.shape[0], place)
@@ -154,6 +151,12 @@ def settings_of(request: Request) -> tuple[dict[str, Value], dict[str, Any]]:
     card, wrapped = methods.get(request.method).card, plugin_cards(request.method, request.plugins)
     given, overrides = _sort_settings(card, wrapped, dict(request.settings))
     return _options(request, card, wrapped, given), overrides
+
+
+def usual_model(recipe: Recipe, terms: DatasetTerms, size: int) -> str:
+    """The network of a run that names none, for images of ``size`` pixels. Authors' networks are for 32x32 images;
+    smaller ones keep the protocol's network in both tracks."""
+    return (recipe.model if size >= LARGE_IMAGE else None) or terms.model
 
 
 def _options(
