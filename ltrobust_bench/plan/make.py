@@ -176,6 +176,11 @@ def _recipe(request: Request, card: Card, task: Task, overrides: dict[str, Any])
         raise UsageError(
             f"{request.method} trains nothing, so {', '.join(overrides)} would change nothing; leave it out."
         )
+    attack = [name for name in overrides if name.startswith("attack.")]
+    if attack and not card.crafts:
+        raise UsageError(
+            f"{request.method} trains without an attack, so {', '.join(attack)} would change nothing; leave it out."
+        )
     if request.epochs is not None and recipe.epochs:
         recipe = recipe.model_copy(update={"epochs": share_of(card.budget, request.epochs)})
     return recipe, overrides
