@@ -162,6 +162,7 @@ class Card(Strict):
     conflicts: list[str] = Field(default=[], description="slugs of plug-ins and methods it cannot be combined with")
     raises_epsilon: bool = Field(default=False, description="trains with radii above the evaluation's")
     crafts: bool = Field(default=True, description="whether it attacks images in training")
+    needs_attack: bool = Field(default=False, description="a plug-in that does nothing around what does not attack")
     version: int = Field(ge=1)
     base: Base | None = Field(default=None, description="the finished run it builds on")
     budget: float = Field(

@@ -78,9 +78,13 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
             f"{request.method} is a plug-in: write --method at --plugin {request.method}, or another host."
         )
     card = methods.get(request.method).card
+    wrapped = plugin_cards(request.method, request.plugins)
     if budget is not None:
         card = card.model_copy(update={"budget": budget})
-    wrapped = plugin_cards(request.method, request.plugins)
+    elif idle := [wrapper.slug for wrapper in wrapped if wrapper.needs_attack and not card.crafts]:
+        raise UsageError(
+            f"{request.method} trains without an attack, so {' and '.join(idle)} would change nothing; leave it out."
+        )
     given, overrides = _sort_settings(card, wrapped, dict(request.settings))
     options = _options(request, card, wrapped, given)
     if request.model is not None:

@@ -179,6 +179,7 @@ def test_it_would_notice():
         ("ldam", ["beta=0.9"], "beta=0.9 has no effect with drw_start=none; leave it out, or choose another"),
         ("robal", ["evaluate_at=official", "test_scale=5"], "with test_scale=5.0; leave it out, or choose test_scale="),
         ("erm", ["attack.steps=5"], "erm trains without an attack, so attack.steps would change nothing; leave it"),
+        ("erm --plugin robustlt", [], "erm trains without an attack, so robustlt would change nothing; leave it out."),
         ("at --plugin swa", ["swa.rule=mean", "swa.decay=0.5"], "swa: decay=0.5 has no effect with rule=mean"),
     ],
 )  # fmt: skip
@@ -200,6 +201,10 @@ def test_a_default_may_be_written_out_and_a_run_asked_for_again():
     assert Request("frl", "digits-lt", settings=paper, track="paper").to_plan().run.options["step"] == "largest"
     with pytest.raises(UsageError, match="step=largest has no effect with kind=rw"):
         Request("frl", "digits-lt", settings=paper).to_plan()
+
+
+def test_a_plug_in_of_the_attack_may_be_around_a_helper_that_is_not_attacked():
+    assert Request("hat", "digits-lt", plugins=("robustlt",)).to_plan().base.run.plugins == ["robustlt"]
 
 
 def test_show_says_what_it_builds_on(capsys):
