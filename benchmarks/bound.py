@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ltrobust_bench.plan.run import RunSection
     from ltrobust_bench.records.schema import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +53,12 @@ def tables(measured: list[dict[str, Any]]) -> str:
     return text
 
 
+def board_of(run: RunSection) -> str:
+    """In words."""
+    profile = "" if run.profile == "exp" else f", profile {run.profile}"
+    return f"{run.protocol} on {run.dataset}, imbalance ratio {run.imbalance_ratio:g}{profile}"
+
+
 def compared(record: Record, network: Path, limit_test: int | None, data_dir: Path | None, device: str) -> dict:
     """PMA's attack on a record's network beside what the record says."""
     from ltrobust_bench import verbs
@@ -68,7 +75,7 @@ def compared(record: Record, network: Path, limit_test: int | None, data_dir: Pa
     pma_broke, auto_broke = ~result.bits["pma"], ~auto
     return {
         "entry": f"{method_label(run)}, {run.seed}",
-        "board": f"{run.protocol} on {run.dataset}, imbalance ratio {run.imbalance_ratio:g}",
+        "board": board_of(run),
         **{n: 100 * float(metrics_from_bits(b, labels[first], run.train_counts).balanced) for n, b in scores.items()},
         "pma_alone": int((pma_broke & ~auto_broke).sum()),
         "auto_alone": int((auto_broke & ~pma_broke).sum()),
