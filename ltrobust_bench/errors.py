@@ -21,6 +21,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def printed(text: str) -> str:
+    """Lines as a terminal may be given them: each as :func:`one_line` makes it."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 def message(text: str) -> str:
     """:func:`one_line`, of at most ``LONGEST`` characters."""
     line = one_line(text)

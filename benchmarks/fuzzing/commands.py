@@ -1,7 +1,7 @@
 """The command line: every verb, with any of its options, in-process, up to where work begins.
 
-A case stops where a network is computed, a process is started or a connection is made: all three are replaced by an
-error. Every path lies below the case's folder.
+A case stops where a network is computed, a process is started, a connection is made, or others are waited for: all are
+replaced by an error. Every path lies below the case's folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -193,5 +194,6 @@ def _no_work() -> Iterator[None]:
         mock.patch.object(socket.socket, "connect", refuse),
         mock.patch.object(socket, "getaddrinfo", refuse),
         mock.patch.object(torch, "set_num_threads", lambda count: None),
+        mock.patch("ltrobust_bench.cli.status.time", SimpleNamespace(sleep=begin)),  # `--watch` waits for others
     ):
         yield

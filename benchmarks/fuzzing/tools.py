@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
@@ -335,5 +336,10 @@ def _string(text: str) -> str:
 
 
 def toml_file(table: dict[str, Any]) -> bytes:
-    """The TOML file of a table."""
-    return "".join(f"{_string(str(k))} = {to_toml(v)}\n" for k, v in table.items() if v is not None).encode()
+    """The TOML file of a table, which may be nested deeper than what reads it goes."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * usual)
+    try:
+        return "".join(f"{_string(str(k))} = {to_toml(v)}\n" for k, v in table.items() if v is not None).encode()
+    finally:
+        sys.setrecursionlimit(usual)

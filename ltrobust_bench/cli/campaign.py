@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ltrobust_bench.cli.shared import PATH, records_option, results_dir_option
+from ltrobust_bench.cli.words import echo
 
 
 @click.command(name="campaign", epilog="Example: ltbench report campaign campaigns/cifar10-lite.toml")
@@ -32,7 +33,7 @@ def command(
     runs = planned_runs(read_plan(plan).requests(), records)
     path = output or results_dir / "CAMPAIGN.md"
     write_text(path, campaign_page(plan.as_posix(), runs))
-    click.echo(f"{sum(run.record is not None for run in runs)} of {len(runs)} runs are done; wrote {path}")
+    echo(f"{sum(run.record is not None for run in runs)} of {len(runs)} runs are done; wrote {path}")
     for problem in problems:
-        click.echo(problem, err=True)
+        echo(problem, err=True)
     context.exit(1 if problems else 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ltrobust_bench.cli.shared import results_dir_option
+from ltrobust_bench.cli.words import echo
 
 SHOWN = 40
 
@@ -27,10 +28,10 @@ def command(against: str, results_dir: Path) -> None:
     records, problems = find_records([results_dir / "records"])
     found = changes(before, rows_of(aggregate.boards(records)) if records else [])
     moved = sum(change.rank[0] != change.rank[1] for change in found)
-    click.echo(f"{moved} of {len(before)} entries change their rank, {len(found) - moved} change otherwise")
+    echo(f"{moved} of {len(before)} entries change their rank, {len(found) - moved} change otherwise")
     for change in found[:SHOWN]:
-        click.echo(str(change))
+        echo(str(change))
     if len(found) > SHOWN:
-        click.echo(f"and {len(found) - SHOWN} more")
+        echo(f"and {len(found) - SHOWN} more")
     for problem in problems:
-        click.echo(f"note: {problem}", err=True)
+        echo(f"note: {problem}", err=True)

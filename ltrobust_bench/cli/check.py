@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ltrobust_bench.cli.completion import names_of
+from ltrobust_bench.cli.words import echo
 
 
 @click.command(epilog="Example: ltbench check reat")
@@ -18,11 +19,11 @@ def command(method: str) -> int:
     for name in CHECKS:
         problems = examine(subject, name)
         failed += bool(problems)
-        click.echo(f"{'FAIL' if problems else 'ok  '} {name}")
+        echo(f"{'FAIL' if problems else 'ok  '} {name}")
         for problem in problems:
-            click.echo(f"       {problem}")
+            echo(f"       {problem}")
     if failed:
-        click.echo(f"{method}: {failed} of {len(CHECKS)} checks failed.")
+        echo(f"{method}: {failed} of {len(CHECKS)} checks failed.")
         return 1
-    click.echo(f"{method} passes all {len(CHECKS)} checks.")
+    echo(f"{method} passes all {len(CHECKS)} checks.")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ltrobust_bench.cli.shared import PATH, console, records_option, results_dir_option
+from ltrobust_bench.cli.words import echo
 
 VERDICTS = {"confirmed": "green", "refuted": "red", "not measured yet": "dim"}
 
@@ -50,5 +51,5 @@ def command(
     write_text(path, result.text)
     out.print(f"wrote {path}", soft_wrap=True)
     for problem in result.problems:
-        click.echo(problem, err=True)
+        echo(problem, err=True)
     context.exit(1 if result.problems else 0)

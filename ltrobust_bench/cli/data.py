@@ -9,6 +9,7 @@ import click
 
 from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.shared import PATH, console, data_dir_option, split_options
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     from ltrobust_bench.plan.task import Task
@@ -45,7 +46,7 @@ def info(
     task = make_task(dataset, protocol=protocol, imbalance_ratio=imbalance_ratio, profile=profile, data_dir=data_dir)
     counts, out = task.split.train_counts, console()
     if as_json:
-        click.echo(_as_json(task))
+        echo(_as_json(task))
         return
     group_of = {int(c): name for name, members in rank_groups(counts).items() for c in members}
     out.print(
@@ -116,7 +117,7 @@ def prepare(dataset: str, data_dir: Path) -> None:
 
     spec = datasets.get(dataset)
     if not spec.folder:
-        click.echo(f"{dataset} comes with the package; nothing to fetch.")
+        echo(f"{dataset} comes with the package; nothing to fetch.")
         return
     make_folder(data_dir)
     try:
@@ -124,7 +125,7 @@ def prepare(dataset: str, data_dir: Path) -> None:
     except DataError:
         fetch(dataset, data_dir)
         source = load_source(spec, data_dir)
-    click.echo(f"{dataset} is ready in {data_dir}: {len(source.train_labels)} + {len(source.test_labels)} images.")
+    echo(f"{dataset} is ready in {data_dir}: {len(source.train_labels)} + {len(source.test_labels)} images.")
 
 
 @command.command(epilog="Example: ltbench data pack cifar10-lt --imbalance-ratio 50 cifar10-lt-ir50.zip")
@@ -178,7 +179,7 @@ def pack(
         profile=task.profile,
         tested=None if limit_test is None else task.split.test,
     )
-    click.echo(
+    echo(
         f"{file}: {manifest.train_images} training and {manifest.test_images} test images of {manifest.dataset} "
         f"(imbalance ratio {manifest.imbalance_ratio:g}, {manifest.profile}), {file.stat().st_size / 1e6:.1f} MB"
     )
@@ -226,10 +227,8 @@ def declare(
     spec, place = locate(dataset, data_dir)
     source = load_source(spec, place)
     declared = extra.declare(file, output, source, spec.shape, kind=kind, saw=saw, maker=maker, share=share)  # type: ignore[arg-type]
-    click.echo(
-        f"{output}: {kind}, {100 * share:g} % of each batch, saw {saw}; images and labels {declared.sha256[:12]}"
-    )
-    click.echo(f"ltbench run --method at --dataset {dataset} --extra-data {output}")
+    echo(f"{output}: {kind}, {100 * share:g} % of each batch, saw {saw}; images and labels {declared.sha256[:12]}")
+    echo(f"ltbench run --method at --dataset {dataset} --extra-data {output}")
 
 
 @command.command(epilog="Example: ltbench data verify cifar10-lt-ir50.zip")
@@ -245,13 +244,13 @@ def verify(context: click.Context, file: Path) -> None:
     try:
         manifest = archive.verify(file)
     except DataError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         context.exit(1)
-    click.echo(
+    echo(
         f"{file} is sound: {manifest.dataset}, imbalance ratio {manifest.imbalance_ratio:g} ({manifest.profile}), "
         f"{manifest.train_images} training and {manifest.test_images} test images; {manifest.made_by}"
     )
-    click.echo(f"training indices, SHA-256 class by class: {manifest.train_index_sha256}")
+    echo(f"training indices, SHA-256 class by class: {manifest.train_index_sha256}")
     if manifest.test_index_sha256:
-        click.echo(f"test indices, SHA-256:                    {manifest.test_index_sha256}")
-    click.echo(f"pixels, SHA-256:                          {manifest.pixels_sha256}")
+        echo(f"test indices, SHA-256:                    {manifest.test_index_sha256}")
+    echo(f"pixels, SHA-256:                          {manifest.pixels_sha256}")

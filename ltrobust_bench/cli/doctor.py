@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ltrobust_bench.cli.shared import data_dir_option, results_dir_option, runs_dir_option
+from ltrobust_bench.cli.words import echo
 
 
 @click.command(epilog="Example: ltbench doctor > report.txt, and paste it into the bug report")
@@ -27,5 +28,5 @@ def command(
     from ltrobust_bench.doctor.examination import examine
 
     found = examine(data_dir=data_dir, runs_dir=runs_dir, results_dir=results_dir, read=not no_data)
-    click.echo(json.dumps(found.plain(), indent=1) if as_json else found.text())
+    echo(json.dumps(found.plain(), indent=1) if as_json else found.text())
     context.exit(1 if found.problems else 0)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ltrobust_bench.cli.shared import PATH
+from ltrobust_bench.cli.words import echo
 
 
 @click.command(
@@ -38,8 +39,8 @@ def command(run: Path, form: Any, output: Path | None) -> None:
     path, difference = export(run, form, output)
     loaded = load_model(run, device="cpu")
     channels, height, width = dataset_spec(loaded.run.dataset).shape
-    click.echo(f"wrote {path}; read again, its logits differ by at most {difference:.1g} from the network's")
-    click.echo(f"in:  images, uint8 [B, {height}, {width}, {channels}]")
-    click.echo(f"out: logits and probabilities, float32 [B, {len(loaded.class_names)}]")
+    echo(f"wrote {path}; read again, its logits differ by at most {difference:.1g} from the network's")
+    echo(f"in:  images, uint8 [B, {height}, {width}, {channels}]")
+    echo(f"out: logits and probabilities, float32 [B, {len(loaded.class_names)}]")
     names = [*loaded.class_names[:5], *(["..."] if len(loaded.class_names) > 5 else [])]
-    click.echo(f"classes, and how pictures are scaled, stand in the file: {', '.join(names)}")
+    echo(f"classes, and how pictures are scaled, stand in the file: {', '.join(names)}")

@@ -9,6 +9,7 @@ import click
 
 from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option, runs_dir_option
 from ltrobust_bench.cli.table import listed
+from ltrobust_bench.cli.words import echo
 
 KINDS = (
     "per_class",
@@ -78,9 +79,9 @@ def command(
         kinds, results_dir, runs_dir, records=records_dirs, output=output, names=methods, column=column, **board_terms
     )
     for stem in drawn.written:
-        click.echo(f"wrote {stem}.png, .svg and .pdf")
+        echo(f"wrote {stem}.png, .svg and .pdf")
     for kind, reason in drawn.left_out.items():
-        click.echo(f"left out {kind}: {reason}")
+        echo(f"left out {kind}: {reason}")
     for message in dict.fromkeys(drawn.problems + drawn.notes):
-        click.echo(f"note: {message}", err=True)
+        echo(f"note: {message}", err=True)
     context.exit(1 if drawn.problems else 0)

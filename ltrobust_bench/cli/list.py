@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ltrobust_bench.cli.words import in_words
+from ltrobust_bench.cli.words import echo, in_words
 
 
 @click.command(epilog="Example: ltbench list methods")
@@ -18,13 +18,13 @@ def command(kind: str, as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps([{"name": n, "group": g, "help": h} for g, n, h in lines], indent=1))
+        echo(json.dumps([{"name": n, "group": g, "help": h} for g, n, h in lines], indent=1))
         return
     for group, members in groupby(lines, key=lambda line: line[0]):
         if group:
-            click.echo(f"{group}:")
+            echo(f"{group}:")
         for _, name, text in members:
-            click.echo(in_words(f"{'  ' if group else ''}{name:<18} {text}".rstrip(), indent=21))
+            echo(in_words(f"{'  ' if group else ''}{name:<18} {text}".rstrip(), indent=21))
 
 
 def _lines(kind: str) -> list[tuple[str, str, str]]:

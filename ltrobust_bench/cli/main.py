@@ -14,6 +14,7 @@ import click
 
 from ltrobust_bench import interrupt
 from ltrobust_bench._version import __version__
+from ltrobust_bench.cli.words import echo
 
 VERBS = {
     "run": "train a defense, attack it, write its record",
@@ -127,7 +128,7 @@ def _said(line: str, code: int) -> int:
     from ltrobust_bench.errors import message
 
     with suppress(OSError):  # the terminal may be gone
-        click.echo(message(line), err=True)
+        echo(message(line), err=True)
     return code
 
 

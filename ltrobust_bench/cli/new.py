@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltrobust_bench.cli.shared import PATH
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     from ltrobust_bench.contribute.scaffold import Started
@@ -48,11 +49,11 @@ def method(name: str, beside: tuple[str, ...], output: Path | None) -> None:
 
     started = start_method(name, output, beside)
     for path in started.written:
-        click.echo(f"wrote {path}")
-    click.echo("Next:")
+        echo(f"wrote {path}")
+    echo("Next:")
     steps = _steps(started, output) if output is not None else [*_steps(started, output), _proposal(started)]
     for number, step in enumerate(steps, 1):
-        click.echo(f"  {number}. {step}")
+        echo(f"  {number}. {step}")
 
 
 def _steps(started: Started, output: Path | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ltrobust_bench.cli.shared import PATH, console, device_option
+from ltrobust_bench.cli.words import echo
 
 
 @click.command(
@@ -35,7 +36,7 @@ def command(run: Path, images: tuple[Path, ...], top: int, as_json: bool, device
     if as_json:
         import json
 
-        click.echo(json.dumps([_values(path, one) for path, one in zip(images, found, strict=True)], indent=1))
+        echo(json.dumps([_values(path, one) for path, one in zip(images, found, strict=True)], indent=1))
         return
     out = console()
     for path, one in zip(images, found, strict=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltrobust_bench.cli.shared import console, results_dir_option
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,9 +51,9 @@ def command(
     ours, damaged = beside(chosen, results_dir / "records")
     found, out = blocks(chosen, ours), console()
     if form == "csv":
-        click.echo(to_csv(chosen, ours), nl=False)
+        echo(to_csv(chosen, ours), nl=False)
     elif form == "markdown":
-        click.echo(markdown(found), nl=False)
+        echo(markdown(found), nl=False)
     else:
         setting = None
         for block in found:
@@ -69,9 +70,9 @@ def command(
             out.print(line, style="dim")
     if len(chosen) < len(fitting):
         left_out = len(fitting) - len(chosen)
-        click.echo(f"{left_out} numbers of single classes are left out; --metric '*{ONE_CLASS}*' shows them", err=True)
+        echo(f"{left_out} numbers of single classes are left out; --metric '*{ONE_CLASS}*' shows them", err=True)
     for problem in [*map(str, problems), *damaged]:
-        click.echo(problem, err=True)
+        echo(problem, err=True)
     context.exit(1 if problems or damaged else 0)
 
 

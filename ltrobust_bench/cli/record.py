@@ -21,6 +21,7 @@ from ltrobust_bench.cli.shared import (
     set_threads,
     threads_option,
 )
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     from ltrobust_bench.records.schema import Record
@@ -67,16 +68,16 @@ def validate(
 
     report = examined(paths or (results_dir / "records",), against=against)
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
+        echo(json.dumps(asdict(report), indent=1))
     else:
         for problem in report.problems:
-            click.echo(str(problem))
+            echo(str(problem))
         retracted = f", {report.retracted} of them retracted" if report.retracted else ""
         compared = "; ".join(
             [f"compared with {report.against}" if report.against else "not compared with git", *report.notes]
         )
         found = f"{_count(report.records, 'record')}{retracted}, {_count(len(report.problems), 'problem')}"
-        click.echo(f"{found}; {compared}")
+        echo(f"{found}; {compared}")
     context.exit(1 if report.problems else 0)
 
 
@@ -100,18 +101,18 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
             filings.append(each)
     problems = refusals(filings, results_dir)
     for problem in problems:
-        click.echo(str(problem))
+        echo(str(problem))
     if problems:
-        click.echo(f"{_count(len(problems), 'problem')}; nothing was written")
+        echo(f"{_count(len(problems), 'problem')}; nothing was written")
         context.exit(1)
     for each in filings:
-        click.echo(each.write())
+        echo(each.write())
     lines, obstacle = proposal(filings, results_dir)
-    click.echo("To propose it, on a branch of its own:")
+    echo("To propose it, on a branch of its own:")
     for line in lines:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     if obstacle:
-        click.echo(f"note: {obstacle}")
+        echo(f"note: {obstacle}")
 
 
 @command.command(epilog="Example: ltbench record ship runs/at-bsl-cifar10-lt-ir50-resnet8-s0-1a2b3c4d")
@@ -130,7 +131,7 @@ def ship(runs: tuple[Path, ...], name: str | None, results_dir: Path) -> None:
     if name is not None and len(runs) > 1:
         raise UsageError(f"--name names one network, and {len(runs)} runs are given.")
     for run in runs:
-        click.echo(f"{verbs.ship(run, results_dir, name)}: {run}")
+        echo(f"{verbs.ship(run, results_dir, name)}: {run}")
 
 
 @command.command(epilog='Example: ltbench record retract 1a2b3c4d5e6f --reason "trained on the wrong split"')
@@ -149,7 +150,7 @@ def retract(record: str, reason: str, results_dir: Path) -> None:
 
     documents, _ = load(record_files(results_dir / "records"))
     path = add(record, reason, results_dir, {d.record.id: d.place or "" for d in documents})
-    click.echo(f"wrote {path}; sign it (ltbench record sign) and commit it: unsigned, it is a claim on a public board")
+    echo(f"wrote {path}; sign it (ltbench record sign) and commit it: unsigned, it is a claim on a public board")
 
 
 @command.command(epilog="Example: ltbench record graph runs/R --output graph.safetensors")
@@ -167,7 +168,7 @@ def graph(network: str, output: Path) -> None:
 
     written = graph_of_network(network)
     write_graph(output, written)
-    click.echo(f"wrote {output}: {len(written.graph.nodes)} operations, SHA-256 {written.sha256[:12]}")
+    echo(f"wrote {output}: {len(written.graph.nodes)} operations, SHA-256 {written.sha256[:12]}")
 
 
 @command.command(epilog="Example: ltbench record verify results/records/P/D/M/x.json --weights runs/R --by 'Jane Doe'")
@@ -294,14 +295,14 @@ def _state(record: Record, statement: Verification, results_dir: Path, examples:
     wrong = objections(record, statement)
     broken = standing(record, [statement]).broken
     lost = 0 if broken is None else int(broken.sum())
-    click.echo(f"{_count(statement.images, 'image')} looked at; {lost} that counted as robust broken")
+    echo(f"{_count(statement.images, 'image')} looked at; {lost} that counted as robust broken")
     for reason in wrong:
-        click.echo(f"not confirmed: {reason}")
+        echo(f"not confirmed: {reason}")
     if statement.kind == "counterexamples" and not lost:
-        click.echo("nothing was written: these examples break no image that counts as robust")
+        echo("nothing was written: these examples break no image that counts as robust")
         return 0
     path = write_verification(statement, results_dir, examples)
-    click.echo(f"record {record.id} {'disputed' if wrong else statement.kind}; wrote {path}, sign and commit it")
+    echo(f"record {record.id} {'disputed' if wrong else statement.kind}; wrote {path}, sign and commit it")
     return 1 if wrong else 0
 
 
@@ -322,12 +323,12 @@ def export(record: Path, robustbench: bool, output: Path | None) -> None:
     found = read_record(record / "record.json" if record.is_dir() else record)
     text = json.dumps(model_info(found), indent=2) + "\n"
     for obstacle in obstacles(found):
-        click.echo(f"note: {obstacle}.", err=True)
+        echo(f"note: {obstacle}.", err=True)
     if output is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         write_text(output, text)
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")
 
 
 @command.command(epilog="Example: ltbench record schema > docs/record.schema.json")
@@ -335,7 +336,7 @@ def schema() -> None:
     """Print the JSON Schema of a record."""
     from ltrobust_bench.records.schema import json_schema
 
-    click.echo(json_schema(), nl=False)
+    echo(json_schema(), nl=False)
 
 
 def _count(number: int, what: str) -> str:

@@ -14,6 +14,7 @@ from ltrobust_bench.cli.campaign import command as campaign
 from ltrobust_bench.cli.claims import command as claims
 from ltrobust_bench.cli.published import command as published
 from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option
+from ltrobust_bench.cli.words import echo
 
 
 @click.group(name="report")
@@ -64,7 +65,7 @@ def leaderboard(
 
     if as_json:
         result = build(records_dirs or (results_dir / "records",))
-        click.echo(result.to_frame().to_json(orient="records", indent=1))
+        echo(result.to_frame().to_json(orient="records", indent=1))
         context.exit(1 if result.damaged else 0)
     console = Terminal(highlight=False, markup=False, emoji=False)
     result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
@@ -107,12 +108,12 @@ def across(
     found = together(comparable(aggregate.boards(records), track))
     text = as_csv(found) if form == "csv" else as_markdown(found)
     if output is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         write_text(output, text)
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")
     for message in problems:
-        click.echo(f"note: {message}", err=True)
+        echo(f"note: {message}", err=True)
     context.exit(1 if problems else 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,78 +141,95 @@ def _numbers(values: Sequence[float]) -> str:
 def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, quiet: bool = False) -> None:
     """What will be done, what it costs, and whether a person will still be there when it is done; ``quiet``: only
     what must not be missed."""
-    from ltrobust_bench.files import is_there
-    from ltrobust_bench.machine import device_name
     from ltrobust_bench.plan.code import code_of
-    from ltrobust_bench.plan.run import Policy
-    from ltrobust_bench.progress import duration
     from ltrobust_bench.records.filing import unfit_note
-    from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
 
     warned, out = out, console(quiet)
-    run, recipe = plan.run, plan.run.recipe
-    folder = runs_dir / run.folder_name()
+    folder = runs_dir / plan.run.folder_name()
+    first, *others = _terms(plan)
+    out.print(first, style="bold")
+    for line in others:
+        out.print(line)
+    for note in plan.task.source.notes:
+        out.print(f"  {note}", soft_wrap=True)
+    unfit = unfit_note(plan.run, [code_of(plan.run, "training")])
+    for warning in [*plan.task.source.warnings, *([unfit] if unfit else [])]:
+        warned.print(f"  {warning}", style="yellow", soft_wrap=True)
+    out.print(f"  run folder: {folder}", soft_wrap=True)
+    if (folder / "record.json").exists():
+        out.print("  finished already")
+        return
+    for line in _base(plan, device, runs_dir):
+        out.print(line, soft_wrap=True)
+    _print_cost(out, plan, device)
+
+
+def _terms(plan: Plan) -> Iterator[str]:
+    """What will be trained and attacked, and what is unusual about it, a line each."""
+    from ltrobust_bench.plan.run import Policy
+
+    run = plan.run
     label = "+".join([run.method, *run.plugins])
-    out.print(f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}", style="bold")
+    yield f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}"
     tested = "test" if run.holdout is None else "held-out training"
-    out.print(
+    yield (
         f"  {plan.train_size} training images (IR {run.ratio}: {max(run.train_counts)} to "
         f"{min(run.train_counts)} a class), {sum(run.test_counts)} {tested} images, {run.model}, seed {run.seed}, "
         f"{run.threat_model} radius {run.epsilon:.4g}"
     )
     if run.extra is not None:
         leak = "; it may hold what the cut took from the tail" if run.extra.leaks else ""
-        out.print(
-            f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"
-        )
+        yield f"  extra data {run.extra.text} ({sum(run.extra.counts)} images): boards show it without a rank{leak}"
     if run.pretrained is not None:
-        out.print(
+        yield (
             f"  starts from {run.pretrained.name} (SHA-256 {run.pretrained.sha256[:12]}), trained on images that "
             f"nobody states: boards show it as extra data, without a rank; the network normalises its images as they "
-            f"ask (mean {_numbers(run.pretrained.mean)}, deviation {_numbers(run.pretrained.std)})",
-            soft_wrap=True,
+            f"ask (mean {_numbers(run.pretrained.mean)}, deviation {_numbers(run.pretrained.std)})"
         )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
-        out.print(f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}")
+        yield f"  settings: {', '.join(f'{k}={v}' for k, v in chosen.items())}"
     if run.off_recipe:
         by_hand = ", ".join(name for name in run.overrides if name != "precision")
-        out.print(f"  off-recipe ({by_hand}): boards show it without a rank")
+        yield f"  off-recipe ({by_hand}): boards show it without a rank"
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         usual = "as the protocol says; --plain: the reference path"
         theirs = run.policy.crafting == plan.task.protocol.crafting
-        out.print(f"  computed by: {policy}{f' ({usual})' if theirs else ''}")
-        mode = recipe.attack.bn_mode
+        yield f"  computed by: {policy}{f' ({usual})' if theirs else ''}"
+        mode = run.recipe.attack.bn_mode
         if run.policy.crafting != "network" and mode != "eval":
-            out.print(f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode")
-    for note in plan.task.source.notes:
-        out.print(f"  {note}", soft_wrap=True)
-    for warning in plan.task.source.warnings:
-        warned.print(f"  {warning}", style="yellow", soft_wrap=True)
-    note = unfit_note(run, [code_of(run, "training")])
-    if note:
-        warned.print(f"  {note}", style="yellow", soft_wrap=True)
-    out.print(f"  run folder: {folder}", soft_wrap=True)
-    if (folder / "record.json").exists():
-        out.print("  finished already")
+            yield f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode"
+
+
+def _base(plan: Plan, device: torch.device, runs_dir: Path) -> Iterator[str]:
+    """The run that this one builds on, unless its network is finished and needs none."""
+    from ltrobust_bench.files import is_there
+    from ltrobust_bench.progress import duration
+    from ltrobust_bench.training.estimate import estimate
+
+    if plan.base is None or is_there(runs_dir / plan.run.folder_name() / "model.safetensors"):
         return
-    if plan.base is not None and not is_there(folder / "model.safetensors"):
-        beside = runs_dir / plan.base.run.folder_name()
-        if is_there(beside / "model.safetensors"):
-            out.print(f"  builds on: {beside}", soft_wrap=True)
-        else:
-            first = estimate(plan.base, device)
-            out.print(
-                f"  builds on: {beside}, which is trained first: {first.steps} steps, about "
-                f"{duration(first.training_seconds)}",
-                soft_wrap=True,
-            )
+    beside = runs_dir / plan.base.run.folder_name()
+    if is_there(beside / "model.safetensors"):
+        yield f"  builds on: {beside}"
+        return
+    first = estimate(plan.base, device)
+    about = f"{first.steps} steps, about {duration(first.training_seconds)}"
+    yield f"  builds on: {beside}, which is trained first: {about}"
+
+
+def _print_cost(out: Console, plan: Plan, device: torch.device) -> None:
+    """Steps, images and time."""
+    from ltrobust_bench.machine import device_name
+    from ltrobust_bench.progress import duration
+    from ltrobust_bench.training.estimate import ASSUMED_ROBUST, estimate
+
     cost = estimate(plan, device)
     out.print(
-        f"  cost: {cost.steps} steps ({recipe.epochs} epochs of {plan.steps_per_epoch}), {cost.training_images:,} "
-        f"images forward and backward in training, about {cost.evaluation_images:,} in the evaluation (if "
-        f"{ASSUMED_ROBUST:.0%} survive)"
+        f"  cost: {cost.steps} steps ({plan.run.recipe.epochs} epochs of {plan.steps_per_epoch}), "
+        f"{cost.training_images:,} images forward and backward in training, about {cost.evaluation_images:,} in "
+        f"the evaluation (if {ASSUMED_ROBUST:.0%} survive)"
     )
     out.print(
         f"  time on {'one ' if started() > 1 else ''}{device_name(str(device))}: about "

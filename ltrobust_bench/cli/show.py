@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ltrobust_bench.cli.completion import names_of
+from ltrobust_bench.cli.words import echo
 
 
 @click.command(epilog="Example: ltbench show reat")
@@ -20,46 +21,46 @@ def command(method: str) -> None:
 
     card = card_of(method)
     paper = card.paper
-    click.echo(f"{card.title} ({card.slug}, card version {card.version}) - {card.group}")
-    click.echo(card.summary)
-    click.echo(f"\n{paper.authors}: {paper.title}. {paper.venue} {paper.year}.")
+    echo(f"{card.title} ({card.slug}, card version {card.version}) - {card.group}")
+    echo(card.summary)
+    echo(f"\n{paper.authors}: {paper.title}. {paper.venue} {paper.year}.")
     for name, value in (("arXiv", paper.arxiv), ("page", paper.url), ("official code", paper.code)):
         if value:
-            click.echo(f"{name}: {value}")
-    click.echo("\nOptions (--set NAME=VALUE):")
+            echo(f"{name}: {value}")
+    echo("\nOptions (--set NAME=VALUE):")
     if not card.options:
-        click.echo("  none")
+        echo("  none")
     for name, option in card.options.items():
         allowed = f" [{', '.join(map(str, option.choices))}]" if option.choices else ""
-        click.echo(f"  {name} ({option.type}{allowed}): {option.help}")
-        click.echo(f"      fixed: {_value(option.fixed)}   paper: {_value(option.paper)}")
-    click.echo(f"\nRecipe of protocol {MAIN} (fixed) and of the authors (paper).")
-    click.echo(f"--set NAME=VALUE also takes: {', '.join(recipe_settings())}")
+        echo(f"  {name} ({option.type}{allowed}): {option.help}")
+        echo(f"      fixed: {_value(option.fixed)}   paper: {_value(option.paper)}")
+    echo(f"\nRecipe of protocol {MAIN} (fixed) and of the authors (paper).")
+    echo(f"--set NAME=VALUE also takes: {', '.join(recipe_settings())}")
     ours, theirs = (card.stated_recipe(load_protocol(MAIN), track) for track in ("fixed", "paper"))
     for name in ours | theirs:
         values = [_value(of.get(name)) for of in (ours, theirs)]
         mark = "" if values[0] == values[1] else "  *"
-        click.echo(f"  {name:24} {values[0]:18} {values[1]}{mark}")
+        echo(f"  {name:24} {values[0]:18} {values[1]}{mark}")
     for name, (words, _) in SWITCHES.items():
-        click.echo(f"  switch {name}: {' or '.join(words)}")
-    click.echo(f"  paper: {card.recipe_source}")
-    click.echo("\nPublished numbers (never ranked):")
+        echo(f"  switch {name}: {' or '.join(words)}")
+    echo(f"  paper: {card.recipe_source}")
+    echo("\nPublished numbers (never ranked):")
     for claim in card.claims:
         ratio = claim.imbalance_ratio and f"IR {claim.imbalance_ratio:g}"
         where = ", ".join(part for part in (claim.dataset, ratio, claim.model) if part)
         form = f" ({claim.of})" if claim.of else ""
-        click.echo(f"  {claim.value:g} {claim.metric}{form}: {where} [{claim.kind}]")
+        echo(f"  {claim.value:g} {claim.metric}{form}: {where} [{claim.kind}]")
     for source in dict.fromkeys(claim.source for claim in card.claims):
-        click.echo(f"  from {source}")
+        echo(f"  from {source}")
         for note in dict.fromkeys(claim.note for claim in card.claims if claim.source == source and claim.note):
-            click.echo(f"      {note}")
+            echo(f"      {note}")
     if card.claims_note:
-        click.echo(f"  none: {card.claims_note}")
+        echo(f"  none: {card.claims_note}")
     for heading, lines in (("Deviations", card.deviations), ("Quirks of the official code", card.quirks)):
-        click.echo(f"\n{heading}:")
+        echo(f"\n{heading}:")
         for line in lines or ["none"]:
-            click.echo(f"  - {line}")
-    click.echo(f"\nLicence: {card.licence_note}\n\nCite:\n{paper.bibtex.strip()}")
+            echo(f"  - {line}")
+    echo(f"\nLicence: {card.licence_note}\n\nCite:\n{paper.bibtex.strip()}")
 
 
 def _value(value: Any) -> str:

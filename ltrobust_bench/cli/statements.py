@@ -18,6 +18,7 @@ from ltrobust_bench.cli.shared import (
     set_threads,
     threads_option,
 )
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     from ltrobust_bench.records.schema import Record
@@ -38,9 +39,9 @@ def show(records: tuple[Path, ...], results_dir: Path) -> None:
         found = read_record(path / "record.json" if path.is_dir() else path)
         (known,), problems = judged([found], [path, results_dir], keep_retracted=True)
         for line in _lines(known):
-            click.echo(line)
+            echo(line)
         for problem in problems:
-            click.echo(f"note: {problem}", err=True)
+            echo(f"note: {problem}", err=True)
 
 
 def _lines(record: Record) -> list[str]:
@@ -91,7 +92,7 @@ def sign(statements: tuple[Path, ...], key: Path) -> None:
     for path in statements:
         (one,) = [h for h in heard([path.absolute().parent.parent])[0] if h.path.absolute() == path.absolute()]
         note = f"as {one.signer}" if one.signer else f"with a key that {SIGNERS} does not list: it stays a claim"
-        click.echo(f"signed {path} {note}")
+        echo(f"signed {path} {note}")
 
 
 @click.command(epilog="Example: ltbench record recheck --against origin/main")
@@ -136,11 +137,11 @@ def recheck(
     wrong, out = 0, console()
     for one, record in found:
         if not one.results.again(record):
-            click.echo(f"{one.path.name}: not looked at, its network is not in the repository")
+            echo(f"{one.path.name}: not looked at, its network is not in the repository")
             continue
         with progress_on(out, follow) as progress:
             against_it = recheck(one, record, data_dir=data_dir, device=device, progress=progress)
         wrong += bool(against_it)
-        click.echo(f"{one.path.name}: {'; '.join(against_it) or 'holds'}")
-    click.echo(f"{len(found)} statement{'' if len(found) == 1 else 's'} looked at, {wrong} do not hold")
+        echo(f"{one.path.name}: {'; '.join(against_it) or 'holds'}")
+    echo(f"{len(found)} statement{'' if len(found) == 1 else 's'} looked at, {wrong} do not hold")
     context.exit(1 if wrong else 0)

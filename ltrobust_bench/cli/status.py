@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltrobust_bench.cli.shared import PATH, console, data_dir_option, results_dir_option, runs_dir_option
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -50,7 +51,7 @@ def command(
     if as_json:
         seen = look()
         counts = Counter(one.state for one in seen)
-        click.echo(json.dumps({"counts": dict(counts), "jobs": [one.to_json() for one in seen]}, indent=1))
+        echo(json.dumps({"counts": dict(counts), "jobs": [one.to_json() for one in seen]}, indent=1))
         return
     out = console()
     if not watch:

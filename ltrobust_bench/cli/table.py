@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option
+from ltrobust_bench.cli.words import echo
 
 
 def listed(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -97,10 +98,10 @@ def command(
     table = paper_table(board, methods, columns, groups, decimals, prior, names, std)
     text = render(table, form, Options(width, label, caption))
     if output is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         write_text(output, text)
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")
     for message in [*problems, *board.messages]:
-        click.echo(f"note: {message}", err=True)
+        echo(f"note: {message}", err=True)
     context.exit(1 if problems else 0)

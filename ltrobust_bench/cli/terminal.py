@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ltrobust_bench.errors import one_line
+from ltrobust_bench.errors import printed
 
 
 class Terminal(Console):
@@ -16,4 +16,4 @@ class Terminal(Console):
 
     def render_str(self, text: str, **terms: Any) -> Text:  # type: ignore[override]
         """Rich calls it for every text, cells of tables included."""
-        return super().render_str("\n".join(map(one_line, text.split("\n"))), **terms)
+        return super().render_str(printed(text), **terms)

@@ -6,6 +6,10 @@ import shutil
 import sys
 import textwrap
 
+import click
+
+from ltrobust_bench.errors import printed
+
 
 def in_words(line: str, indent: int = 0) -> str:
     """A line as a terminal shows it, broken between words; elsewhere (a file, a pipe) as it is.
@@ -17,3 +21,9 @@ def in_words(line: str, indent: int = 0) -> str:
         return line
     width = max(40, shutil.get_terminal_size().columns)
     return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def echo(text: str, err: bool = False, nl: bool = True) -> None:
+    """Print lines, with what does not print escaped: a name that somebody chose cannot clear the screen, or make a
+    line look like another."""
+    click.echo(printed(text), err=err, nl=nl)

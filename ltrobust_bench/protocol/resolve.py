@@ -136,11 +136,11 @@ def resolve(
         if name not in SWITCHES:
             merged = _with(merged, name, value)
     attack = merged["attack"] = dict(merged["attack"])
-    attack["epsilon"] = number(attack["epsilon"], epsilon)
-    attack["step_size"] = number(attack["step_size"], attack["epsilon"])
     for name in ("epsilon", "step_size"):
-        if f"attack.{name}" in by_hand:
-            _check_scale(f"attack.{name}", attack[name], epsilon)
+        if name in attack:  # terms of no known attack may lack it, and are refused below
+            attack[name] = number(attack[name], attack.get("epsilon", epsilon) if name == "step_size" else epsilon)
+            if f"attack.{name}" in by_hand:
+                _check_scale(f"attack.{name}", attack[name], epsilon)
     try:
         return Recipe.model_validate(flattened(merged))
     except ValidationError as error:

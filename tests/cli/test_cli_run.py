@@ -61,7 +61,7 @@ def test_full_run_is_filed_reused_and_reproduced_bit_for_bit(capsys, here):
     brief = digits.model_copy(
         update={
             "training": digits.training.model_copy(update={"epochs": 1}),
-            "evaluation": digits.evaluation.model_copy(update={"attacks": digits.evaluation.attacks[:2]}),
+            "evaluation": digits.evaluation.model_copy(update={"attacks": digits.evaluation.attacks[:1]}),
         }
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -173,7 +173,7 @@ def program(*arguments, cwd):
     )
 
 
-BRIEF = [*SMALL, "--epochs", 12, "--limit-test", 50, "--threads", 1]
+BRIEF = [*SMALL, "--epochs", 6, "--limit-test", 20, "--threads", 1]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from perceptron import perceptron
 from short_autoattack import SHORT, shorten
 from torch import nn
 
@@ -57,6 +58,13 @@ def trained(tmp_path_factory):
     return verbs.load_model(result.model_path, device="cpu"), plan.task, result.model_path
 
 
+@pytest.fixture(scope="module")
+def attacked():
+    """A network that is quickly attacked, with a task."""
+    task = make_task("digits-lt", protocol="smoke")
+    return perceptron(task, epochs=8), task
+
+
 def images(task):
     index = task.split.test
     return DeviceData.of(task.source.test_images[index], task.source.test_labels[index], CPU)
@@ -97,9 +105,9 @@ def kept(path):
     return State.load(path, "a").forwards
 
 
-def test_robust_bits_imply_clean_ones_and_codes_agree(trained):
-    model, task, _ = trained
-    verdict = attack(model.model, task)
+def test_robust_bits_imply_clean_ones_and_codes_agree(attacked):
+    net, task = attacked
+    verdict = attack(net, task)
     clean = verdict.bits["clean"]
     assert 0.3 < clean.mean() < 1
     for bits in verdict.bits.values():
@@ -108,56 +116,56 @@ def test_robust_bits_imply_clean_ones_and_codes_agree(trained):
     assert set(np.unique(verdict.broken_by)) <= set(range(5)) and verdict.broken_by.max() >= 1
 
 
-def test_verdict_is_the_official_autoattack(trained):
+def test_verdict_is_the_official_autoattack(attacked):
     """Image by image, at the same seed and batch size."""
     import logging
 
     from pyautoattack import AutoAttack
 
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
-    model, task, _ = trained
+    net, task = attacked
     x, y = images(task).images.float() / 255, images(task).labels
-    official = shorten(AutoAttack(model.model, eps=0.1, seed=0, device="cpu", version="standard"))
-    with frozen(model.model):
+    official = shorten(AutoAttack(net, eps=0.1, seed=0, device="cpu", version="standard"))
+    with frozen(net):
         _, predicted = official.run_standard_evaluation(x, y, batch_size=32)
-    ours = attack(model.model, task).bits["autoattack"]
+    ours = attack(net, task).bits["autoattack"]
     assert np.array_equal(ours, (predicted == y).numpy())
     assert 0 < ours.sum() < len(ours)
 
 
 @pytest.fixture(scope="module")
-def whole(trained):
+def whole(attacked):
     """An uninterrupted evaluation, and how many images it had passed forward at each save."""
-    model, task, _ = trained
+    net, task = attacked
     saves = [0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(State, "save", lambda state, path: saves.append(state.forwards))
-        verdict = in_parts(model.model, task)
+        verdict = in_parts(net, task)
     assert saves[-1] == verdict.forwards and len(set(saves)) > 25
     return verdict, saves
 
 
-def test_interrupted_at_ten_random_forwards_repeats_only_the_batch_in_hand(trained, whole, tmp_path):
-    model, task, _ = trained
+def test_interrupted_at_ten_random_forwards_repeats_only_the_batch_in_hand(attacked, whole, tmp_path):
+    net, task = attacked
     verdict, saves = whole
     path = tmp_path / "s.npz"
     settings = {"identity": "a", "state_path": path}
     moments = sorted(random.Random(0).sample(range(verdict.forwards), 10))
     for moment in moments:
         with pytest.raises(KeyboardInterrupt):
-            in_parts(InterruptedAfter(model.model, moment - kept(path)), task, **settings)
+            in_parts(InterruptedAfter(net, moment - kept(path)), task, **settings)
         assert kept(path) == max(s for s in saves if s <= moment)
     assert len({max(s for s in saves if s <= moment) for moment in moments}) >= 4
     left = verdict.forwards - kept(path)
-    resumed = in_parts(model.model, task, **settings)
+    resumed = in_parts(net, task, **settings)
     same(resumed, verdict)
     assert resumed.forwards_here == left
     assert (resumed.forwards, resumed.backwards) == (verdict.forwards, verdict.backwards)
 
 
-def test_interrupted_while_saving_the_last_state_stays(trained, whole, tmp_path, monkeypatch):
+def test_interrupted_while_saving_the_last_state_stays(attacked, whole, tmp_path, monkeypatch):
     """Every third save: in turn half-way through the temporary file, and before it gets its name."""
-    model, task, _ = trained
+    net, task = attacked
     verdict, saves = whole
     path, put, named, nth = tmp_path / "s.npz", Path.write_bytes, Path.replace, 0
 
@@ -178,7 +186,7 @@ def test_interrupted_while_saving_the_last_state_stays(trained, whole, tmp_path,
     before, interrupted = 0, 0
     while True:
         try:
-            resumed = in_parts(model.model, task, identity="a", state_path=path)
+            resumed = in_parts(net, task, identity="a", state_path=path)
             break
         except KeyboardInterrupt:
             interrupted += 1
@@ -234,26 +242,26 @@ def test_interrupted_again_goes_on(trained, tmp_path, moved):
     assert 0 < passed.forwards < record.cost.evaluation.forwards
 
 
-def test_state_of_another_model_or_a_damaged_one_is_not_used(trained, tmp_path):
-    model, task, _ = trained
-    path, whole = tmp_path / "s.npz", attack(model.model, task)
-    attack(model.model, task, identity="a", state_path=path)
-    done = attack(model.model, task, identity="a", state_path=path)
+def test_state_of_another_model_or_a_damaged_one_is_not_used(attacked, tmp_path):
+    net, task = attacked
+    path, whole = tmp_path / "s.npz", attack(net, task)
+    attack(net, task, identity="a", state_path=path)
+    done = attack(net, task, identity="a", state_path=path)
     assert done.forwards_here == 0
     same(done, whole)
-    assert attack(model.model, task, identity="b", state_path=path).forwards_here == whole.forwards
+    assert attack(net, task, identity="b", state_path=path).forwards_here == whole.forwards
     path.write_bytes(path.read_bytes()[:50])
-    same(attack(model.model, task, identity="b", state_path=path), whole)
+    same(attack(net, task, identity="b", state_path=path), whole)
     np.savez(path, meta=np.array('{"of": "a", "forwards": 1, "of another version": 1}'))
     path.write_bytes(path.read_bytes() + hashlib.sha256(path.read_bytes()).digest())
     assert kept(path) == 0
 
 
-def test_no_damage_to_a_state_raises_or_is_overlooked(trained, tmp_path):
+def test_no_damage_to_a_state_raises_or_is_overlooked(attacked, tmp_path):
     """A zip file reads a changed byte as another compression, another offset, another name: it may raise anything."""
-    model, task, _ = trained
+    net, task = attacked
     path, rng = tmp_path / "s.npz", random.Random(0)
-    attack(model.model, task, identity="a", state_path=path)
+    attack(net, task, identity="a", state_path=path)
     raw = path.read_bytes()
     for turn in range(600):
         damaged = bytearray(raw)
@@ -265,24 +273,24 @@ def test_no_damage_to_a_state_raises_or_is_overlooked(trained, tmp_path):
     assert kept_identity(path) == "a"
 
 
-def test_a_damaged_state_is_begun_again_and_said_so(trained, tmp_path):
-    model, task, _ = trained
+def test_a_damaged_state_is_begun_again_and_said_so(attacked, tmp_path):
+    net, task = attacked
     path, notes = tmp_path / "s.npz", []
-    attack(model.model, task, identity="a", state_path=path)
+    attack(net, task, identity="a", state_path=path)
     path.write_bytes(path.read_bytes().replace(b"clean.npy", b"klean.npy"))
     progress = Silent()
     progress.note = notes.append
-    again = attack(model.model, task, identity="a", state_path=path, progress=progress)
+    again = attack(net, task, identity="a", state_path=path, progress=progress)
     assert again.forwards_here == again.forwards > 0
     assert sum("damaged: begun again" in line for line in notes) == 1
 
 
-def test_batch_size_does_not_change_deterministic_attacks(trained):
-    model, task, _ = trained
+def test_batch_size_does_not_change_deterministic_attacks(attacked):
+    net, task = attacked
     fgsm = [SUITE.attacks[0]]
     small, large = (
         evaluate_images(
-            model.model, images(task), classes=10, epsilon=0.1,
+            net, images(task), classes=10, epsilon=0.1,
             suite=SUITE.model_copy(update={"batch_size": b, "attacks": fgsm}),
         ).bits["fgsm"]
         for b in (7, 100)
@@ -290,16 +298,16 @@ def test_batch_size_does_not_change_deterministic_attacks(trained):
     assert np.array_equal(small, large)
 
 
-def test_counting_is_true(trained):
-    model, task, _ = trained
+def test_counting_is_true(attacked):
+    net, task = attacked
     counter = Counter()
-    outer = attack(CountingModel(model.model, counter), task)
+    outer = attack(CountingModel(net, counter), task)
     assert (outer.forwards, outer.backwards) == (counter.forwards, counter.backwards)
     assert outer.backwards > 0
 
 
-def test_the_model_is_left_as_it_was(trained):
-    model, task, _ = trained
+def test_the_model_is_left_as_it_was(attacked):
+    net, task = attacked
     module = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train()
     module[2].weight.requires_grad_(False)
     attack(module, task)
@@ -328,17 +336,17 @@ class Bad(nn.Module):
         (lambda x: x[:, :10].detach(), "got no gradient"),
     ],
 )
-def test_impossible_models_are_one_line(trained, f, says):
+def test_impossible_models_are_one_line(attacked, f, says):
     with pytest.raises(CheckFailed, match=says):
-        attack(Bad(f), trained[1])
+        attack(Bad(f), attacked[1])
 
 
-def test_an_attack_that_leaves_its_ball_is_refused(trained, monkeypatch):
+def test_an_attack_that_leaves_its_ball_is_refused(attacked, monkeypatch):
     from ltrobust_bench.attacks import fgsm
 
     monkeypatch.setattr(fgsm, "fgsm", lambda model, x, y, **_: (x + 0.11).clamp(0, 1))
     with pytest.raises(LTBenchError, match="left its ball"):
-        attack(trained[0].model, trained[1])
+        attack(*attacked)
 
 
 def test_evaluate_takes_any_module():

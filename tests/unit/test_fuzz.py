@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ltrobust_bench.cards import read_card
 from ltrobust_bench.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,16 @@ def test_odd_input_ends_in_one_line(fuzzing, patient, tmp_path, name):
     assert not tally.fault, f"{tally.fault}; python benchmarks/fuzz.py --kind {name} --cases {count} --seed {SEED}"
     assert tally.ends.total() >= 0.9 * count and tally.ends["refused"]
     assert tally.ends["accepted"] or name in ("options", "archives")  # of random ones one in 25, one in 40 is right
+
+
+def test_documents_are_written_deeper_than_they_are_read(fuzzing, tmp_path):
+    """The writer is not what fails: a card of 2,000 tables in one another is refused by its reader, in a line."""
+    deep: dict = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    (tmp_path / "card.toml").write_bytes(fuzzing.tools.toml_file(deep))
+    with pytest.raises(UsageError, match="not a valid card"):
+        read_card(tmp_path / "card.toml")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import struct
 import threading
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from ltrobust_bench import reading
 from ltrobust_bench.cards import read_card
 from ltrobust_bench.cli.main import main
+from ltrobust_bench.cli.words import echo
 from ltrobust_bench.data.pixels import pixels_of
 from ltrobust_bench.data.registry import locate
 from ltrobust_bench.data.sources import load_source
@@ -339,8 +341,17 @@ def test_names_in_folders_are_escaped(capsys, tmp_path):
 def test_a_terminal_is_given_what_prints(capsys):
     from ltrobust_bench.cli.shared import console
 
-    console().print(ODD, soft_wrap=True)
-    assert capsys.readouterr().out == "a\\x1b[2J\nb\\u202ec\n"
+    for show in (partial(console().print, soft_wrap=True), echo):
+        show(ODD)
+        assert capsys.readouterr().out == "a\\x1b[2J\nb\\u202ec\n"
+
+
+def test_no_command_prints_past_what_escapes():
+    """A folder's name in what `doctor` printed turned the writing around (found by fuzzing)."""
+    for path in sorted((ROOT / "ltrobust_bench" / "cli").glob("*.py")):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        past = {ast.unparse(call) for call in calls} & {"click.echo", "click.secho", "print", "sys.stdout.write"}
+        assert past == ({"click.echo"} if path.name == "words.py" else set()), path.name
 
 
 def test_a_checkpoint_that_unfolds_is_damaged(tmp_path):

@@ -35,6 +35,13 @@ def plan(**settings):
     return make_plan("at", "digits-lt", protocol="smoke", epochs=4, limit_train=150, settings=settings)
 
 
+def test_an_attack_of_no_known_kind_in_a_card_is_one_line():
+    """Its terms take the place of the protocol's: found by fuzzing, as a KeyError."""
+    card = methods.get("at").card.model_copy(update={"recipe": {"attack": {"kind": "digitized"}}})
+    with pytest.raises(UsageError, match=r"recipe: attack\.epsilon: Field required"):
+        card.resolve_recipe(load_protocol("digits-v0"), "paper", 0.15)
+
+
 # What files hold
 
 
