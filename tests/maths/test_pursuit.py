@@ -312,6 +312,7 @@ def test_bpda_acts_on_submodules_called_by_keyword():
     assert torch.equal(plain, named)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
 def test_bpda_says_that_it_cannot_act_on_what_is_not_called():
     """Else it would be PMA under another name."""
 
