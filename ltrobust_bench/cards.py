@@ -232,24 +232,34 @@ class Card(Strict):
 
         Raises:
             UnknownNameError: for an option that the card does not have.
-            UsageError: for a value that does not fit, or one other than the default that would change nothing.
+            UsageError: for a value that does not fit.
         """
         # Defaults are parsed too, so that a card's 6 and a user's 6.0 are the same value and the same run key.
-        usual = {name: option.parse(name, getattr(option, track)) for name, option in self.options.items()}
-        resolved = dict(usual)
+        resolved = {name: option.parse(name, getattr(option, track)) for name, option in self.options.items()}
         for name, value in given.items():
             if name not in self.options:
                 raise UnknownNameError(f"option of {self.slug}", name, self.options)
             resolved[name] = self.options[name].parse(name, value)
-        for name, value in resolved.items():
-            if value != usual[name] and (beside := self.idle(name, resolved)) is not None:
+        return resolved
+
+    def refuse_idle(self, track: Track, options: Mapping[str, Value]) -> None:
+        """Refuse what somebody chose and what would change nothing.
+
+        Args:
+            options: all of them, as :meth:`resolve_options` gives them.
+
+        Raises:
+            UsageError: for an option that is not at its default beside a value of another that switches it off.
+        """
+        usual = self.resolve_options(track, {})
+        for name, value in options.items():
+            if value != usual[name] and (beside := self.idle(name, options)) is not None:
                 wanted = self.options[name].only_with.get(beside)
                 other = _assigned(beside, wanted) if wanted else f"another {beside}"
                 raise UsageError(
                     f"{self.slug}: {_assigned(name, [value])} has no effect with "
-                    f"{_assigned(beside, [resolved[beside]])}; leave it out, or choose {other}."
+                    f"{_assigned(beside, [options[beside]])}; leave it out, or choose {other}."
                 )
-        return resolved
 
     def idle(self, name: str, options: Mapping[str, Value]) -> str | None:
         """The option beside whose value the option ``name`` changes nothing; None: it may change something.

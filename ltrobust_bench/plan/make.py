@@ -167,10 +167,11 @@ def _options(
     request: Request, card: Card, wrapped: Sequence[Card], given: Mapping[str, dict[str, Any]]
 ) -> dict[str, Value]:
     """Options of the method, and of the plug-ins by ``plug-in.option``."""
-    options = dict(card.resolve_options(request.track, given[""]))
-    for wrapper in wrapped:
-        resolved = wrapper.resolve_options(request.track, given[wrapper.slug])
-        options |= {f"{wrapper.slug}.{name}": value for name, value in resolved.items()}
+    options: dict[str, Value] = {}
+    for each, slug in ((card, ""), *((wrapper, wrapper.slug) for wrapper in wrapped)):
+        resolved = each.resolve_options(request.track, given[slug])
+        each.refuse_idle(request.track, resolved)
+        options |= {f"{slug}.{name}" if slug else name: value for name, value in resolved.items()}
     return options
 
 
