@@ -53,7 +53,7 @@ autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real 
 faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
 	$(BIN)/python benchmarks/faults.py
 
-fuzz: $(STAMP)  ## 100,000 odd inputs of every kind, counted (half an hour of one core; ARGS='--kind npz --cases 1000')
+fuzz: $(STAMP)  ## 100,000 odd inputs of every kind, counted (a quarter of an hour of one core; ARGS='--kind npz --cases 1000')
 	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 gpu-check: $(STAMP)  ## the CUDA path: is it right, and how fast (ten minutes on a GPU; JSON in gpu-check/)

@@ -196,5 +196,5 @@ LEGEND = (
     "Mean rank: by balanced worst-case accuracy among the pool, mean over boards and seeds; its 95 % interval is t "
     "over seeds. Wins and losses: pairs on boards that the paired test tells apart. % of reference: worst-case "
     "accuracy over that of plain adversarial training on as many images in equal classes, mean over the boards that "
-    "have one."
+    "have one; like wins, over all seeds of a board, where ranks are of the seeds that all have."
 )

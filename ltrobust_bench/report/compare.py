@@ -139,27 +139,22 @@ def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -
     return better(*_by_seed(entries, attack), len(entries))
 
 
-NEIGHBOURS = 12
-"""Entries of a board whose differences tell how small a difference it can resolve."""
-
-
 def resolutions(board: Board, attack: str = "union") -> dict[str, float]:
     """The smallest difference that a board's test images and seeds can resolve, for all classes and each group: see
-    :func:`~ltrobust_bench.scores.paired.resolution`; of at most ``NEIGHBOURS`` entries, spread evenly.
+    :func:`~ltrobust_bench.scores.paired.resolution`. Of entries that follow one another on the board: those further
+    apart differ on more images, and their seeds otherwise.
 
     Returns:
         Fractions by group; empty with fewer than two entries, or where neighbours share no seed.
     """
     if len(board.entries) < 2:
         return {}
-    places = np.unique(np.linspace(0, len(board.entries) - 1, min(NEIGHBOURS, len(board.entries))).astype(int))
-    chosen = [board.entries[place].runs for place in places]
-    bits, methods, labels = _by_seed(chosen, attack)
+    bits, methods, labels = _by_seed([entry.runs for entry in board.entries], attack)
     counts = board.key.train_counts
     found = {}
     for group, members in {"all": np.arange(len(counts)), **rank_groups(counts)}.items():
         inside = np.isin(labels, members)
-        found[group] = resolution([rows[:, inside] for rows in bits], methods, labels[inside], len(chosen))
+        found[group] = resolution([rows[:, inside] for rows in bits], methods, labels[inside], len(board.entries))
     return {group: value for group, value in found.items() if value == value}
 
 

@@ -172,9 +172,8 @@ def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: n
         inside = np.flatnonzero(counts[classes] == images)
         own = bits[:, inside[np.argsort(classes[inside], kind="stable")]]
         right = own.reshape(len(own), -1, images).sum(axis=2, dtype=np.float64)
-        # Images that nobody gets right are many on a robust board; sums of float32 are exact up to 2 ** 24.
-        some = own[:, own.any(axis=0)].astype(np.float32)
-        common, products = (some @ some.T)[first, second].astype(np.float64), right @ right.T
+        some = own[:, own.any(axis=0)]  # images that nobody gets right are many on a robust board
+        common, products = _both(some, first, second), right @ right.T
         here, there = right.sum(axis=1)[first] - common, right.sum(axis=1)[second] - common
         squares = products.diagonal()
         class_squares = squares[first] + squares[second] - 2 * products[first, second]
@@ -187,6 +186,14 @@ def _one_seed(bits: np.ndarray, labels: np.ndarray, first: np.ndarray, second: n
     p_value = np.where(np.sign(one - other) == sign, mcnemar(one, other), 1.0)
     error = np.sqrt(np.maximum(variance, adjusted)) / len(counts)
     return difference / len(counts), NORMAL * error, p_value, sign
+
+
+def _both(bits: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How many images both of a pair get right, shape [P]: few pairs one by one, many as a product of all with all."""
+    if len(first) <= len(bits):
+        return (bits[first] & bits[second]).sum(axis=1, dtype=np.float64)
+    own = bits.astype(np.float32)  # sums of float32 are exact up to 2 ** 24
+    return np.asarray((own @ own.T)[first, second].astype(np.float64))
 
 
 def adjusted_variance(

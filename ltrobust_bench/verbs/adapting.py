@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from ltrobust_bench.attacks.bpda import DECLARED, declared
+from ltrobust_bench.attacks.bpda import DECLARED, declared, parts_of, straight_through
+from ltrobust_bench.attacks.pursuit import drawing_from
 from ltrobust_bench.attacks.terms import Target
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
@@ -95,7 +96,7 @@ def thorough(
     if isinstance(before, Record):
         terms["limit_test"] = terms.get("limit_test") or before.run.limit_test
     subject = subject_of(model, dataset, device, **terms)
-    through = _preprocessing(subject.module, preprocessing)
+    through = _preprocessing(subject, preprocessing, told)
     subject = replace(subject, module=Attached(subject.module))
     module, task, where = subject.module, subject.task, subject.device
     named = {BASE: base, **(others or {})}
@@ -315,13 +316,26 @@ def _of_record(record: Record) -> Evaluation:
     )
 
 
-def _preprocessing(module: nn.Module, named: Sequence[str]) -> Sequence[str]:
-    """The submodules that preprocess: those named, else those that are declared."""
+def _preprocessing(subject: Subject, named: Sequence[str], told: Progress) -> Sequence[str]:
+    """The submodules that preprocess: those named, else those that are declared; seen to be such before hours go by."""
+    module, task = subject.module, subject.task
     for name in named:
         if not declared(module, [name]):
-            parts = ", ".join(name for name, _ in module.named_children()) or "none"
+            parts = ", ".join(parts_of(module)) or "none"
             raise UsageError(f"the model has no submodule {name!r} that could preprocess; it has: {parts}.")
-    return named or ([DECLARED] if declared(module) else [])
+    names = named or ([DECLARED] if declared(module) else [])
+    if not names:
+        return []
+    one = to_unit(torch.from_numpy(task.source.test_pixels(task.split.test[:1])).to(subject.device))
+    try:
+        with frozen(module), drawing_from(torch.Generator(), one), straight_through(module, names):
+            logits_of(module, one, 1)
+    except UsageError as error:
+        if named:
+            raise
+        told.note(f"without BPDA: {error}")
+        return []
+    return names
 
 
 def _student(subject: Subject, path: Path | None, told: Progress) -> nn.Module:

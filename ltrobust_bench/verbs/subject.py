@@ -111,7 +111,7 @@ class Subject:
         made_of = inner.function if isinstance(inner, AsModule) else inner
         return {
             "weights": ckpt.weights_sha256(identity.tensors_of(module)),
-            "class": f"{type(module).__module__}.{type(module).__qualname__}",
+            "class": f"{type(made_of).__module__}.{type(made_of).__qualname__}",
             "code": identity.code_of(made_of, modules),
             identity.LOGITS: logits,
             "images": [task.split.test_sha256, task.source.sha256],

@@ -22,6 +22,7 @@ from ltrobust_bench.attacks.pursuit import exact, margin, mean_gradient, step_le
 from ltrobust_bench.attacks.spsa import differences, signs, spsa
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.demonstration import Preprocessing
+from ltrobust_bench.evaluation.foreign import Attached, Normalised
 
 EPSILON = 0.1
 
@@ -263,6 +264,67 @@ def test_bpdas_forward_is_exactly_the_models(levels):
         (slope,) = torch.autograd.grad(through.sum(), leaf)
         assert torch.equal(model(x), model.model(torch.round(levels * x) / levels))
     assert torch.equal(through, torch.round(levels * x) / levels) and torch.equal(slope, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("levels", [None, 4])
+def test_bpda_under_a_normalisation_is_the_gradient_through_it(levels):
+    """The model takes z = (x - m) / s and rounds it before its weights W: the gradient in pixels is W / s, per channel;
+    with an identity in place of the rounding it is the plain one."""
+    mean, std = [0.4, 0.5, 0.6], [0.5, 0.25, 0.2]
+    inner = Declaring(3, levels=levels or 1)
+    if levels is None:
+        inner.preprocessing = nn.Identity()
+    model = Attached(Normalised(inner, mean, std, 3)).double()
+    x, y = images(6)
+    value = lambda z: margin(z, y)  # noqa: E731
+    with straight.straight_through(model, ["preprocessing"]):
+        slope, logits = exact(model, x, value)
+    assert torch.equal(logits, model(x).detach())
+    other = logits.scatter(1, y[:, None], -torch.inf).argmax(1)
+    weight = (inner.model.weight[other] - inner.model.weight[y]).detach().view_as(x)
+    torch.testing.assert_close(slope, weight / torch.tensor(std, dtype=x.dtype).view(1, 3, 1, 1))
+    plain = exact(model, x, value)[0]
+    torch.testing.assert_close(plain, slope if levels is None else torch.zeros_like(x))
+
+
+def test_a_whole_name_is_that_submodule_alone():
+    """Numbers of an nn.Sequential recur in whatever it holds: a convolution must not be taken for an identity."""
+    clean, net = Preprocessing(lambda x: x), nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.Identity()))
+    for model in (
+        whole := nn.Sequential(clean, net),
+        nn.Sequential(whole),
+        Attached(Normalised(whole, [0.5], [0.5], 3)),
+    ):
+        assert straight.declared(model, ["0"]) == [clean] and straight.declared(model, ["1.0"]) == [net[0]]
+        assert straight.parts_of(model) == ["0", "1"]
+    assert straight.parts_of(nn.Sequential(nn.Flatten())) == ["0"] and straight.parts_of(nn.Flatten()) == []
+    both = nn.ModuleDict({"preprocessing": clean, "inside": nn.ModuleDict({"preprocessing": net})})
+    assert straight.declared(both) == [clean, net]
+
+
+def test_bpda_acts_on_submodules_called_by_keyword():
+    class Keyword(Declaring):
+        def forward(self, x):
+            return self.model(self.preprocessing(x=x))
+
+    x, y = images(6)
+    plain, named = (bpda(model(2, 4), x, y, epsilon=0.3, steps=4, generator=drawn()) for model in (Declaring, Keyword))
+    assert torch.equal(plain, named)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+def test_bpda_says_that_it_cannot_act_on_what_is_not_called():
+    """Else it would be PMA under another name."""
+
+    class Beside(Declaring):
+        def forward(self, x):
+            return self.model(self.preprocessing.forward(x))
+
+    x, y = images(2)
+    traced = torch.jit.trace(Declaring().float(), x.float())
+    for model in (Beside(), traced):
+        with pytest.raises(UsageError, match="without calling preprocessing as a module"):
+            bpda(model, x.float(), y, epsilon=0.1, steps=2)
 
 
 def test_bpda_also_climbs_towards_each_class(monkeypatch):

@@ -17,6 +17,8 @@ import pytest
 
 from ltrobust_bench.cli.main import ltbench, main
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
+from ltrobust_bench.records.io import find_records
+from ltrobust_bench.report.aggregate import method_label
 from ltrobust_bench.scores.reliability import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +149,31 @@ def test_the_demonstrations_table_is_the_measured_one():
     for name, found in raised.items():  # on 100 images; tests/unit/test_reliability.py sees every flag raised
         assert set(found) & set(DEMONSTRATIONS[name][1]), name
     assert all(f"\n| {flag} | " in page and meaning in page for flag, meaning in MEANINGS.items())
+
+
+def test_the_bounds_in_the_text_are_of_filed_records():
+    """Of each row of docs/evaluation.md's table what the record says, and sums that hold."""
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = page.split("<!-- bound -->\n")[1].split("<!-- end -->")[0]
+    board_of = run_path(str(ROOT / "benchmarks" / "bound.py"))["board_of"]
+    records = find_records([ROOT / "results" / "records"])[0]
+    filed = {(board_of(r.run), method_label(r.run), r.run.seed): r for r in records}
+    board, seen = "", 0
+    for line in table.splitlines():
+        if found := re.match(r"(.*), \d+ networks: gap", line):
+            board = found[1]
+        if not line.startswith("| ") or line.startswith(("| entry", "| ---")):
+            continue
+        who, bound, auto, union, gap, alone = line.strip("| ").split(" | ")
+        label, seed = who.rsplit(", ", 1)
+        record = filed[board, label, int(seed)]
+        assert (auto, union) == tuple(f"{100 * float(record.metrics(a).balanced):.1f}" for a in ("autoattack", "union"))
+        own, theirs, images = map(int, re.findall(r"\d+", alone))
+        assert images == record.images and len(set(record.run.test_counts)) == 1
+        assert float(gap) == pytest.approx(100 * (theirs - own) / images, abs=0.051)
+        assert float(bound.removeprefix("\u2264 ")) - float(auto) == pytest.approx(float(gap), abs=0.11)
+        seen += 1
+    assert seen >= 2
 
 
 def test_make_targets_and_files_that_are_named_exist():

@@ -283,6 +283,20 @@ def test_a_board_says_how_fine_it_is():
     assert resolutions(replace(board, entries=board.entries[:1])) == {}
 
 
+def test_the_floor_of_a_long_board_is_of_entries_that_follow_one_another():
+    """Not of some that are spread over it, which lie further apart."""
+    shares = np.linspace(0.95, 0.05, 31)
+    board = boards(records("a", {f"m{i:02d}": share for i, share in enumerate(shares)}))[0]
+    entries = [(entry.label, entry.runs) for entry in board.entries]
+    assert len(entries) == 31
+    halves: dict[str, list[float]] = {}
+    for pair in zip(entries, entries[1:], strict=False):
+        for found in compare(pair):
+            halves.setdefault(found.group, []).append((found.interval[1] - found.interval[0]) / 2)
+    for group, value in resolutions(board).items():
+        assert value == pytest.approx(np.median(halves[group]), rel=1e-12)
+
+
 def test_compare_states_equivalence_with_its_margin():
     runs = {method: records("a", {method: share}) for method, share in {"first": 0.9, "twin": 0.9, "weak": 0.2}.items()}
     found = {(d.second, d.group): d for d in compare(list(runs.items()), margin=0.05)}

@@ -23,7 +23,7 @@ from ltrobust_bench.data.loader import DeviceData
 from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.evaluation import student
 from ltrobust_bench.evaluation.adaptive import DRAWS, adaptive_suite
-from ltrobust_bench.evaluation.demonstration import Gated, quantised
+from ltrobust_bench.evaluation.demonstration import Gated, Preprocessing, quantised
 from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.evaluation.foreign import Attached
 from ltrobust_bench.evaluation.state import State, state_name
@@ -270,6 +270,9 @@ def test_networks_that_are_not_finished_or_damaged_are_said_and_left_out(run, tm
     assert len(notes.lines) >= 2 and "nothing is crafted on" in notes.lines[0]
 
 
+LEFT_OUT = ("transfer-student", "eot", "nes", "spsa", "square")
+
+
 class Notes(Silent):
     """What is said."""
 
@@ -283,10 +286,48 @@ class Notes(Silent):
 @pytest.mark.usefixtures("_short")
 def test_a_submodule_that_is_not_there_is_named(run):
     honest = verbs.load_model(run[0], "cpu").model
-    with pytest.raises(UsageError, match=r"no submodule 'cleaner' that could preprocess; it has: model"):
+    with pytest.raises(UsageError, match=r"no submodule 'cleaner' that could preprocess; it has: backbone, head"):
         verbs.thorough(
             Gated(honest), "digits-lt", protocol="smoke", limit_test=20, device="cpu", preprocessing=["cleaner"]
         )
+
+
+class Encoded(nn.Module):
+    """A network behind an encoder that takes normalised pixels and rounds them to a few levels."""
+
+    def __init__(self, model, shape=None):
+        super().__init__()
+        self.model, self.shape = model, shape
+        self.encoder = Preprocessing(lambda z: torch.round(8 * (0.4 * z + 0.3)) / 8)
+        self.preprocessing = Preprocessing(lambda x: x if shape is None else x.expand(-1, 2, -1, -1))
+
+    def forward(self, z):
+        return self.model(self.preprocessing(self.encoder(z))[:, :1])
+
+
+@pytest.mark.usefixtures("_short")
+def test_named_preprocessing_of_a_model_that_wants_normalised_input_is_taken_for_the_identity(run):
+    honest = verbs.load_model(run[0], "cpu").model
+    terms = {"protocol": "smoke", "limit_test": 50, "device": "cpu", "leave_out": LEFT_OUT}
+    given = {"normalise": ([0.3], [0.4]), "preprocessing": ["encoder"]}
+    result = verbs.thorough(Encoded(honest), "digits-lt", **terms, **given)
+    own = verbs.thorough(honest, "digits-lt", **terms)
+    left, lowest = int(result.bits["bpda"].sum()), int(own.bits["pma"].sum())
+    assert result.adaptive == ("pma", "bpda") and left <= lowest + 1 < result.bits["pma"].sum() - 5
+    assert "modules=['encoder']" in result.about.attacks["bpda"]
+
+
+@pytest.mark.usefixtures("_short")
+def test_preprocessing_that_bpda_cannot_pass_is_said_before_anything_is_attacked(run):
+    """An error if somebody named it; what only happens to be called so is left out, in a line."""
+    encoded, notes = Encoded(verbs.load_model(run[0], "cpu").model, shape=2), Notes()
+    terms = {"protocol": "smoke", "limit_test": 20, "device": "cpu", "leave_out": LEFT_OUT, "progress": notes}
+    terms |= {"normalise": ([0.3], [0.4])}
+    with pytest.raises(UsageError, match=r"preprocessing turns images of shape \(1, 1, 8, 8\) into \(1, 2, 8, 8\)"):
+        verbs.thorough(encoded, "digits-lt", preprocessing=["preprocessing"], **terms)
+    assert not notes.lines
+    assert verbs.thorough(encoded, "digits-lt", **terms).adaptive == ("pma",)
+    assert notes.lines[0].startswith("without BPDA: preprocessing turns images")
 
 
 def test_a_student_is_the_same_each_time(monkeypatch):
