@@ -289,7 +289,7 @@ def _show(out: Console, result: Evaluation, name: str, what: str, folder: Path |
     if folder is not None:
         make_folder(folder)
         write_text(folder / file, result.csv())
-        out.print(f"wrote {folder / file}", soft_wrap=True)
+        out.print(f"wrote {folder / file}")
 
 
 def print_broken(out: Console, result: Evaluation) -> None:
@@ -327,7 +327,7 @@ def _file(
     task = loaded.task(data_dir)
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
-        out.print(note, style="yellow", soft_wrap=True)
+        out.print(note, style="yellow")
     with progress_on(out, follow) as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(out, record, loaded.class_names, own)
@@ -350,4 +350,4 @@ def print_curve(out: Console, curve: Curve, folder: Path) -> None:
     path = folder / f"curve-{curve.kind}.csv"
     write_text(path, curve.csv())
     for written in (path, *save(curve_figure(curve), folder / f"curve-{curve.kind}")):
-        out.print(f"wrote {written}", soft_wrap=True)
+        out.print(f"wrote {written}")

@@ -125,13 +125,13 @@ def print_record(out: Console, record: Record, class_names: Sequence[str], folde
     out.print(classes_table([record], class_names))
     print_flags(out, flags_of(record))
     if folder is not None:
-        out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
+        out.print(f"record: {folder / 'record.json'}")
 
 
 def print_flags(out: Console, flags: list[Flag]) -> None:
     """Signs that an evaluation can be fooled, one line each."""
     for flag in flags:
-        out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow", soft_wrap=True)
+        out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow")
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -170,7 +170,6 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
             f"  starts from {run.pretrained.name} (SHA-256 {run.pretrained.sha256[:12]}), trained on images that "
             f"nobody states: boards show it as extra data, without a rank; the network normalises its images as they "
             f"ask (mean {_numbers(run.pretrained.mean)}, deviation {_numbers(run.pretrained.std)})",
-            soft_wrap=True,
         )
     chosen = {k: v for k, v in run.options.items() if v is not None} | run.overrides
     if chosen:
@@ -178,6 +177,10 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
     if run.off_recipe:
         by_hand = ", ".join(name for name in run.overrides if name != "precision")
         out.print(f"  off-recipe ({by_hand}): boards show it without a rank")
+    warming = recipe.schedule.warmup_epochs
+    if 2 * warming > recipe.epochs:
+        less = f"--set schedule.warmup_epochs={recipe.epochs // 10}"
+        warned.print(f"  the rate only grows in {warming} of {recipe.epochs} epochs: {less}", style="yellow")
     if run.policy != Policy():
         policy = ", ".join(f"{name}={value}" for name, value in run.policy.model_dump().items())
         usual = "as the protocol says; --plain: the reference path"
@@ -187,26 +190,25 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
         if run.policy.crafting != "network" and mode != "eval":
             out.print(f"  crafting attacks the network itself: batch norm is in mode {mode} there, not in eval mode")
     for note in plan.task.source.notes:
-        out.print(f"  {note}", soft_wrap=True)
+        out.print(f"  {note}")
     for warning in plan.task.source.warnings:
-        warned.print(f"  {warning}", style="yellow", soft_wrap=True)
+        warned.print(f"  {warning}", style="yellow")
     note = unfit_note(run, [code_of(run, "training")])
     if note:
-        warned.print(f"  {note}", style="yellow", soft_wrap=True)
-    out.print(f"  run folder: {folder}", soft_wrap=True)
+        warned.print(f"  {note}", style="yellow")
+    out.print(f"  run folder: {folder}")
     if (folder / "record.json").exists():
         out.print("  finished already")
         return
     if plan.base is not None and not is_there(folder / "model.safetensors"):
         beside = runs_dir / plan.base.run.folder_name()
         if is_there(beside / "model.safetensors"):
-            out.print(f"  builds on: {beside}", soft_wrap=True)
+            out.print(f"  builds on: {beside}")
         else:
             first = estimate(plan.base, device)
             out.print(
                 f"  builds on: {beside}, which is trained first: {first.steps} steps, about "
                 f"{duration(first.training_seconds)}",
-                soft_wrap=True,
             )
     cost = estimate(plan, device)
     out.print(
