@@ -78,7 +78,7 @@ def file_record(asked: Attacked, results_dir: Path, again: bool, search: Search 
     task = loaded.task(asked.terms["data_dir"])
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
-        asked.out.print(note, style="yellow", soft_wrap=True)
+        asked.out.print(note, style="yellow")
     with asked.progress() as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(asked.out, record, loaded.class_names, own)
@@ -189,7 +189,7 @@ def show(asked: Attacked, result: Evaluation, what: str, folder: Path | None, fi
     if folder is not None:
         make_folder(folder)
         write_text(folder / file, result.csv())
-        asked.out.print(f"wrote {folder / file}", soft_wrap=True)
+        asked.out.print(f"wrote {folder / file}")
 
 
 def _print_curve(out: Console, curve: Curve, folder: Path) -> None:
@@ -207,4 +207,4 @@ def _print_curve(out: Console, curve: Curve, folder: Path) -> None:
     path = folder / f"curve-{curve.kind}.csv"
     write_text(path, curve.csv())
     for written in (path, *save(curve_figure(curve), folder / f"curve-{curve.kind}")):
-        out.print(f"wrote {written}", soft_wrap=True)
+        out.print(f"wrote {written}")

@@ -87,7 +87,7 @@ def command(
     older = sweep.by_other_code()
     if older:
         records = "1 record" if len(older) == 1 else f"{len(older)} records"
-        out.print(f"done by {records} of other code than this, which stay: {_first(older)}", soft_wrap=True)
+        out.print(f"done by {records} of other code than this, which stay: {_first(older)}")
     if dry_run:
         print_costs(out, sweep, chosen.workers)
         return 0
@@ -109,7 +109,7 @@ def print_bounds(out: Console, sweep: Sweep) -> None:
 
     for seen in states_of(sweep.pieces, sweep.disk) if sweep.place.race is not None else ():
         if seen.bound is not None:
-            out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}", soft_wrap=True)
+            out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}")
 
 
 class Lines:
@@ -161,23 +161,23 @@ def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
     for number, name in enumerate(sweep.left, 1):
         table.add_row(str(number), name, seen[name].state, duration(costs[name]))
     if sweep.left:
-        out.print(table, soft_wrap=True)
+        out.print(table)
     total = sum(costs.values())
     shared = f", {duration(total / workers)} with {workers} workers that do not slow each other" if workers > 1 else ""
     where = device_name(str(choose_device(sweep.place.device)))
-    out.print(f"about {duration(total)} on {where}, one job at a time{shared}", soft_wrap=True)
+    out.print(f"about {duration(total)} on {where}, one job at a time{shared}")
     for device, told in sweep.elsewhere().items():
         of = "all jobs" if told.jobs == len(sweep.left) else f"{told.jobs} of {len(sweep.left)} jobs"
         by = f"going by {told.records} records from there"
-        out.print(f"about {duration(told.seconds)} on {device}, for {of}, {by}", soft_wrap=True)
+        out.print(f"about {duration(told.seconds)} on {device}, for {of}, {by}")
 
 
 def print_report(out: Console, report: Report) -> int:
     """How a sweep ended; the exit code."""
     for outcome in report.failed.values():
-        out.print(f"failed: {told(outcome)}", style="red", soft_wrap=True)
+        out.print(f"failed: {told(outcome)}", style="red")
     for name in report.left[:SHOWN]:
-        out.print(f"left: {name}", soft_wrap=True)
+        out.print(f"left: {name}")
     if len(report.left) > SHOWN:
         out.print(f"left: and {len(report.left) - SHOWN} more")
     again = f", {report.losses} times lost and begun again" if report.losses else ""
