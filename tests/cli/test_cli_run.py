@@ -39,6 +39,13 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(capsys, here):
     assert list(here.iterdir()) == []
 
 
+def test_a_warm_up_that_is_most_of_a_shortened_run_is_said(capsys):
+    for epochs, said in ((3, True), (4, False)):
+        terms = ["--set", "lr_schedule=cosine", "--set", "schedule.warmup_epochs=2", "--epochs", epochs]
+        code, out, _ = call(capsys, *SMALL[:5], *FAST, *terms, "--dry-run")
+        assert code == 0 and ("the rate only grows in 2 of 3 epochs: --set schedule.warmup_epochs=0" in out) == said
+
+
 def test_reduced_run_writes_its_record_but_files_none(capsys, here):
     code, out, _ = call(capsys, *SMALL, "--limit-train", 50, "--limit-test", 30, "--epochs", 1)
     assert code == 0
