@@ -15,12 +15,15 @@ DATA := $(or $(LTBENCH_DATA),data)
 
 DOCS := .venv-docs
 
-# The lowest versions that pyproject.toml allows, under the lowest Python, and tests that go through all rooms.
-LOWEST := .venv-lowest
-LOWEST_TESTS := $(addprefix tests/,$(addprefix unit/test_,registry.py tables.py figures.py records_io.py metrics.py data.py folders.py interop.py) \
+# `make test-versions`: which Python, of the packages the lowest versions that pyproject.toml allows or the highest, where
+# they are installed (6 GB), and tests that go through all rooms.
+WITH := 3.11
+RESOLUTION := lowest-direct
+VERSIONS := .venv-$(WITH)-$(RESOLUTION)
+VERSIONS_TESTS := $(addprefix tests/,$(addprefix unit/test_,registry.py tables.py figures.py records_io.py metrics.py data.py folders.py interop.py) \
   maths/test_attacks.py cli/test_cli_list_show.py cli/test_cli_habits.py site/test_site.py)
 
-.PHONY: audit board lock cluster docs fuzz gpu-check demo lite test test-slow test-lowest fidelity autoattack-equivalence faults screenshots lint results clean
+.PHONY: audit board lock cluster docs fuzz gpu-check demo lite test test-slow test-versions fidelity autoattack-equivalence faults screenshots lint results clean
 
 demo: $(STAMP)  ## train and attack two defenses on real digits, print the leaderboard (minutes)
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method reat --dataset digits-lt
@@ -38,11 +41,11 @@ test: $(STAMP)  ## the whole suite but the slow checks, file by file on every co
 test-slow: $(STAMP)  ## the slow checks alone
 	$(BIN)/python -m pytest -m slow
 
-test-lowest: $(STAMP)  ## a part of the suite with the lowest versions that pyproject.toml allows (LOWEST=DIR: their environment, 6 GB)
+test-versions: $(STAMP)  ## a part of the suite with the lowest versions of all packages (WITH=3.13 RESOLUTION=highest: another Python, the newest)
 	$(BIN)/python -m pip install --quiet -e '.[supply]'
-	$(BIN)/uv venv --quiet --allow-existing --python 3.11 $(LOWEST)
-	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e . 'pytest>=8' 'hypothesis>=6.120' 'pyyaml>=6'
-	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
+	$(BIN)/uv venv --quiet --allow-existing --python $(WITH) $(VERSIONS)
+	$(BIN)/uv pip install --quiet --python $(VERSIONS) --resolution $(RESOLUTION) -e . 'pytest>=8' 'hypothesis>=6.120' 'pyyaml>=6'
+	$(VERSIONS)/bin/python -m pytest $(VERSIONS_TESTS)
 
 fidelity: $(STAMP)  ## docs/fidelity.md: what each method is compared with, and how close it comes
 	$(BIN)/python -m pytest tests/golden tests/maths --fidelity docs/fidelity.md
@@ -53,7 +56,7 @@ autoattack-equivalence: $(STAMP)  ## our AutoAttack beside its authors' on real 
 faults: $(STAMP)  ## full disks, damaged files, signals and 200 kills, counted (minutes)
 	$(BIN)/python benchmarks/faults.py
 
-fuzz: $(STAMP)  ## 100,000 odd inputs of every kind, counted (half an hour of one core; ARGS='--kind npz --cases 1000')
+fuzz: $(STAMP)  ## 100,000 odd inputs of every kind, counted (a quarter of an hour of one core; ARGS='--kind npz --cases 1000')
 	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 gpu-check: $(STAMP)  ## the CUDA path: is it right, and how fast (ten minutes on a GPU; JSON in gpu-check/)
@@ -114,4 +117,4 @@ endif
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOCS) $(LOWEST) docs/_build demo fuzz lite build dist
+	rm -rf $(VENV) $(VENV)-* docs/_build demo fuzz lite build dist

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ltrobust_bench.files import write_text
 from ltrobust_bench.records.io import find_records
-from ltrobust_bench.report.aggregate import boards, on_terms
+from ltrobust_bench.report.aggregate import beyond_doubt, boards, on_terms
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.campaign import planned_runs
 from ltrobust_bench.report.paper import markdown, paper_table
@@ -71,10 +71,10 @@ def lesson(board: Board) -> str:
         f"Plain adversarial training withstands every attack on {head:.1f} % of the head's images and on {tail:.1f} % "
     )
     text += "of the tail's"
-    best = _best([entry for entry in board.entries if entry is plain or on_terms(entry)])
+    best = _best([entry for entry in board.entries if entry is plain or (beyond_doubt(entry) and on_terms(entry))])
     if best is not plain:
         text += f"; the best on the tail, {best.label}, on {float(best.percent('union', 'tail')):.1f} % of them"
-    if board.reference is not None:
+    if board.reference is not None and beyond_doubt(board.reference):
         ceiling = board.reference.percent("union", "per_class")
         text += f", and on as many images in equal classes it would be {ceiling[board.classes[-3:]].mean():.1f} %"
     first = sum(entry.rank == 1 for entry in board.entries)

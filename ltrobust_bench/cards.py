@@ -7,10 +7,11 @@ imported when a method is used, and ``ltbench check`` proves that the two agree.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,8 @@ class Option(Strict):
     """One typed option of a method.
 
     ``fixed`` and ``paper`` are the defaults of the two tracks; an option without them defaults to nothing
-    (``None``), which its help explains.
+    (``None``), which its help explains. ``only_with`` and ``not_with`` say beside which values of other options it
+    changes something: ``only_with = { host = ["trades"] }``, ``not_with = { margin = [0] }`` (``"none"``: nothing).
     """
 
     type: Literal["float", "int", "str", "bool"]
@@ -47,6 +49,17 @@ class Option(Strict):
     choices: list[Value] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    only_with: dict[str, list[Value]] = Field(default={}, description="values of others without which it does nothing")
+    not_with: dict[str, list[Value]] = Field(default={}, description="values of others with which it does nothing")
+
+    @property
+    def terms(self) -> list[str]:
+        """``only_with`` and ``not_with`` in words; empty where it always changes something."""
+        return [
+            f"{word} {_assigned(name, values)}"
+            for word, others in (("only with", self.only_with), ("not with", self.not_with))
+            for name, values in others.items()
+        ]
 
     def parse(self, name: str, value: Any) -> Value:
         """``value`` (a string from the command line, or a Python value) as this option's type.
@@ -78,6 +91,13 @@ class Option(Strict):
         return parsed
 
 
+def _assigned(name: str, values: Iterable[Value]) -> str:
+    """An option and values for it, as ``--set`` takes them."""
+    written = {None: "none", True: "true", False: "false"}
+    texts = (written[v] if v is None or isinstance(v, bool) else str(v) for v in values)
+    return f"{name}={' or '.join(texts)}"
+
+
 class Paper(Strict):
     """Where a method comes from."""
 
@@ -106,7 +126,8 @@ class Claim(Strict):
 
 
 class Base(Strict):
-    """The finished run that a method builds on: of another method, with the same data, network, seed and plug-ins.
+    """The finished run that a method builds on: of another method, with the same data, network, seed and plug-ins, and
+    with its own options and recipe.
 
     ``start``: training begins with its weights. ``teacher``: it stays as it is and the loss may ask for its logits.
     """
@@ -114,6 +135,15 @@ class Base(Strict):
     method: str
     role: Literal["start", "teacher"]
     budget: float = Field(default=1.0, gt=0, le=1, description="share of the protocol's budget it is trained for")
+
+    @property
+    def terms(self) -> str:
+        """How that run is trained, in a sentence."""
+        share = "the whole budget" if self.budget == 1 else f"{self.budget:.0%} of the budget"
+        return (
+            f"It has the same data, network, seed and plug-ins (these are around both trainings), and options and "
+            f"recipe of its own: {share} in track fixed, its authors' in track paper."
+        )
 
 
 MOST_EXTRA = 0.1
@@ -131,6 +161,8 @@ class Card(Strict):
     order: int = Field(default=0, description="plug-ins apply in this order, whatever the command line says")
     conflicts: list[str] = Field(default=[], description="slugs of plug-ins and methods it cannot be combined with")
     raises_epsilon: bool = Field(default=False, description="trains with radii above the evaluation's")
+    crafts: bool = Field(default=True, description="whether it attacks images in training")
+    needs_attack: bool = Field(default=False, description="a plug-in that does nothing around what does not attack")
     version: int = Field(ge=1)
     base: Base | None = Field(default=None, description="the finished run it builds on")
     budget: float = Field(
@@ -161,6 +193,19 @@ class Card(Strict):
                     option.parse(name, getattr(option, track))
                 except UsageError as error:
                     raise ValueError(f"{track} default: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _options_know_each_other(self) -> Card:
+        for name, option in self.options.items():
+            for others in (option.only_with, option.not_with):
+                for other, values in others.items():
+                    if other not in self.options or other == name:
+                        raise ValueError(f"options.{name}: {other!r} is no other option")
+                    try:
+                        others[other] = [self.options[other].parse(other, value) for value in values]
+                    except UsageError as error:
+                        raise ValueError(f"options.{name}: {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -196,6 +241,36 @@ class Card(Strict):
                 raise UnknownNameError(f"option of {self.slug}", name, self.options)
             resolved[name] = self.options[name].parse(name, value)
         return resolved
+
+    def refuse_idle(self, track: Track, options: Mapping[str, Value]) -> None:
+        """Refuse what somebody chose and what would change nothing.
+
+        Args:
+            options: all of them, as :meth:`resolve_options` gives them.
+
+        Raises:
+            UsageError: for an option that is not at its default beside a value of another that switches it off.
+        """
+        usual = self.resolve_options(track, {})
+        for name, value in options.items():
+            if value != usual[name] and (beside := self.idle(name, options)) is not None:
+                wanted = self.options[name].only_with.get(beside)
+                other = _assigned(beside, wanted) if wanted else f"another {beside}"
+                raise UsageError(
+                    f"{self.slug}: {_assigned(name, [value])} has no effect with "
+                    f"{_assigned(beside, [options[beside]])}; leave it out, or choose {other}."
+                )
+
+    def idle(self, name: str, options: Mapping[str, Value]) -> str | None:
+        """The option beside whose value the option ``name`` changes nothing; None: it may change something.
+
+        Args:
+            options: all of the card's, with the values that they have.
+        """
+        own = self.options[name]
+        without = (other for other, values in own.only_with.items() if options[other] not in values)
+        beside = (other for other, values in own.not_with.items() if options[other] in values)
+        return next(chain(without, beside), None)
 
     def paper_recipe(self) -> dict[str, Any]:
         """The authors' recipe over the protocol's, with what is taken from another card."""

@@ -247,7 +247,7 @@ class OnlyWarnings(Silent):
     def tell(self, event: Event) -> None:
         """A warning stands out."""
         if isinstance(event, Warned):
-            self.console.print(str(event), style="yellow", soft_wrap=True)
+            self.console.print(str(event), style="yellow")
 
 
 class RichProgress:
@@ -322,14 +322,14 @@ class RichProgress:
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text)
 
     def tell(self, event: Event) -> None:
         """A warning stands out; other events are lines if it is verbose."""
         if isinstance(event, Warned):
             OnlyWarnings(self.console).tell(event)
         elif self.verbose:
-            self.console.print(str(event), style="dim", soft_wrap=True)
+            self.console.print(str(event), style="dim")
 
 
 def duration(seconds: float) -> str:

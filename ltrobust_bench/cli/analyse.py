@@ -62,7 +62,7 @@ def command(
     written = write(analysis, folder)
     for stem in dict.fromkeys(path.stem for path in written):
         endings = ",".join(path.suffix[1:] for path in written if path.stem == stem)
-        out.print(f"wrote {folder / stem}.{{{endings}}}", soft_wrap=True)
+        out.print(f"wrote {folder / stem}.{{{endings}}}")
 
 
 def print_analysis(out: Console, analysis: Analysis) -> None:
@@ -86,7 +86,7 @@ def print_analysis(out: Console, analysis: Analysis) -> None:
         columns["feature\nnorm"] = (norms.feature, 2)
         if vectors is not None:
             columns["vector\nnorm"] = (vectors, 2)
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", caption_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
     table.title = f"{method_label(run)} on {run.dataset}, seed {run.seed}"
     table.caption = "means over classes; errors and ends (to head, ...) in %, median margins in logits"
     table.add_column("", no_wrap=True)
@@ -106,4 +106,4 @@ def print_analysis(out: Console, analysis: Analysis) -> None:
     if classes.groups:
         lines.append(f"tail images are taken, outside the tail, for: {takers or 'nothing'}")
     for line in lines:
-        out.print(line, soft_wrap=True)
+        out.print(line)

@@ -59,25 +59,26 @@ class Attacked:
 
 
 def file_record(asked: Attacked, results_dir: Path, again: bool, search: Search | None) -> Record:
-    """The whole evaluation of a network of ours, which makes its record."""
+    """The whole evaluation of a network of ours, which makes its record. One that comes with the package has a run
+    folder of its own."""
     from ltrobust_bench import verbs
     from ltrobust_bench.cli.run import print_record
     from ltrobust_bench.errors import CheckpointError
     from ltrobust_bench.plan.code import code_of
     from ltrobust_bench.records.filing import unfit_note
+    from ltrobust_bench.records.weights import is_name
 
     checkpoint = asked.subject
     assert isinstance(checkpoint, Path)
     loaded = verbs.load_model(checkpoint, device=asked.device)
     if asked.dataset is not None and asked.dataset != loaded.run.dataset:
         raise CheckpointError(f"{checkpoint} was trained on {loaded.run.dataset}, not on {asked.dataset}.")
-    # A network outside its run folder has nowhere to keep state and record: its record is only filed.
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    own = folder if folder.name == loaded.run.folder_name() else None
+    # A file outside its run folder has nowhere to keep state and record: its record is only filed.
+    own = asked.place if is_name(checkpoint) or asked.place.name == loaded.run.folder_name() else None
     task = loaded.task(asked.terms["data_dir"])
     note = unfit_note(loaded.run, [*loaded.code, code_of(loaded.run, "evaluation")])
     if note:
-        asked.out.print(note, style="yellow", soft_wrap=True)
+        asked.out.print(note, style="yellow")
     with asked.progress() as progress:
         record = verbs.finish_run(loaded, task, own, results_dir, progress, again=again, search=search)
     print_record(asked.out, record, loaded.class_names, own)
@@ -188,7 +189,7 @@ def show(asked: Attacked, result: Evaluation, what: str, folder: Path | None, fi
     if folder is not None:
         make_folder(folder)
         write_text(folder / file, result.csv())
-        asked.out.print(f"wrote {folder / file}", soft_wrap=True)
+        asked.out.print(f"wrote {folder / file}")
 
 
 def _print_curve(out: Console, curve: Curve, folder: Path) -> None:
@@ -206,4 +207,4 @@ def _print_curve(out: Console, curve: Curve, folder: Path) -> None:
     path = folder / f"curve-{curve.kind}.csv"
     write_text(path, curve.csv())
     for written in (path, *save(curve_figure(curve), folder / f"curve-{curve.kind}")):
-        out.print(f"wrote {written}", soft_wrap=True)
+        out.print(f"wrote {written}")

@@ -46,10 +46,10 @@ def command(
     out.print(table)
     waiting = sorted({label for labels in result.waiting.values() for label in labels})
     if waiting:
-        out.print(f"entries that claims wait for: {', '.join(waiting)}", style="dim", soft_wrap=True)
+        out.print(f"entries that claims wait for: {', '.join(waiting)}", style="dim")
     path = output or results_dir / "claims.md"
     write_text(path, result.text)
-    out.print(f"wrote {path}", soft_wrap=True)
+    out.print(f"wrote {path}")
     for problem in result.problems:
         echo(problem, err=True)
     context.exit(1 if result.problems else 0)

@@ -53,12 +53,11 @@ def info(
         f"{task.spec.name}: {sum(counts)} training images in {len(counts)} classes, imbalance ratio "
         f"{task.imbalance_ratio:g} ({task.profile}), {sum(task.split.test_counts)} test images, "
         f"{'x'.join(map(str, task.spec.shape))} pixels",
-        soft_wrap=True,
     )
     for note in task.source.notes:
-        out.print(note, soft_wrap=True)
+        out.print(note)
     for warning in task.source.warnings:
-        out.print(warning, style="yellow", soft_wrap=True)
+        out.print(warning, style="yellow")
     mark = "█" if out.encoding.startswith("utf") else "#"
     table = Table("label", "class", "group", "train", "test", "profile", box=None, pad_edge=False)
     for label, count in enumerate(counts):
@@ -66,11 +65,11 @@ def info(
         name = task.source.class_names[label]
         table.add_row(str(label), name, group_of.get(label, "-"), str(count), str(task.split.test_counts[label]), bar)
     out.print(table)
-    out.print(f"training indices, SHA-256 class by class: {task.split.train_sha256}", soft_wrap=True)
-    out.print(f"training indices, SHA-256 sorted:         {task.split.train_sha256_sorted}", soft_wrap=True)
-    out.print(f"test indices, SHA-256:                    {task.split.test_sha256}", soft_wrap=True)
+    out.print(f"training indices, SHA-256 class by class: {task.split.train_sha256}")
+    out.print(f"training indices, SHA-256 sorted:         {task.split.train_sha256_sorted}")
+    out.print(f"test indices, SHA-256:                    {task.split.test_sha256}")
     if task.source.sha256:
-        out.print(f"files, SHA-256:                           {task.source.sha256}", soft_wrap=True)
+        out.print(f"files, SHA-256:                           {task.source.sha256}")
 
 
 def _as_json(task: Task) -> str:

@@ -106,7 +106,7 @@ def foreign_model(
     elif source == "--torch":
         from ltrobust_bench.interop.factory import from_factory
 
-        model = from_factory(name, weights, key or "", lambda line: out.print(line, soft_wrap=True))
+        model = from_factory(name, weights, key or "", lambda line: out.print(line))
     else:
         from ltrobust_bench.interop.official import from_official
         from ltrobust_bench.plan.task import make_task
@@ -147,4 +147,4 @@ def print_log(out: Console, path: Path, dataset: str | None, protocol: str | Non
         f"{log.images or 'an unknown number of'} images; a log tells no class from another: --examples scores images"
     )
     for remark in log.remarks(number(terms.terms(dataset).epsilon), terms.threat_model):
-        out.print(f"note: {remark}", style="yellow", soft_wrap=True)
+        out.print(f"note: {remark}", style="yellow")

@@ -13,7 +13,8 @@ from ltrobust_bench.cli.words import echo
 @click.command(
     epilog="""\b
     Example: ltbench predict runs/at-bsl-folder-photos-64px-ir3.8-small-s0-1a2b3c4d new/*.jpg
-             ltbench predict lite:at-bsl cat.png --json"""
+             ltbench predict runs/at-bsl-folder-photos-64px-ir3.8-small-s0-1a2b3c4d new/ --json
+             ltbench predict lite:at-bsl cat.png"""
 )
 @click.argument("run", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
@@ -24,26 +25,27 @@ def command(run: Path, images: tuple[Path, ...], top: int, as_json: bool, device
     """What a finished network says of pictures: the most probable classes, and a warning where answers of that class
     are easily changed by an attacker.
 
-    RUN is a run folder, its model.safetensors, or the name of a network that comes with the package. Pictures are
-    scaled as those that it was trained on.
+    RUN is a run folder, its model.safetensors, or the name of a network that comes with the package. Of a folder all
+    pictures below it are taken. Pictures are scaled as those that it was trained on.
     """
+    from ltrobust_bench.data.folders import pictures_below
     from ltrobust_bench.verbs import load_model
     from ltrobust_bench.verbs.prediction import Prediction
 
-    loaded = load_model(run, device=device)
-    found = loaded.predict(list(images))
+    pictures = [one for path in images for one in (pictures_below(path) if path.is_dir() else [path])]
+    found = load_model(run, device=device).predict(pictures)
     assert isinstance(found, list)
     if as_json:
         import json
 
-        echo(json.dumps([_values(path, one) for path, one in zip(images, found, strict=True)], indent=1))
+        echo(json.dumps([_values(path, one) for path, one in zip(pictures, found, strict=True)], indent=1))
         return
     out = console()
-    for path, one in zip(images, found, strict=True):
-        out.print(f"{path}: {one.best(top)}", soft_wrap=True)
+    for path, one in zip(pictures, found, strict=True):
+        out.print(f"{path}: {one.best(top)}")
     warnings = dict.fromkeys(one.warning for one in found if isinstance(one, Prediction) and one.warning)
     for warning in warnings:
-        out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        out.print(f"warning: {warning}", style="yellow")
     if all(one.robust is None for one in found):
         out.print(
             "how robust these answers are is not known: no record of its attacks lies beside the network.",

@@ -62,7 +62,7 @@ def command(
                 out.print(setting, style="bold")
             out.print(_table(block))
             for link in block.sources:
-                out.print(f"  {link}", style="dim", soft_wrap=True)
+                out.print(f"  {link}", style="dim")
             if block.notes:
                 out.print(Padding("\n".join(f"- {note}" for note in block.notes) + "\n", (0, 2)), style="dim")
         out.print(LEGEND if found else "no published number fits", style="dim")

@@ -73,12 +73,12 @@ def leaderboard(
         console.print(board.title, style="bold")
         console.print(terminal_table(board, console.width, top))
         if board.status != "smoke" and (floor := resolution_in_words(board)):
-            console.print(floor, style="dim", soft_wrap=True)
+            console.print(floor, style="dim")
     console.print(LEGEND, style="dim")
     for message in result.messages:
-        console.print(f"note: {message}", style="yellow", soft_wrap=True)
+        console.print(f"note: {message}", style="yellow")
     for path in result.written:
-        console.print(f"wrote {path}", soft_wrap=True)
+        console.print(f"wrote {path}")
     context.exit(1 if result.damaged else 0)
 
 
@@ -158,7 +158,7 @@ def compare(
 
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack, margin / 100)
     console = Terminal(highlight=False, markup=False, emoji=False)
-    console.print(f"{board.title}; accuracy under {attack}, points", style="bold", soft_wrap=True)
+    console.print(f"{board.title}; accuracy under {attack}, points", style="bold")
     for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
         table = Table(
             "", "difference", "95 % interval", "p", "p (Holm)", "p (equal)", "", box=None, title_justify="left"
@@ -177,7 +177,7 @@ def compare(
             )
         console.print(table)
     for message in [*problems, *board.messages]:
-        console.print(f"note: {message}", style="yellow", soft_wrap=True)
+        console.print(f"note: {message}", style="yellow")
     seeds = {d.seeds for d in found}
     for paired in sorted(seeds):
         console.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")

@@ -125,13 +125,13 @@ def print_record(out: Console, record: Record, class_names: Sequence[str], folde
     out.print(classes_table([record], class_names))
     print_flags(out, flags_of(record))
     if folder is not None:
-        out.print(f"record: {folder / 'record.json'}", soft_wrap=True)
+        out.print(f"record: {folder / 'record.json'}")
 
 
 def print_flags(out: Console, flags: list[Flag]) -> None:
     """Signs that an evaluation can be fooled, one line each."""
     for flag in flags:
-        out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow", soft_wrap=True)
+        out.print(f"flag: {flag.name}: {flag.seen} ({flag.meaning})", style="yellow")
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -150,17 +150,22 @@ def print_plan(out: Console, plan: Plan, device: torch.device, runs_dir: Path, q
     out.print(first, style="bold")
     for line in others:
         out.print(line)
+    recipe = plan.run.recipe
+    warming = recipe.schedule.warmup_epochs
+    if 2 * warming > recipe.epochs:
+        less = f"--set schedule.warmup_epochs={recipe.epochs // 10}"
+        warned.print(f"  the rate only grows in {warming} of {recipe.epochs} epochs: {less}", style="yellow")
     for note in plan.task.source.notes:
-        out.print(f"  {note}", soft_wrap=True)
+        out.print(f"  {note}")
     unfit = unfit_note(plan.run, [code_of(plan.run, "training")])
     for warning in [*plan.task.source.warnings, *([unfit] if unfit else [])]:
-        warned.print(f"  {warning}", style="yellow", soft_wrap=True)
-    out.print(f"  run folder: {folder}", soft_wrap=True)
+        warned.print(f"  {warning}", style="yellow")
+    out.print(f"  run folder: {folder}")
     if (folder / "record.json").exists():
         out.print("  finished already")
         return
     for line in _base(plan, device, runs_dir):
-        out.print(line, soft_wrap=True)
+        out.print(line)
     _print_cost(out, plan, device)
 
 

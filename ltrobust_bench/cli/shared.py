@@ -198,7 +198,7 @@ def requests(
 
     policy, notes = usable_policy(device, fields["precision"], crafting, compiled, plain)
     for note in notes:
-        out.print(note, style="yellow", soft_wrap=True)
+        out.print(note, style="yellow")
     by_hand: dict[str, Any] = parse_settings(settings)
     if on_nan != "stop":
         if by_hand.get("on_nan", on_nan) != on_nan:

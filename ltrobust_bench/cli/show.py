@@ -27,12 +27,17 @@ def command(method: str) -> None:
     for name, value in (("arXiv", paper.arxiv), ("page", paper.url), ("official code", paper.code)):
         if value:
             echo(f"{name}: {value}")
+    if card.base is not None:
+        does = {"start": "whose weights it starts from", "teacher": "which stays as it is and teaches it"}[
+            card.base.role
+        ]
+        echo(f"\nBuilds on a finished run of {card.base.method}, {does}. {card.base.terms}")
     echo("\nOptions (--set NAME=VALUE):")
     if not card.options:
         echo("  none")
     for name, option in card.options.items():
         allowed = f" [{', '.join(map(str, option.choices))}]" if option.choices else ""
-        echo(f"  {name} ({option.type}{allowed}): {option.help}")
+        echo(f"  {name} ({option.type}{allowed}): {'; '.join([option.help, *option.terms])}")
         echo(f"      fixed: {_value(option.fixed)}   paper: {_value(option.paper)}")
     echo(f"\nRecipe of protocol {MAIN} (fixed) and of the authors (paper).")
     echo(f"--set NAME=VALUE also takes: {', '.join(recipe_settings())}")

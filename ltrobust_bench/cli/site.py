@@ -39,6 +39,6 @@ def command(
     result = build(records_dirs or (results_dir / "records",), output, [results_dir], repository)
     out = console()
     for message in result.messages:
-        out.print(f"note: {message}", style="yellow", soft_wrap=True)
-    out.print(f"wrote {result.files} files; open {result.index}", soft_wrap=True)
+        out.print(f"note: {message}", style="yellow")
+    out.print(f"wrote {result.files} files; open {result.index}")
     context.exit(1 if result.damaged else 0)

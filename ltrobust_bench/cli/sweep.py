@@ -84,6 +84,10 @@ def command(
     place = place_of(chosen, runs_dir, results_dir, data_dir, device, race)
     sweep = Sweep.of(read_plan(plan).requests(), place, only)
     out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")
+    older = sweep.by_other_code()
+    if older:
+        records = "1 record" if len(older) == 1 else f"{len(older)} records"
+        out.print(f"done by {records} of other code than this, which stay: {_first(older)}")
     if dry_run:
         print_costs(out, sweep, chosen.workers)
         return 0
@@ -95,13 +99,17 @@ def command(
     return print_report(console(), report)
 
 
+def _first(runs: list[str]) -> str:
+    return runs[0] + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
+
+
 def print_bounds(out: Console, sweep: Sweep) -> None:
     """The runs that are out of a race, with the bound that they have in place of a record."""
     from ltrobust_bench.sweeps.states import states_of
 
-    for seen in states_of(sweep.pieces, sweep.disk):
-        if seen.bound is not None and sweep.place.race is not None:
-            out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}", soft_wrap=True)
+    for seen in states_of(sweep.pieces, sweep.disk) if sweep.place.race is not None else ():
+        if seen.bound is not None:
+            out.print(f"not ranked: {seen.id.rpartition('.')[0]}: {seen.bound.text}")
 
 
 class Lines:
@@ -147,27 +155,29 @@ def print_costs(out: Console, sweep: Sweep, workers: int) -> None:
 
     costs = sweep.costs()
     seen = {one.id: one for one in states_of(sweep.pieces, sweep.disk)}
-    table = Table("", "job", "state", "about", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in ("", "job", "state", "about"):
+        table.add_column(title, overflow="fold")  # a narrow terminal folds names, and cuts none
     for number, name in enumerate(sweep.left, 1):
         table.add_row(str(number), name, seen[name].state, duration(costs[name]))
     if sweep.left:
-        out.print(table, soft_wrap=True)
+        out.print(table)
     total = sum(costs.values())
     shared = f", {duration(total / workers)} with {workers} workers that do not slow each other" if workers > 1 else ""
     where = device_name(str(choose_device(sweep.place.device)))
-    out.print(f"about {duration(total)} on {where}, one job at a time{shared}", soft_wrap=True)
+    out.print(f"about {duration(total)} on {where}, one job at a time{shared}")
     for device, told in sweep.elsewhere().items():
         of = "all jobs" if told.jobs == len(sweep.left) else f"{told.jobs} of {len(sweep.left)} jobs"
         by = f"going by {told.records} records from there"
-        out.print(f"about {duration(told.seconds)} on {device}, for {of}, {by}", soft_wrap=True)
+        out.print(f"about {duration(told.seconds)} on {device}, for {of}, {by}")
 
 
 def print_report(out: Console, report: Report) -> int:
     """How a sweep ended; the exit code."""
     for outcome in report.failed.values():
-        out.print(f"failed: {told(outcome)}", style="red", soft_wrap=True)
+        out.print(f"failed: {told(outcome)}", style="red")
     for name in report.left[:SHOWN]:
-        out.print(f"left: {name}", soft_wrap=True)
+        out.print(f"left: {name}")
     if len(report.left) > SHOWN:
         out.print(f"left: and {len(report.left) - SHOWN} more")
     again = f", {report.losses} times lost and begun again" if report.losses else ""

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ltrobust_bench.cli.words import between_words
 from ltrobust_bench.errors import printed
 
 
@@ -17,3 +18,16 @@ class Terminal(Console):
     def render_str(self, text: str, **terms: Any) -> Text:  # type: ignore[override]
         """Rich calls it for every text, cells of tables included."""
         return super().render_str(printed(text), **terms)
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **terms: Any) -> None:
+        """Text is broken between words on a terminal, and not at all in a pipe or a file, where somebody searches
+        its lines; with ``soft_wrap`` (a command to copy) it is one line everywhere."""
+        if soft_wrap is None and len(objects) == 1 and isinstance(objects[0], str):
+            objects, soft_wrap = (self._in_words(objects[0]),), True
+        super().print(*objects, soft_wrap=soft_wrap, **terms)
+
+    def _in_words(self, text: str) -> str:
+        if not self.is_terminal:
+            return text
+        lines = text.split("\n")
+        return "\n".join(between_words(line, self.width, len(line) - len(line.lstrip()) + 2) for line in lines)

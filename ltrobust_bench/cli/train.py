@@ -45,4 +45,4 @@ def command(
                 f"loss {last['loss']:.4f}; on training images: clean {last['train_clean']:.1%}, "
                 f"robust {last['train_robust']:.1%}"
             )
-        out.print(f"network: {result.model_path}", soft_wrap=True)
+        out.print(f"network: {result.model_path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,7 @@ def command(
 ) -> None:
     """Try settings on a tenth of each class's training images, which is held out. No test image is used."""
     from ltrobust_bench.compute.device import choose_device
+    from ltrobust_bench.report.reproduce import asked_for
     from ltrobust_bench.verbs import tune
 
     set_threads(threads)
@@ -104,8 +106,7 @@ def command(
             progress=progress,
         )
     out.print(_table(found))
-    label = " --plugin ".join([found.method, *found.plugins])
-    out.print(f"next: ltbench run --method {label} --dataset {request.dataset} --tuned {output}", soft_wrap=True)
+    out.print(f"next: {shlex.join([*asked_for(request), '--tuned', str(output)])}", soft_wrap=True)
 
 
 def _table(trials: Trials) -> Table:

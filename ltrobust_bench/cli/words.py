@@ -17,9 +17,11 @@ def in_words(line: str, indent: int = 0) -> str:
     Args:
         indent: of what follows the first line.
     """
-    if not sys.stdout.isatty():
-        return line
-    width = max(40, shutil.get_terminal_size().columns)
+    return between_words(line, max(40, shutil.get_terminal_size().columns), indent) if sys.stdout.isatty() else line
+
+
+def between_words(line: str, width: int, indent: int = 0) -> str:
+    """A line in lines of at most ``width`` characters; a longer word (a path) is one of its own."""
     return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 

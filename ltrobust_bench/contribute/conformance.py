@@ -201,6 +201,8 @@ def check_options(subject: Subject) -> list[str]:
         if not isinstance(built, wanted):
             returned = type(built).__name__
             problems.append(f"track {track}: {subject.card.kind}() returned {returned}, not {wanted.__name__}")
+        if isinstance(built, Method) and any(built.crafts(epoch, 2) for epoch in (1, 2)) != subject.card.crafts:
+            problems.append(f"track {track}: card.toml says crafts = {str(subject.card.crafts).lower()}, method.py not")
     # Some options are read only for some values of others, or inside a loss: it is enough that the code names them.
     named = {getattr(n, "value", getattr(n, "id", None)) for n in ast.walk(_syntax_tree(subject))}
     problems += [f"method.py never reads option {n} of card.toml" for n in subject.card.options if n not in named]

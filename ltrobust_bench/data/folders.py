@@ -35,6 +35,8 @@ FEW = 20
 """Test images of a class below which its accuracy is hardly a number."""
 MOST = 5_000_000
 """Files of a class; with more, it is not a folder of images that was named."""
+NAMED = 10
+"""Files that are named where many cannot be read."""
 WORDS = 50_000_000
 """Bytes of a list that is distributed with Tiny-ImageNet."""
 Samples = list[tuple[str, int]]
@@ -84,16 +86,16 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
         used += f"; {beside} lies beside it: {folder.parent} takes both" if beside else ""
     _count_beside(folder, parts, names, ignored)
     digest = hashlib.sha256()
+    images, contents, sizes = _read([path for path, _ in (*train, *test)], size)
     read: list[Pictures] = []
-    sizes = []
-    for part in (train, test):
-        images, contents, seen = _read([path for path, _ in part], size)
+    for part, own in ((train, slice(len(train))), (test, slice(len(train), None))):
         files = [Path(path).relative_to(folder).as_posix() for path, _ in part]
-        for file, content in zip(files, contents, strict=True):
+        for file, content in zip(files, contents[own], strict=True):
             digest.update(os.fsencode(f"{file}\n{content}\n"))
         digest.update(b"\n")
-        read.append(Pictures(images, np.asarray([label for _, label in part], dtype=np.int64), files, contents))
-        sizes += seen
+        read.append(
+            Pictures(images[own], np.asarray([label for _, label in part], dtype=np.int64), files, contents[own])
+        )
     notes = [f"{len(names)} classes in {folder}: {used}", _scaled(sizes, size), *_passed_over(ignored)]
     warnings = [*copies(*read), *_few(names, test, own="test" in parts)]
     unread = ", ".join(f"{n} {ending}" for ending, n in sorted(ignored.items()) if ending in PICTURES)
@@ -228,6 +230,18 @@ def _images_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """Every picture below a folder, sorted, as folders of images are read: what is hidden or no picture is passed over.
+
+    Raises:
+        DataError: if there is none.
+    """
+    found = [Path(path) for path in _images_below(folder) if _ending(path) in READ]
+    if not found:
+        raise DataError(f"{folder} holds no image ({', '.join(READ)} are read).")
+    return found
+
+
 def _cannot_be_read(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be read ({error.strerror}); repair it or remove it.")
 
@@ -292,11 +306,32 @@ def _hold_out(
 
 def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
     """Images, uint8 [N, 3, size, size], the SHA-256 of each file, and its width and height."""
+    refused: dict[str, DataError] = {}
+
+    def read(path: str) -> tuple[np.ndarray, str, tuple[int, int]] | None:
+        try:
+            return read_picture(path, size)
+        except DataError as error:
+            refused[path] = error
+            return None
+
     with decoding(), ThreadPoolExecutor() as pool:
         try:
-            found = list(pool.map(lambda path: read_picture(path, size), paths))
+            found = [one for one in pool.map(read, paths) if one is not None]
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # the first that cannot be read is enough
+            pool.shutdown(cancel_futures=True)
             raise
+    if refused:
+        raise _refusal(refused)
     pixels, contents, sizes = zip(*found, strict=True)
     return np.ascontiguousarray(pixels, dtype=np.uint8), list(contents), list(sizes)
+
+
+def _refusal(refused: dict[str, DataError]) -> DataError:
+    """All that cannot be read at once, so that nobody repairs one and learns of the next."""
+    first, *others = sorted(refused)
+    if not others:
+        return refused[first]
+    named, more = ", ".join(others[:NAMED]), len(others) - NAMED
+    unnamed = f" and {more} others" if more > 0 else ""
+    return DataError(f"{refused[first]} Refused as well, {len(others)}: {named}{unnamed}.")

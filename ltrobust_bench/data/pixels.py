@@ -85,6 +85,8 @@ def _picture(array: np.ndarray) -> Picture:
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the pictures in it.")
     if not path.is_file():
         raise DataError(f"there is no image {path}.")
     with decoding(), opened(path) as (image, _):

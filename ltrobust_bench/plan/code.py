@@ -134,6 +134,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def code_now(plan: Plan) -> dict[Work, Code]:
+    """The code that this process would do each work of a run with, its base's training included."""
+    now: dict[Work, Code] = {work: code_of(plan.run, work) for work in ("training", "evaluation")}
+    return now if plan.base is None else now | {"base": code_of(plan.base.run, "training")}
+
+
 def refuse_other_code(plan: Plan, folder: Path, then: Sequence[Code]) -> None:
     """See that what lies in a run folder was trained by the code that would train it now; the commit may be another,
     as long as the files are the same.
@@ -141,9 +147,7 @@ def refuse_other_code(plan: Plan, folder: Path, then: Sequence[Code]) -> None:
     Raises:
         CheckpointError: naming the folder, what differs, and what to type.
     """
-    now = {"training": code_of(plan.run, "training")}
-    if plan.base is not None:
-        now["base"] = code_of(plan.base.run, "training")
+    now = code_now(plan)
     for code in then:
         found = difference(code, now.get(code.work, code))
         if found:

@@ -18,7 +18,7 @@ from ltrobust_bench.models.registry import models
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import CUTS, Augmentation, Policy, RunSection
 from ltrobust_bench.plan.task import Task
-from ltrobust_bench.protocol import Recipe
+from ltrobust_bench.protocol import DatasetTerms, Recipe
 from ltrobust_bench.protocol.resolve import effective_overrides, recipe_settings, share_of
 from ltrobust_bench.terms import first_problem
 
@@ -78,9 +78,13 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
             f"{request.method} is a plug-in: write --method at --plugin {request.method}, or another host."
         )
     card = methods.get(request.method).card
+    wrapped = plugin_cards(request.method, request.plugins)
     if budget is not None:
         card = card.model_copy(update={"budget": budget})
-    wrapped = plugin_cards(request.method, request.plugins)
+    elif idle := [wrapper.slug for wrapper in wrapped if wrapper.needs_attack and not card.crafts]:
+        raise UsageError(
+            f"{request.method} trains without an attack, so {' and '.join(idle)} would change nothing; leave it out."
+        )
     given, overrides = _sort_settings(card, wrapped, dict(request.settings))
     options = _options(request, card, wrapped, given)
     if request.model is not None:
@@ -103,10 +107,7 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
             settings["activation"] = recipe.activation
         base = _plan(request.replace(method=card.base.method, settings=settings), data_dir, card.base.budget)
         model = base.run.model
-    if model is None:
-        # The authors' networks are for 32x32 images; smaller ones keep the protocol's network in both tracks.
-        theirs = recipe.model if task.spec.shape[-1] >= LARGE_IMAGE else None
-        model = theirs or task.terms.model
+    model = model or usual_model(recipe, task.terms, task.spec.shape[-1])
     pretrained, weights = None, None
     if request.pretrained is not None:
         pretrained, weights = find_pretrained(request.pretrained, model, task.spec.shape[0], place)
@@ -156,14 +157,21 @@ def settings_of(request: Request) -> tuple[dict[str, Value], dict[str, Any]]:
     return _options(request, card, wrapped, given), overrides
 
 
+def usual_model(recipe: Recipe, terms: DatasetTerms, size: int) -> str:
+    """The network of a run that names none, for images of ``size`` pixels. Authors' networks are for 32x32 images;
+    smaller ones keep the protocol's network in both tracks."""
+    return (recipe.model if size >= LARGE_IMAGE else None) or terms.model
+
+
 def _options(
     request: Request, card: Card, wrapped: Sequence[Card], given: Mapping[str, dict[str, Any]]
 ) -> dict[str, Value]:
     """Options of the method, and of the plug-ins by ``plug-in.option``."""
-    options = dict(card.resolve_options(request.track, given[""]))
-    for wrapper in wrapped:
-        resolved = wrapper.resolve_options(request.track, given[wrapper.slug])
-        options |= {f"{wrapper.slug}.{name}": value for name, value in resolved.items()}
+    options: dict[str, Value] = {}
+    for each, slug in ((card, ""), *((wrapper, wrapper.slug) for wrapper in wrapped)):
+        resolved = each.resolve_options(request.track, given[slug])
+        each.refuse_idle(request.track, resolved)
+        options |= {f"{slug}.{name}" if slug else name: value for name, value in resolved.items()}
     return options
 
 
@@ -175,6 +183,11 @@ def _recipe(request: Request, card: Card, task: Task, overrides: dict[str, Any])
     if recipe.epochs == 0 and overrides:
         raise UsageError(
             f"{request.method} trains nothing, so {', '.join(overrides)} would change nothing; leave it out."
+        )
+    attack = [name for name in overrides if name.startswith("attack.")]
+    if attack and not card.crafts:
+        raise UsageError(
+            f"{request.method} trains without an attack, so {', '.join(attack)} would change nothing; leave it out."
         )
     if request.epochs is not None and recipe.epochs:
         recipe = recipe.model_copy(update={"epochs": share_of(card.budget, request.epochs)})

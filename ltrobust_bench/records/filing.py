@@ -75,6 +75,8 @@ def filing(record: Record, results_dir: Path, *, replace: bool = False) -> Filin
     if not path.exists():
         return Filing(record, path, "nothing")
     other = read_record(path)
+    # The same result with more trials behind it: it was run before its settings were found again by tuning.
+    replace = replace or (other.id == record.id and other.status.trials < record.status.trials)
     if other == record or (other.id == record.id and not replace):
         return Filing(record, path, "same")
     if not never_committed(path):

@@ -319,11 +319,16 @@ def on_terms(entry: Entry) -> bool:
     return not {UNRANKED, OFF_RECIPE, EXTRA} & set(entry.flags)
 
 
+def beyond_doubt(entry: Entry) -> bool:
+    """Whether an entry's runs are verified, where boards are public, and none is known to mislead its attacks."""
+    return not {CLAIMED, MASKED} & set(entry.flags)
+
+
 def _competing(board: Board) -> list[Entry]:
     """Entries that ranks go to. The others stand where their accuracy puts them, and take no rank from any."""
     if board.status == "smoke":
         return []
-    return [entry for entry in board.entries if not {CLAIMED, MASKED} & set(entry.flags) and on_terms(entry)]
+    return [entry for entry in board.entries if beyond_doubt(entry) and on_terms(entry)]
 
 
 def _better(entries: Sequence[Entry]) -> np.ndarray:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
-from ltrobust_bench.data.registry import protocol_for
+from ltrobust_bench.cards import methods
+from ltrobust_bench.data.registry import dataset_spec, protocol_for
+from ltrobust_bench.numbers import number
+from ltrobust_bench.plan.make import usual_model
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.run import CUTS
+from ltrobust_bench.protocol import Protocol
 from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report.aggregate import method_label, request_label
 from ltrobust_bench.report.tables import markdown_text
@@ -51,9 +55,10 @@ class Planned:
 
 
 def planned_runs(requests: Iterable[Request], records: Iterable[Record]) -> list[Planned]:
-    """The runs of a plan in its order. A record belongs to one if terms, entry and seed agree, and its protocol is the
-    installed one."""
-    done = {_of_record(record): record for record in records}
+    """The runs of a plan in its order. A record belongs to one if terms, network, entry and seed agree, and its
+    protocol and its method's card are the installed ones. Of several the earliest counts, as on a board."""
+    newest_first = sorted(records, key=lambda record: record.environment.created, reverse=True)
+    done = {_of_record(record): record for record in newest_first}
     return [
         Planned(request, label, done.get(_of_request(request, label)))
         for request in requests
@@ -67,14 +72,25 @@ def _of_request(request: Request, label: str) -> tuple[object, ...]:
     return (
         protocol.digest(request.dataset), request.dataset, request.track,
         request.imbalance_ratio or terms.imbalance_ratio, request.profile or terms.profile, label, request.seed,
+        methods.get(request.method).card.version, request.model or _usual_model(request, protocol),
         *(getattr(request, name) for name in CUTS),
     )  # fmt: skip
+
+
+def _usual_model(request: Request, protocol: Protocol) -> str:
+    """The network of a request that names none: that of the run that it builds on, if it does."""
+    card, terms = methods.get(request.method).card, protocol.terms(request.dataset)
+    while card.base is not None:
+        card = methods.get(card.base.method).card
+    recipe = card.resolve_recipe(protocol, request.track, number(terms.epsilon))
+    return usual_model(recipe, terms, dataset_spec(request.dataset).shape[-1])
 
 
 def _of_record(record: Record) -> tuple[object, ...]:
     run = record.run
     return (
         run.protocol_digest, run.dataset, run.track, run.imbalance_ratio, run.profile, method_label(run), run.seed,
+        run.card_version, run.model,
         *(getattr(run, name) for name in CUTS),
     )  # fmt: skip
 

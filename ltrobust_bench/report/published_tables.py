@@ -122,6 +122,8 @@ def _terms(board: Board) -> str:
     attack, given = protocol.training.attack, protocol.test_images(key.dataset)
     images += f", the first {given} of each class" if given else ", balanced"
     training = f"{protocol.training.epochs} epochs, {attack.steps} steps of {attack.step_size} in training"
+    if key.track == "paper":
+        training = "each method trained by its authors' recipe"
     return (
         f"{training}, the last checkpoint, {images}, AutoAttack by its authors' code. Papers have their own networks, "
         "budgets, attacks and rules for the checkpoint (ltbench show METHOD), so equal numbers confirm nothing and "

@@ -12,7 +12,7 @@ from ltrobust_bench.cards import methods, plugins
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import LTBenchError
 from ltrobust_bench.plan.request import Request
-from ltrobust_bench.plan.run import CUTS, Policy, RunSection
+from ltrobust_bench.plan.run import CUTS, RunSection
 from ltrobust_bench.protocol import default_protocol, load_protocol
 from ltrobust_bench.protocol.spec import IMAGE_FOLDER, IMAGE_LISTS, DatasetTerms
 from ltrobust_bench.records.schema import Record
@@ -26,17 +26,8 @@ def command(records: Sequence[Record]) -> str:
     number of threads and processes, so these are named.
     """
     run, where = records[0].run, records[0].environment
-    asked = Request.of(run)
-    words = ["ltbench", "run", "--method", asked.method]
-    words += [word for slug in asked.plugins for word in ("--plugin", slug)]
-    words += ["--dataset", _dataset(asked.dataset)]
-    words += [
-        word for name, value in _terms(asked, run.policy).items() for word in (f"--{name.replace('_', '-')}", value)
-    ]
+    words = asked_for(Request.of(run))
     words += [word for record in records for word in ("--seed", str(record.run.seed))]
-    words += ["--extra-data", asked.extra_data] if asked.extra_data else []
-    words += ["--pretrained", asked.pretrained] if asked.pretrained else []
-    words += ["--compile"] if run.policy.compile else []
     settings = {name: value for name, value in changed_settings(run).items() if name != "precision"}
     for name, value in settings.items():
         words += ["--set", f"{name}={'none' if value is None else value}"]
@@ -46,6 +37,19 @@ def command(records: Sequence[Record]) -> str:
     if where.devices > 1:
         words += ["--devices", str(where.devices)]
     return shlex.join(words)
+
+
+def asked_for(asked: Request) -> list[str]:
+    """The words of the ``ltbench run`` that asks for this, without seed and settings; what the installed protocol gives
+    anyway is left out."""
+    words = ["ltbench", "run", "--method", asked.method]
+    words += [word for slug in asked.plugins for word in ("--plugin", slug)]
+    words += ["--dataset", _dataset(asked.dataset)]
+    words += [word for name, value in _terms(asked).items() for word in (f"--{name.replace('_', '-')}", value)]
+    words += ["--extra-data", asked.extra_data] if asked.extra_data else []
+    words += ["--pretrained", asked.pretrained] if asked.pretrained else []
+    words += ["--compile"] if asked.policy and asked.policy.compile else []
+    return words
 
 
 def obstacles(run: RunSection) -> list[str]:
@@ -62,7 +66,7 @@ def obstacles(run: RunSection) -> list[str]:
     return found + [f"plug-in {slug} is not installed" for slug in run.plugins if slug not in plugins]
 
 
-def _terms(asked: Request, policy: Policy) -> dict[str, str]:
+def _terms(asked: Request) -> dict[str, str]:
     """What a run without these options does not get anyway, by the option's name."""
     usual: DatasetTerms | None = None
     protocol: str | None = None
@@ -83,7 +87,8 @@ def _terms(asked: Request, policy: Policy) -> dict[str, str]:
     }
     terms = {name: getattr(asked, name) for name in defaults}
     changed = {name: value for name, value in terms.items() if value is not None and value != defaults[name]}
-    changed |= {} if policy.crafting == crafting else {"crafting": policy.crafting}
+    if asked.policy is not None and asked.policy.crafting != crafting:
+        changed["crafting"] = asked.policy.crafting
     return {name: str(value).removesuffix(".0") for name, value in changed.items()}
 
 

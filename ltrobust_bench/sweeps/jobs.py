@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.executors.base import Job, Place
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
@@ -33,11 +33,16 @@ def pieces_of(requests: Iterable[Request], place: Place, evaluated: bool = True)
         evaluated: whether runs are attacked, too; without it they are trained only.
 
     Raises:
-        UsageError: for anything unknown or impossible, naming the run.
+        LTBenchError: for anything unknown or impossible, or data that are missing, naming the run.
     """
     pieces: dict[str, Piece] = {}
     for request in requests:
-        plan = request.to_plan(place.data_dir)
+        try:
+            plan = request.to_plan(place.data_dir)
+        except LTBenchError as error:
+            label = "+".join([request.method, *request.plugins])
+            error.args = (f"run {label} on {request.dataset}, seed {request.seed}: {error}",)
+            raise
         training = _train(request, plan, 0, place, pieces)
         if not evaluated:
             continue

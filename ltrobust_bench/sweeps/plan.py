@@ -21,7 +21,8 @@ that does not say otherwise, and what matches an ``[[exclude]]`` is left out::
     plugins = "awp"
 
 Runs start as stated, but seed by seed: each with its first seed before any with its second, so that a plan that is half
-done is a whole board of fewer seeds. A table with ``stage = 2`` is done after all that state a lower one, or none (1).
+done is a whole board of fewer seeds. A table with ``stage = 2`` is done after all that state a lower one, or none
+(1); a run that several tables state is done with the first of them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Runs(Strict):
         plugins: combinations of plug-ins, each joined by ``+`` as boards write them (``awp+robustlt``), or ``none``.
         settings: values by name.
         crafting, compile: how they are computed, see ``ltbench run --help``.
-        stage: they are done after all of lower stages; stated for a table of runs as a whole.
+        stage: they are done after all of lower stages; one number for a table as a whole (default: 1).
         others: see :class:`Request`.
     """
 
@@ -91,7 +92,7 @@ class Runs(Strict):
     precision: Axis[Precision] | None = None
     crafting: Axis[Crafting] | None = None
     compile: Axis[bool] | None = None
-    stage: int = Field(default=1, ge=1)
+    stage: int | None = Field(default=None, ge=1)
 
     def axes(self) -> dict[str, list[Any]]:
         """The values of everything that is stated; of settings by ``settings.NAME``."""
@@ -116,6 +117,9 @@ class SweepPlan(Strict):
                 leave nothing out.
         """
         found: dict[Request, tuple[int, int]] = {}
+        for name, table in (("defaults", self.defaults), *(("exclude", runs) for runs in self.exclude)):
+            if table.stage is not None:
+                raise UsageError(f"[{name}]: stage is stated by [[runs]] only.")
         excluded = [(runs.axes(), [0]) for runs in self.exclude]
         for number, runs in enumerate(self.runs, 1):
             axes = self.defaults.axes() | runs.axes()
@@ -126,9 +130,11 @@ class SweepPlan(Strict):
                     count[0] += 1
                 if not matching:
                     try:
-                        found.setdefault(_request(point), (runs.stage, turns.get(point.get("seed"), 0)))
+                        request = _request(point)
                     except LTBenchError as error:
                         raise UsageError(f"[[runs]] {number}: {error}") from None
+                    place = (runs.stage or 1, turns.get(point.get("seed"), 0))
+                    found[request] = min(found.get(request, place), place)
         for number, (axes, count) in enumerate(excluded, 1):
             if not axes or not count[0]:
                 raise UsageError(f"[[exclude]] {number} matches none of the runs: mend it, or leave it out.")

@@ -36,14 +36,17 @@ class OnDisk:
         filed, or in a race the bound of a run that is out of it: of this network, for this rank."""
         if job.kind == "train":
             return is_there(job.folder / "model.safetensors")
-        filed = job.place.results_dir
         if job.place.race is not None:
             bound = read_bound(job.folder)
             if bound is not None and bound.holds(job.folder, job.place.race, self.cuts.get(job.id)):
                 return True
-        return (job.folder / "record.json").exists() or (
-            filed is not None and (filed / "records" / job.record).exists()
-        )
+        return self.record(job) is not None
+
+    def record(self, job: Job) -> Path | None:
+        """The record of its run, in the run folder or filed; None: there is none."""
+        filed = job.place.results_dir
+        places = [job.folder / "record.json", *([filed / "records" / job.record] if filed is not None else [])]
+        return next((path for path in places if path.exists()), None)
 
     def elsewhere(self, job: Job) -> bool:
         """Whether some process works on it now."""
@@ -132,7 +135,7 @@ def _seen(job: Job, needs: tuple[str, ...], left: Mapping[str, Piece]) -> Seen:
     state, note = _in_hand(job.folder, job.kind)
     if waits and note is None:  # whoever holds the folder does what it waits for
         state = "waiting"
-    return Seen(job.id, state or "ready", waits, note, job.log)
+    return Seen(job.id, state or "ready", waits, note, job.log, None if state else _bound(job.folder, job.kind))
 
 
 def _bound(folder: Path, kind: Kind) -> Bound | None:

@@ -35,11 +35,10 @@ from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Named, Progress, Silent
 from ltrobust_bench.protocol import Protocol
 from ltrobust_bench.protocol.spec import Search
-from ltrobust_bench.records.weights import is_name
 from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import Flag
 from ltrobust_bench.training.estimate import evaluation_cost
-from ltrobust_bench.verbs.loading import load_model, own_record
+from ltrobust_bench.verbs.loading import load_model
 from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
 
 
@@ -252,7 +251,7 @@ def analyse(
     """What a finished network of ours does class by class: natural and boundary error, where attacked images end,
     norms of features and class vectors, margins.
 
-    Errors are those of the worst case over the suite where there is a record beside the network, else of the
+    Errors are those of the worst case over the suite where there is a record of the network, else of the
     protocol's first PGD attack, as everything else under attack.
 
     Args:
@@ -269,10 +268,7 @@ def analyse(
     """
     loaded = load_model(network, device)
     task = loaded.task(data_dir)
-    beside = Path(network) if Path(network).is_dir() else Path(network).parent
-    path = beside / "record.json"
-    alone = limit_test is not None or is_name(network)  # a network that comes with the package lies in no run folder
-    record = own_record(path, loaded) if not alone and path.exists() else None
+    record = loaded.record() if limit_test is None else None
     labels = np.asarray(task.source.test_labels)
     index = first_of_each_class(labels, task.split.test, limit_test)
     seen = observe(

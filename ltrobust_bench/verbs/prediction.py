@@ -12,6 +12,7 @@ import torch
 from ltrobust_bench.data.pixels import pixels_of
 from ltrobust_bench.data.registry import dataset_spec
 from ltrobust_bench.errors import UsageError
+from ltrobust_bench.scores.intervals import wilson
 
 if TYPE_CHECKING:
     from ltrobust_bench.verbs.loading import LoadedModel
@@ -45,8 +46,13 @@ class Prediction:
     @property
     def warning(self) -> str:
         """Why the answer is not to be relied on where somebody may have changed the image; empty: nothing known."""
-        if self.robust is None or self.robust >= POOR:
+        if self.robust is None:
             return ""
+        if self.robust >= POOR:
+            least = float(wilson(self.robust * self.tested, self.tested)[0])
+            few = f"{self.robust:.0%} of {self.tested} test images of class {self.name!r} withstand the attacks, which "
+            few += f"is not told apart from {least:.0%}: test on more (--test-share, --folds)"
+            return few if least < POOR else ""
         return (
             f"only {self.robust:.0%} of {self.tested} test images of class {self.name!r} withstand the attacks: "
             f"somebody who changes an image a little can change this answer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ import torch
 from pydantic import ValidationError
 
 from ltrobust_bench.compute.device import choose_device
-from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.errors import RecordError, UnknownNameError, UsageError
 from ltrobust_bench.executors.base import Executor, Options, Place
 from ltrobust_bench.executors.registry import executors
 from ltrobust_bench.files import make_folder
 from ltrobust_bench.interrupt import SIGNALS
+from ltrobust_bench.plan.code import code_now, difference
+from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.records.filing import file_record
 from ltrobust_bench.records.io import find_records, read_record
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.sweeps.experience import Experience, told_by
 from ltrobust_bench.sweeps.jobs import Piece, left_of, pieces_of
 from ltrobust_bench.sweeps.notes import read_note
@@ -89,6 +92,17 @@ class Sweep:
         results = self.place.results_dir
         return {} if results is None else told_by(find_records([results / "records"])[0], self.left)
 
+    def by_other_code(self) -> list[str]:
+        """Runs that count as done by a record of other code than this, or of before code was recorded: the run key
+        says what was asked for, and a sweep makes nothing again that was asked for once."""
+        found = []
+        for name, (job, _, plan) in self.pieces.items():
+            path = self.disk.record(job) if job.kind == "evaluate" and name not in self.left else None
+            with suppress(RecordError):  # a damaged one is found where records are validated
+                if path is not None and _made_otherwise(read_record(path), plan):
+                    found.append(job.run)
+        return found
+
     def file_leftovers(self, progress: Progress) -> None:
         """File records that lie in run folders only: whoever wrote them was killed before it filed them. Those that no
         board accepts stay there.
@@ -127,6 +141,11 @@ class Sweep:
                 return scheduler.run()
         finally:
             executor.close()
+
+
+def _made_otherwise(record: Record, plan: Plan) -> bool:
+    now, codes = code_now(plan), record.environment.code
+    return not codes or any(difference(code, now.get(code.work, code)) for code in codes)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ltrobust_bench.errors import LTBenchError, UnknownNameError, UsageError
 from ltrobust_bench.files import is_there, write_text
 from ltrobust_bench.interrupt import Stopped
 from ltrobust_bench.notebook import usual_progress
-from ltrobust_bench.plan.code import code_of
+from ltrobust_bench.plan.code import code_now
 from ltrobust_bench.plan.make import Plan, literal
 from ltrobust_bench.plan.request import Request, takes_request
 from ltrobust_bench.plan.run import RunSection, Settings
@@ -92,7 +92,7 @@ def tune(
     plans = {plan.run.key(): (one, plan) for one, plan in ((one, one.to_plan(data_dir)) for one in asked)}
     _, first = next(iter(plans.values()))
     images = _images(first, attack, part)
-    code = _code(first.run)
+    code = _code(first)
     done = [trial for trial in _trials_in(output, first.run, metric) if not (fresh and trial.key in plans)]
     if any(trial.code != code for trial in done):
         raise UsageError(
@@ -100,20 +100,20 @@ def tune(
             f"another file with --output."
         )
     at_most = _limit(output, at_most, [*(t.settings for t in done), *(_typed(*pair) for pair in plans.values())])
-    told = progress = usual_progress(progress)
+    progress = usual_progress(progress)
     left = {key: pair for key, pair in plans.items() if all(trial.key != key for trial in done)}
     failed = ""
     if left and (executor or workers):
         place = {"runs_dir": runs_dir, "data_dir": data_dir, "device": device}
-        failed = _train_elsewhere(left.values(), fresh, executor or "local", dict(workers or {}), told, **place)
+        failed = _train_elsewhere(left.values(), fresh, executor or "local", dict(workers or {}), progress, **place)
         fresh = False  # what has to be trained again was removed, and trained
     for key, (one, plan) in plans.items():
         label = ", ".join([*(f"{name}={value}" for name, value in dict(one.settings).items()), f"seed {one.seed}"])
         folder = Path(runs_dir) / plan.run.folder_name()
         if key not in left:
-            told.note(f"{label}: tried already")
+            progress.note(f"{label}: tried already")
         elif not failed or is_there(folder / MODEL):
-            told.note(label)
+            progress.note(label)
             trained = train_plan(plan, folder, choose_device(device), progress, fresh=fresh)
             value = _value(trained.model_path, plan, attack, part, data_dir=data_dir, device=device, progress=progress)
             done.append(Trial(settings=_typed(one, plan), seed=one.seed, key=key, value=value, code=code))
@@ -214,9 +214,11 @@ def _value(path: Path, plan: Plan, attack: str, part: str, **where: Any) -> floa
     return float(getattr(result.metrics(name), part))
 
 
-def _code(run: RunSection) -> str:
-    code = code_of(run, "training")
-    return canonical_digest([code.method_sha256, code.package_sha256])
+def _code(plan: Plan) -> str:
+    """Digest (hex) of the code that trains a plan's run, its base included."""
+    now = code_now(plan)
+    base = [now["base"].method_sha256] if "base" in now else []
+    return canonical_digest([now["training"].method_sha256, now["training"].package_sha256, *base])
 
 
 def _typed(request: Request, plan: Plan) -> Settings:

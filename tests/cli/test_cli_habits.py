@@ -12,6 +12,7 @@ import pytest
 from command_line import call, refused
 
 from ltrobust_bench.cli.main import VERBS, ltbench
+from ltrobust_bench.cli.terminal import Terminal
 from ltrobust_bench.cli.words import in_words
 
 REAT = "results/records/digits-v0/digits-lt-ir20/reat"
@@ -97,6 +98,23 @@ def test_words_stay_whole_on_a_terminal_and_lines_in_a_pipe(monkeypatch):
     shown = in_words(line, indent=21).splitlines()
     assert len(shown) > 1 and max(map(len, shown)) <= 80
     assert all(word in ("name", "seldom-broken") for part in shown for word in part.split())
+
+
+def test_whatever_is_printed_is_whole_in_a_pipe_and_in_words_on_a_terminal():
+    """A plan that a program searches has its lines; a terminal breaks none inside a word."""
+    text = "  images of " + "several seldom-broken " * 9 + "/a/path" * 20 + " end\n\nlast"
+    shown = {}
+    for terminal in (False, True):
+        out = Terminal(file=io.StringIO(), force_terminal=terminal, width=60, color_system=None, markup=False)
+        out.print(text, style="bold")
+        out.print("ltbench run " * 9, soft_wrap=True)
+        shown[terminal] = out.file.getvalue()
+    command = "ltbench run " * 9 + "\n"
+    assert shown[False] == f"{text}\n{command}"
+    lines = shown[True].removesuffix(command).splitlines()
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split()) and lines[-2:] == ["", "last"]
+    assert [line for line in lines if len(line) > 60] == ["    " + "/a/path" * 20], "a path is copied whole"
+    assert all(line.startswith("    ") for line in lines[1:-2]), "what goes on is set in"
 
 
 def test_a_console_of_windows_and_a_home_that_cannot_be_written(tmp_path, root):

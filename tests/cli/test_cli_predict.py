@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 import ltrobust_bench as lt
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.data.pixels import pixels_of
-from ltrobust_bench.errors import CheckFailed, LTBenchError, UsageError
+from ltrobust_bench.errors import CheckFailed, DataError, LTBenchError, UsageError
 from ltrobust_bench.plan.task import make_task
 from ltrobust_bench.verbs import exporting, prediction
 from ltrobust_bench.verbs.exporting import NEEDED, Whole, export
@@ -95,6 +97,30 @@ def test_what_is_no_image_for_the_network_is_refused_in_one_line(array, says):
     assert "\n" not in str(refusal.value)
 
 
+def test_all_pictures_of_a_folder(capsys, network, digits, tmp_path):
+    new = shutil.copytree(digits, tmp_path / "new")
+    (new / "later").mkdir()
+    (new / "9.png").rename(new / "later" / "9.PNG")
+    (new / "Thumbs.db").write_text("no picture")
+    (new / ".hidden.png").write_text("no picture")
+    code, out, err = call(capsys, "predict", network, new, digits / "0.png", "--json")
+    assert code == 0, err
+    names = [f"new/{i}.png" for i in range(9)] + ["new/later/9.PNG", f"{digits.name}/0.png"]
+    found = json.loads(out)
+    assert [Path(one["image"]).as_posix()[-len(name) :] for one, name in zip(found, names, strict=True)] == names
+    assert found[0]["probabilities"] == pytest.approx(found[-1]["probabilities"])
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in refused(capsys, "predict", network, tmp_path / "empty")
+
+
+def test_a_robustness_of_few_test_images_is_warned_of():
+    few, many = (prediction.Prediction("a", {"a": 1.0}, 1.0, tested) for tested in (3, 20))
+    assert "100% of 3 test images" in few.warning and "not told apart from 44%" in few.warning, (
+        "Wilson's: 3 / (3 + z^2)"
+    )
+    assert not many.warning and not prediction.Prediction("a", {"a": 1.0}).warning
+
+
 def test_predict_names_classes_and_warns_of_those_that_are_easily_attacked(capsys, network, digits, monkeypatch):
     monkeypatch.setattr(prediction, "POOR", 1.1)  # a smoke run sees one class in everything, which no attack changes
     record = lt.load_model(network).record()
@@ -115,6 +141,8 @@ def test_predict_names_classes_and_warns_of_those_that_are_easily_attacked(capsy
     first = next(line for line in out.splitlines() if line.startswith(f"{files[0]}: "))
     assert first.count("%") == 2
     assert "there is no image" in refused(capsys, "predict", network, digits / "none.png")
+    with pytest.raises(DataError, match="is a folder; give the pictures in it"):
+        lt.load_model(network).predict(digits)
     (digits.parent / "text.png").write_text("no image")
     assert "cannot be read as an image" in refused(capsys, "predict", network, digits.parent / "text.png")
 

@@ -39,6 +39,7 @@ def attacks(path):
 def test_without_a_record_pgd_is_what_everything_is_under(capsys, folder):
     code, out, _ = call(capsys, *ANALYSE, folder, "--device", "cpu")
     assert code == 0 and "under pgd-5 alone" in out and "cosine head" in out and "medium" in out
+    assert "…" not in out and "vector" in out, "it has room in 80 columns"
     written = folder / "analysis"
     assert {p.name for p in written.iterdir()} == {f"{n}.{e}" for n in NAMES for e in ("csv", "png", "svg", "pdf")}
     assert attacks(written / "errors.csv") == {"pgd-5"}

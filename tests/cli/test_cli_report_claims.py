@@ -24,6 +24,15 @@ def test_by_default_it_is_written_where_results_are(capsys, tmp_path):
     assert code == 0 and (tmp_path / "claims.md").exists() and "not measured yet" in out
 
 
+def test_a_board_that_cannot_be_is_refused_and_no_page_is_written_over(capsys, tmp_path):
+    page = tmp_path / "claims.md"
+    for typed, line in (
+        (["--protocol", "ltr-linf-lite"], "did you mean 'ltr-linf-lite-v1'"),
+        (["--dataset", "cifar10-ltt"], "says nothing about cifar10-ltt: it covers"),
+    ):
+        assert line in refused(capsys, "report", "claims", *RECORDS, *typed, "-o", page) and not page.exists()
+
+
 def test_a_damaged_record_is_told(capsys, tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "a.json").write_text("{")

@@ -75,6 +75,20 @@ def test_a_sweep_does_what_is_left_and_status_tells(here, workers, capsys):
     assert code == 0 and "4 done" in out
 
 
+def test_records_of_other_code_are_told_of(here, workers, capsys, monkeypatch):
+    for runs, words in ((["a"], "done by 1 record of other"), (["a", "b", "c"], "done by 3 records of other")):
+        monkeypatch.setattr("ltrobust_bench.verbs.sweeping.Sweep.by_other_code", lambda _, runs=runs: runs)
+        code, out, _ = call(capsys, "sweep", "plan.toml", "--device", "cpu")
+        more = " and 2 more" if len(runs) > 1 else ""
+        assert code == 0 and f"{words} code than this, which stay: a{more}\n" in out
+
+
+def test_a_run_that_cannot_be_planned_is_named(here, capsys):
+    (here / "plan.toml").write_text(PLAN + 'seed = 3\nsettings.tail = "off"\n')
+    for verb in ("sweep", "status"):
+        assert "run at on digits-lt, seed 3: unknown setting 'tail'" in refused(capsys, verb, "plan.toml")
+
+
 def test_a_failed_job_leaves_with_1_and_names_its_log(here, workers, capsys):
     workers["crt"] = 1
     code, out, _ = call(capsys, "sweep", "plan.toml", "--device", "cpu", "--retry", 1)

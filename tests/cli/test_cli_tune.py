@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +16,13 @@ from command_line import FAST, call, refused
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import Job, Outcome
+from ltrobust_bench.plan.code import code_now
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.records.io import read_record
 from ltrobust_bench.sweeps.scheduler import Report
 from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs import evaluate, read_trials, tuning
+from ltrobust_bench.verbs import evaluate, load_model, read_trials, tuning
 from ltrobust_bench.verbs import trials as trials_file
 
 TUNE = ["tune", "--method", "at-bsl", "--dataset", "digits-lt", *FAST, "--metric", "pgd-5:tail", "--epochs", 1]
@@ -35,7 +38,9 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def tuned(here, capsys):
     code, out, _ = call(capsys, *TUNE, "--grid", "tau=0.5,2", "--set", "attack.steps=1")
-    assert code == 0 and "pgd-5:tail" in out and "next: ltbench run --method at-bsl" in out
+    assert code == 0 and "pgd-5:tail" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("next: ltbench run ")]
+    (here / "next.txt").write_text(line)
     return here / "trials.json"
 
 
@@ -52,6 +57,15 @@ def test_trials_are_run_once_kept_and_counted(tuned, capsys):
     second = read_trials(tuned)
     assert second.count == 3 and len(second.trials) == 5 and second.trials[:2] == first.trials
     assert not list(tuned.parent.glob("results/**/*.json"))
+
+
+def test_the_command_that_is_printed_is_the_tuned_run_under_the_same_terms(tuned, capsys):
+    typed = shlex.split((tuned.parent / "next.txt").read_text().removeprefix("next: ltbench "))
+    code, out, _ = call(capsys, *typed, "--dry-run")
+    (trial, *_) = read_trials(tuned).trials
+    (tried,) = (load_model(path).run for path in tuned.parent.glob(f"runs/*-{trial.key[:8]}"))
+    assert code == 0 and f"protocol {tried.protocol}, track {tried.track}" in out
+    assert {("--protocol", tried.protocol), ("--epochs", str(tried.epochs))} <= set(pairwise(typed))
 
 
 def test_a_run_takes_the_chosen_settings_and_says_how_many_were_tried(tuned, capsys):
@@ -95,6 +109,20 @@ def test_trials_by_other_code_are_made_again_or_refused(tuned, capsys, monkeypat
     trials = read_trials(tuned)
     assert code == 0 and "tried already" not in out
     assert trials.count == 2 and {trial.code for trial in trials.trials} == {"e" * 64}
+
+
+def test_the_code_of_what_a_trial_builds_on_counts(monkeypatch):
+    plans = [Request(method, "digits-lt").to_plan() for method in ("at-bsl", "crt")]
+    before = [tuning._code(plan) for plan in plans]
+
+    def edited(plan):
+        return {
+            work: code.model_copy(update={"method_sha256": "e" * 64}) if work == "base" else code
+            for work, code in code_now(plan).items()
+        }
+
+    monkeypatch.setattr(tuning, "code_now", edited)
+    assert [tuning._code(plan) == was for plan, was in zip(plans, before, strict=True)] == [True, False]
 
 
 def test_an_edited_file_of_trials_is_refused(tuned, capsys):

@@ -57,6 +57,22 @@ def test_it_is_attacked_by_its_name(place, capsys):
     assert code == 0 and "smoke:at-bsl" in out
 
 
+def test_its_whole_evaluation_keeps_what_it_has_and_makes_nothing_twice(place, finished, capsys):
+    typed = ["eval", "smoke:at-bsl", "--device", "cpu", "--runs-dir", "here"]
+    code, out, _ = call(capsys, *typed)
+    (path,) = (place.parent / "here").glob("*/record.json")
+    assert code == 0 and path.parent.name == "eval-smoke-at-bsl" and f"record: {path.relative_to(place.parent)}" in out
+    assert read_record(path).result.weights_sha256 == finished[2].result.weights_sha256
+    code, out, _ = call(capsys, *typed)
+    assert code == 0 and "already finished: reusing" in out
+    assert sorted(path.name for path in (place / "weights").iterdir()) == ["index.json", "smoke-at-bsl.safetensors"]
+
+
+def test_its_errors_are_those_of_its_filed_record(place, finished):
+    found, beside = (verbs.analyse(network, device="cpu") for network in ("smoke:at-bsl", finished[1]))
+    assert found.errors.csv() == beside.errors.csv() and found.errors.attack == "union"
+
+
 def test_the_record_is_found_beside_it_and_the_index_is_none(place, finished):
     records, problems = find_records([place])
     assert [record.id for record in records] == [finished[2].id] and problems == []

@@ -122,6 +122,7 @@ def part(*lines):
 
 
 SAYS = {
+    "options agree with the card: no attack": "card.toml says crafts = true, method.py not",
     "resumed equals uninterrupted: what it saw in this epoch": "in the middle of an epoch gave other weights",
     "keeps to the public interface: a back door": "method.py:5 names _behind",
     "trains two epochs: asks for what the contract does not have": "`ctx` has no 'trainee': a method may ask",
@@ -139,6 +140,10 @@ SAYS = {
 BREAKAGES = {
     "options agree with the card": (
         "from ltrobust_bench.api import Method\ndef method(options, data):\n    return Method()\n"
+    ),
+    "options agree with the card: no attack": (
+        "from ltrobust_bench.api import Method, never\n"
+        "def method(options, data):\n    options['strength']\n    return Method(crafts=never)\n"
     ),
     "keeps to the public interface: imports": (
         "from ltrobust_bench.api import Method\nfrom ltrobust_bench.plan.make import make_plan\n"

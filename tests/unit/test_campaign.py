@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from record_factory import synthetic_record
 
+from ltrobust_bench.cards import methods
+from ltrobust_bench.data.registry import protocol_for
+from ltrobust_bench.plan.make import settings_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.records.io import find_records
 from ltrobust_bench.records.schema import Work
-from ltrobust_bench.report.aggregate import method_label, request_label
+from ltrobust_bench.report.aggregate import method_label, request_label, usual_policy
 from ltrobust_bench.report.campaign import campaign_page, planned_runs
 from ltrobust_bench.sweeps.plan import read_plan
 
@@ -41,10 +44,41 @@ def test_a_run_that_builds_on_another_is_told_without_it():
 @pytest.mark.parametrize(
     "other",
     [{"seed": 5}, {"profile": "balanced"}, {"imbalance_ratio": 10.0}, {"limit_test": 100}, {"options": {"x": 1}},
-     {"protocol_digest": "d" * 64}],
+     {"protocol_digest": "d" * 64}, {"model": "resnet18"}, {"card_version": 99}],
 )  # fmt: skip
 def test_other_runs_are_not_taken_for_it(other):
     assert all(run.record is None for run in planned_runs(ASKED, [done(**other)]))
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "track", "asked", "model"),
+    [
+        ("robal", "digits-lt", "fixed", None, "small"),
+        ("robal", "digits-lt", "fixed", "resnet8", "resnet8"),
+        ("robal", "digits-lt", "paper", None, "small"),  # 8x8 pixels keep the protocol's network
+        ("robal", "cifar10-lt", "fixed", None, "resnet18"),
+        ("robal", "cifar10-lt", "paper", None, "wrn-34-10"),
+        ("crt", "cifar10-lt", "paper", None, "wrn-34-10"),
+    ],
+)
+def test_a_record_of_another_network_is_another_run(method, dataset, track, asked, model):
+    request = Request(method, dataset, track=track, model=asked)
+    protocol = protocol_for(dataset)
+    terms, options = protocol.terms(dataset), settings_of(request)[0]
+    same = {
+        "method": method, "dataset": dataset, "track": track, "options": options, "protocol": protocol.name,
+        "protocol_digest": protocol.digest(dataset), "imbalance_ratio": terms.imbalance_ratio,
+        "profile": terms.profile, "card_version": methods.get(method).card.version,
+        "policy": usual_policy(protocol.name),
+    }  # fmt: skip
+    (found,) = planned_runs([request], [synthetic_record(**same, model=name) for name in ("other", model)])
+    assert found.record is not None and found.record.run.model == model
+
+
+def test_of_a_run_that_was_done_twice_the_earliest_counts():
+    first, again = (done(created=f"2026-01-0{day}T00:00:00Z", training=60.0 * day) for day in (1, 2))
+    for records in ([first, again], [again, first]):
+        assert planned_runs(ASKED, records)[0].record is first
 
 
 def test_what_the_rest_takes_is_told_by_what_is_done():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from record_factory import TRAIN_COUNTS, synthetic_record
 
+from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import write_record
-from ltrobust_bench.report.aggregate import boards, request_label
+from ltrobust_bench.report.aggregate import boards, request_label, usual_policy
 from ltrobust_bench.report.claims.build import claims
 from ltrobust_bench.report.claims.measure import finding_of, together
 from ltrobust_bench.report.claims.page import decomposition, ranking
@@ -102,6 +103,44 @@ def test_half_of_a_gain():
     assert found.comparisons[0].figure == pytest.approx(100 * (23 - 5 - 10) / 40) and found.verdicts == {"all": YES}
 
 
+FAKE = [[1, "pgd-20", "reat"], [-1, "union", "reat"], [-1, "pgd-20", "at"], [1, "union", "at"]]
+GAIN = {"quantity": "", "terms": [[1, "pgd-20", "reat"], [-1, "pgd-20", "at"]]}
+
+
+@pytest.mark.parametrize(("pgd", "found"), [(30, YES), (20, OPEN), (16, OPEN)])
+def test_who_gains_nothing_has_no_fake_gain(pgd, found):
+    """PGD-20 overstates it all the same; without the gain being asked for, each of these would confirm the claim."""
+    place = np.tile(np.arange(PER_CLASS), CLASSES)
+    bits = {"clean": place < 35, "pgd-20": place < pgd, "autoattack": place < 5}
+    runs = [record("at", s, 35, 20) for s in range(3)] + [
+        synthetic_record(bits, method="reat", seed=s) for s in range(3)
+    ]
+    assert verdict(claim(FAKE), *runs) == {"all": YES}
+    (one,) = finding_of(claim(FAKE, given=GAIN), board_of(*runs)).comparisons
+    assert one.verdict == found and one.figure == pytest.approx(100 * (pgd - 5) / 40)
+    assert one.given.figure == pytest.approx(100 * (pgd - 20) / 40)
+
+
+def test_of_two_sums_the_larger_p_value_counts():
+    """One image in each class more under PGD-20 is a gain of 10 images: 2 / 2^10, far more than that of the figure."""
+    place = np.tile(np.arange(PER_CLASS), CLASSES)
+    bits = {"clean": place < 35, "pgd-20": place < 21, "autoattack": place < 5}
+    runs = [record("at", s, 35, 20) for s in range(3)] + [
+        synthetic_record(bits, method="reat", seed=s) for s in range(3)
+    ]
+    (one,) = finding_of(claim(FAKE, given=GAIN), board_of(*runs)).comparisons
+    assert one.p_value == pytest.approx(2.0**-9)
+
+
+def test_an_entry_that_only_the_supposed_gain_names_is_waited_for():
+    stated = claim(
+        [[1, "union", "reat"], [-1, "union", "at"]], given={"quantity": "", "terms": [[1, "union", "robal"]]}
+    )
+    assert stated.entries() == ["reat", "at", "robal"]
+    (one,) = finding_of(stated, board_of(*(record(m, 0, 30, 5) for m in ("reat", "at")))).comparisons
+    assert one.verdict == NOTHING and one.missing == ("robal",)
+
+
 def test_cases_are_corrected_together_and_stand_for_x_and_y():
     robust = {"at": 15, "reat": 25, "mart": 15, "trades": 17}
     runs = [record(m, s, 39, r) for m, r in robust.items() for s in range(3)]
@@ -182,6 +221,26 @@ def test_size_and_difficulty_are_told_apart():
     assert (difficulty.label_order == difficulty.permuted).all()
 
 
+def test_runs_of_both_orders_and_the_reference_are_named_and_no_other_board_has_two(tmp_path):
+    place, made = np.tile(np.arange(PER_CLASS), CLASSES), {}
+    bits = dict.fromkeys(("clean", "pgd-20", "autoattack"), place < 20)
+    lite = {"protocol": "ltr-linf-lite-v1", "model": "resnet8", "imbalance_ratio": 50.0}
+    lite["policy"] = usual_policy(lite["protocol"])
+    equal = {"profile": "balanced", "train_counts": [sum(TRAIN_COUNTS) // CLASSES] * CLASSES}
+    for title, dataset, more in (
+        ("at", "cifar10-lt", {}),
+        ("at, permuted", "cifar10-lt-perm", {"train_counts": PERMUTED, "train_index_sha256": "d" * 64}),
+        ("at, balanced", "cifar10-lt", equal),
+    ):
+        digest = load_protocol(lite["protocol"]).digest(dataset)
+        made[title] = synthetic_record(bits, method="at", dataset=dataset, protocol_digest=digest, **lite | more)
+        write_record(made[title], tmp_path / f"{len(made)}.json")
+    text = claims([tmp_path]).text
+    for title, one in made.items():
+        assert f"| {title} | s0 `{one.run.key()[:8]}` |" in text
+    assert "permuted |" not in claims([tmp_path], dataset="cifar10-lt-perm").text
+
+
 def test_what_all_classes_share_is_no_effect_of_size():
     change = np.log2(PERMUTED) - np.log2(TRAIN_COUNTS)
     assert change.sum() == pytest.approx(0)
@@ -236,6 +295,21 @@ def test_the_page_of_an_empty_and_of_a_partly_filled_board(tmp_path):
     key = record("at-bsl", 0, 30, 20).run.key()[:8]
     assert f"| at-bsl | s0 `{key}`" in some.text
     assert claims([tmp_path], protocol="digits-v0", dataset="digits-lt").text == some.text
+
+
+def test_runs_that_nobody_verified_decide_nothing_on_a_public_board(tmp_path):
+    for seed in range(3):
+        for method, robust in (("at", 10), ("reat", 20), ("robal", 5)):
+            write_record(record(method, seed, 30, robust), tmp_path / "records" / f"{method}-{seed}.json")
+
+    def found():
+        return claims([tmp_path / "records"], protocol="digits-v0", dataset="digits-lt")
+
+    assert {one.claim.id: one for one in found().findings}["reat-robal"].verdicts["all"] == YES
+    (tmp_path / "signers").touch()
+    public = found()
+    assert {v for one in public.findings for v in one.verdicts.values()} == {NOTHING}
+    assert public.waiting["reat-robal"] == ["reat", "robal"] and "| reat | 3 |" not in public.text
 
 
 @pytest.mark.board

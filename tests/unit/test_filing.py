@@ -68,6 +68,16 @@ def test_only_a_submission_replaces_and_only_what_git_says_was_never_committed(t
         filing(OTHER, tmp_path, replace=True)  # no longer in the index, and still in the history
 
 
+def test_trials_found_out_later_are_filed_too_where_no_commit_holds_the_record(tmp_path):
+    commit(tmp_path)
+    path = tmp_path / "records" / REAL.run.record_path()
+    file_record(REAL, tmp_path)
+    assert "in place of one never committed" in file_record(ELSEWHERE, tmp_path)
+    assert read_record(path).status.trials == 3
+    assert file_record(REAL, tmp_path) == f"already filed: {path}"  # fewer are no news
+    assert read_record(path).status.trials == 3
+
+
 @pytest.mark.parametrize(
     ("sections", "says"),
     [

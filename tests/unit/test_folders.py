@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ltrobust_bench.data import folders
 from ltrobust_bench.data.copies import near
 from ltrobust_bench.data.registry import cuts_of, dataset_spec, locate
 from ltrobust_bench.data.sources import data_place, load_source
@@ -109,7 +110,7 @@ def test_names_and_sizes(tmp_path):
             locate(name, None)
 
 
-def test_bad_folders_are_one_line(tmp_path):
+def test_bad_folders_are_one_line(tmp_path, monkeypatch):
     def refused(root):
         with pytest.raises(DataError) as refusal:
             make_task(f"folder:{root}")
@@ -127,6 +128,14 @@ def test_bad_folders_are_one_line(tmp_path):
     broken = images(tmp_path / "broken", {"a": 3, "b": 3})
     (broken / "b" / "000.png").write_bytes(b"\x89PNG\r\n")
     assert "000.png cannot be read" in refused(broken)
+    for i in range(1, 3):
+        (broken / "a" / f"00{i}.png").write_bytes(b"")
+        Image.fromarray(np.zeros((9, 9), dtype=np.uint16)).save(broken / "b" / f"00{i}.png")
+    said = refused(broken)
+    assert "001.png cannot be read" in said and "Refused as well, 4: " in said, "nobody learns of them one by one"
+    assert all(str(path) in said for path in broken.rglob("*.png") if path != broken / "a" / "000.png")
+    monkeypatch.setattr(folders, "NAMED", 2)
+    assert refused(broken).endswith("000.png and 2 others.")
     images(tmp_path / "both" / "train", {"a": 3, "b": 3})
     images(tmp_path / "both" / "test", {"a": 3, "c": 3})
     assert "same class folders" in refused(tmp_path / "both")

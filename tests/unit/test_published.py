@@ -23,7 +23,7 @@ from ltrobust_bench.report.published import (
     read_published,
     select,
 )
-from ltrobust_bench.report.published_tables import blocks, markdown, to_csv
+from ltrobust_bench.report.published_tables import about_ours, blocks, markdown, to_csv
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
 CARDS = [e.load().card for e in (*methods, *plugins)]
@@ -288,6 +288,16 @@ def test_the_papers_network_is_preferred_and_another_is_named(tmp_path):
     assert [o.board.key.model for o in found[:2]] == ["resnet18", "small"] and found[0].value > found[1].value
     shown = [block.rows()[0][-1] for block in blocks(numbers, found)]
     assert [("(" in text) for text in shown] == [False, False, True]
+
+
+def test_our_terms_are_those_of_the_track(tmp_path):
+    for track, words in (
+        ("fixed", "; 60 epochs, 10 steps of"),
+        ("paper", "; each method trained by its authors"),
+    ):
+        write_record(synthetic_record(method="reat", track=track), tmp_path / track / "x.json")
+        (line,) = about_ours(blocks([number()], beside([number()], tmp_path / track)[0]))
+        assert words in line and ("epochs" in line) == (track == "fixed")
 
 
 def test_digits_stay_as_reported(ours):

@@ -70,6 +70,19 @@ def test_with_seeds_a_reference_and_a_lesson(readme, tmp_path):
     ) in block
 
 
+def test_a_run_that_nobody_verified_is_not_called_the_best(readme, tmp_path):
+    file_lite(tmp_path, "at", 0, (60, 30, 4))
+    file_lite(tmp_path, "resample", 0, (40, 30, 24))
+    balanced = {"profile": "balanced", "train_counts": [1399] * 10, "train_index_sha256": "e" * 64}
+    file_lite(tmp_path, "at", 0, (50, 40, 45), **balanced)
+    block = readme.lite_block(tmp_path)
+    assert "the best on the tail, resample" in block and "in equal classes it would be 45.0 %" in block
+    (tmp_path / "signers").touch()
+    block = readme.lite_block(tmp_path)
+    assert "| resample † |" in block and "on 4.0 % of the tail's." in block and "the best" not in block
+    assert "equal classes" not in block
+
+
 def test_a_long_board_is_cut_and_keeps_its_references(readme, tmp_path):
     methods = [
         "at",

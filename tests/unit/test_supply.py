@@ -24,6 +24,14 @@ def supply():
     return module
 
 
+def test_every_requirement_says_what_is_old_enough():
+    """Without it `make test-versions` would install a version of long ago, and so might somebody's constraints."""
+    asked = PROJECT["dependencies"] + [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
+    assert len(asked) > 30
+    bounds = {text: {specifier.operator for specifier in Requirement(text).specifier} for text in asked}
+    assert [text for text, operators in bounds.items() if not operators & {">=", "=="}] == []
+
+
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -85,6 +85,8 @@ def test_exclusions_leave_out_what_matches_all_of_them(tmp_path):
         (ONE + '[[exclude]]\nmethod = "trades"', r"\[\[exclude\]\] 1 matches none"),
         (ONE + "[[exclude]]\n", r"\[\[exclude\]\] 1 matches none"),
         (ONE + '[[exclude]]\nmethod = "at"', "all runs are excluded"),
+        ("[defaults]\nstage = 2\n" + ONE, r"\[defaults\]: stage is stated by \[\[runs\]\] only"),
+        (ONE + '[[exclude]]\nmethod = "at"\nstage = 1', r"\[exclude\]: stage is stated by \[\[runs\]\] only"),
         ("runs = 3", "is no plan: runs"),
         ("", "is no plan: runs: Field required"),
         ("= 3", "is no plan: Invalid"),
@@ -137,6 +139,12 @@ def test_each_run_is_done_once_before_any_is_done_twice_and_stages_follow_each_o
     order = [(request.method, request.seed) for request in requests_of(tmp_path, text)]
     first = [("at", 3), ("trades", 3), ("mart", 0), ("at", 0), ("trades", 0)]
     assert order == [*first, ("reat", 0), ("cosine", 0), ("reat", 1), ("at", 2), ("cosine", 2)]
+
+
+def test_a_run_of_several_stages_is_done_in_the_first(tmp_path):
+    late = '[[runs]]\nstage = 2\nmethod = ["at", "reat"]\ndataset = "digits-lt"\n'
+    early = '[[runs]]\nmethod = ["trades", "at"]\ndataset = "digits-lt"\n'
+    assert [request.method for request in requests_of(tmp_path, late + early)] == ["at", "trades", "reat"]
 
 
 def test_a_stage_is_a_number_from_one(tmp_path):

@@ -20,7 +20,7 @@ from ltrobust_bench.plan.request import Request
 from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.io import read_record, record_files, write_record
 from ltrobust_bench.report import aggregate
-from ltrobust_bench.sweeps.bounds import network_sha256, read_bound
+from ltrobust_bench.sweeps.bounds import Bound, network_sha256, read_bound, write_bound
 from ltrobust_bench.sweeps.notes import HOST, SILENCE, Heartbeat, Note, note_path, read_note
 from ltrobust_bench.sweeps.plan import read_plan
 from ltrobust_bench.sweeps.scheduler import Rules
@@ -144,6 +144,35 @@ def test_what_is_filed_is_not_done_again_and_what_is_not_is_filed(place, root):
     assert begun == [] and not report.failed
     (record,) = map(read_record, record_files(place.results_dir / "records"))
     assert record == read_record(original)
+
+
+def test_what_counts_as_done_by_records_of_other_code_is_told(place):
+    """A package of another day, a base of another day, and a record of before code was recorded."""
+    do(place, AT, CRT)
+    assert Sweep.of([AT, CRT], place).by_other_code() == []
+    (path,) = (folder / "record.json" for folder in place.runs_dir.glob("crt-*"))
+    record = read_record(path)
+    assert [code.work for code in record.environment.code] == ["base", "training", "evaluation"]
+    old = [code.model_copy(update={"package_sha256": "0" * 64}) for code in record.environment.code]
+    for number, code in enumerate((old[0], old[1], old[2], None)):
+        codes = [code if i == number else own for i, own in enumerate(record.environment.code)] if code else []
+        changed = record.environment.model_copy(update={"code": codes})
+        write_record(record.model_copy(update={"environment": changed}), path)
+        again = Sweep.of([AT, CRT], place)
+        assert again.by_other_code() == [path.parent.name] and not again.left
+    path.write_text("{")
+    assert Sweep.of([AT, CRT], place).by_other_code() == []
+
+
+def test_status_tells_what_a_race_left_of_a_run(place):
+    (piece, evaluation) = Sweep.of([AT], place).pieces.values()
+    given_up = Bound(accuracy=0.1, high=0.2, cut=0.3, rank=3, attack="pma", weights_sha256="0" * 64)
+    piece.job.folder.mkdir(parents=True)
+    write_bound(given_up, piece.job.folder)
+    (piece.job.folder / "model.safetensors").touch()
+    seen = states(place, AT)["at.evaluate"]
+    assert (seen.state, seen.text) == ("ready", given_up.text)
+    assert [one.text for one in states_in(place.runs_dir) if one.id == evaluation.job.id] == [given_up.text]
 
 
 def test_states_are_read_off_the_disk(place):

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
+from ltrobust_bench.api import Method, Plugin, TrainInfo
 from ltrobust_bench.cards import card_of, methods, plugins
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.data.registry import dataset_spec, datasets, protocol_for
@@ -107,12 +109,27 @@ def test_its_plug_in_keeps_the_contract_and_goes_around_our_methods(example, tmp
     assert plan.run.plugins == ["awp", "gentle"] and plan.run.options["gentle.least"] == 0.5
 
 
-@pytest.mark.parametrize("slug", ["widened", "lagging"])
+@pytest.mark.parametrize("slug", ["widened", "taught", "lagging", "restless"])
 def test_every_widened_part_keeps_the_contract_outside_of_the_package(example, slug):
-    """Partners, soft labels, views, a companion, groups and a memory that sees the network; a plug-in with a memory."""
     from ltrobust_bench.contribute.conformance import problems
 
     assert problems(slug) == []
+
+
+def test_every_part_of_the_contract_has_a_user_outside_of_the_package(example):
+    """A part that is added to the contract fails this until the package of somebody else has it."""
+    info = TrainInfo(torch.tensor([9.0, 4.0, 1.0]), "third-data", 2)
+    made = [
+        methods.get(slug).factory()(card_of(slug).resolve_options("fixed", {}), info) for slug in ("widened", "taught")
+    ]
+    usual = Method()
+    replaced = {
+        field.name for each in made for field in fields(Method) if vars(each)[field.name] != vars(usual)[field.name]
+    }
+    assert {field.name for field in fields(Method)} - replaced == {"inherits"}  # of runs that start from another
+    written = {name for slug in ("gentle", "lagging", "restless") for name in vars(type(plugins.get(slug).factory()(
+        card_of(slug).resolve_options("fixed", {}), info)))}  # fmt: skip
+    assert {name for name, hook in vars(Plugin).items() if callable(hook)} <= written
 
 
 def test_its_recipe_is_on_the_terms_of_track_paper_and_of_no_other(example):
@@ -122,6 +139,22 @@ def test_its_recipe_is_on_the_terms_of_track_paper_and_of_no_other(example):
     )  # fmt: skip
     assert (fixed.recipe.activation, fixed.recipe.label_smoothing) == ("relu", 0.0)
     assert not paper.off_recipe and make_plan("third", "digits-lt", settings={"activation": "silu"}).run.off_recipe
+
+
+def test_its_teacher_optimiser_and_recalibration_are_a_run_of_its_recipe(example, tmp_path):
+    """Track paper: AdamW, batch norm's statistics anew, a teacher trained first; its weight, where it is asked."""
+    record = run(
+        "taught", "third-data", protocol="smoke", track="paper", epochs=2, limit_test=20,
+        runs_dir=tmp_path, results_dir=None, device="cpu",
+    )  # fmt: skip
+    assert record.run.recipe.optimizer.kind == "adamw" and record.run.recipe.recalibrate_bn == "adversarial"
+    assert record.run.base_key is not None and len(list(tmp_path.glob("erm-*/model.safetensors"))) == 1
+    case = Case.of(record, None, datetime.now(UTC))
+    assert [found for rule in RULES.values() for found in rule(case)] == []
+    with pytest.raises(
+        UsageError, match="weight=0.9 has no effect with listens=false; leave it out, or choose listens=tr"
+    ):
+        make_plan("taught", "third-data", protocol="smoke", settings={"listens": "false", "weight": 0.9})
 
 
 def test_its_extra_data_are_generated_from_the_split_declared_and_trained_on(example, tmp_path, monkeypatch, capsys):

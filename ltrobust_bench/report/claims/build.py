@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.records.io import find_records
-from ltrobust_bench.report.aggregate import boards
+from ltrobust_bench.report.aggregate import beyond_doubt, boards
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.report.claims.measure import Finding, finding_of
 from ltrobust_bench.report.claims.page import page, unmeasured
@@ -38,17 +39,28 @@ def claims(records_dirs: Sequence[Path | str], protocol: str | None = None, data
     Args:
         records_dirs: folders or files to read records from.
         protocol, dataset: of the board; default: what the claims are stated for.
+
+    Raises:
+        UnknownNameError: for a protocol or data set that there is none of.
+        UsageError: for a data set that the protocol says nothing about.
     """
     stated = stated_claims()
-    records, problems = find_records([Path(folder) for folder in records_dirs])
     protocol, dataset = protocol or stated.protocol, dataset or stated.dataset
+    protocol_for(dataset, protocol).terms(dataset)
+    records, problems = find_records([Path(folder) for folder in records_dirs])
     there = [one for one in boards(records) if one.key.protocol == protocol and one.usual and not one.key.reduced]
-    board, permuted = _of(there, dataset), _of(there, stated.permuted)
+    board = _of(there, dataset)
+    permuted = _of(there, stated.permuted) if dataset == stated.dataset else None
     findings = tuple(finding_of(claim, board) for claim in stated.claims)
     sizes = size_effects(board, permuted) if board and permuted else []
     return ClaimsResult(findings, page(findings, board, sizes, permuted), unmeasured(findings), problems)
 
 
 def _of(there: Sequence[Board], dataset: str) -> Board | None:
-    """The board of a data set in track fixed, under the protocol as it is installed."""
-    return next((one for one in there if (one.key.dataset, one.key.track) == (dataset, "fixed")), None)
+    """The board of a data set in track fixed, under the protocol as it is installed, with what is beyond doubt there:
+    whoever adds a run that nobody verified changes no verdict."""
+    board = next((one for one in there if (one.key.dataset, one.key.track) == (dataset, "fixed")), None)
+    if board is None:
+        return None
+    reference = board.reference if board.reference and beyond_doubt(board.reference) else None
+    return replace(board, entries=[entry for entry in board.entries if beyond_doubt(entry)], reference=reference)

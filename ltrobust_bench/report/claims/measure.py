@@ -4,7 +4,9 @@ A claim is a sum of accuracies with weights, image by image and seed by seed, so
 that are compared drops out. A case is *confirmed* if the sum is resolved above 0 (the paired test of
 :mod:`ltrobust_bench.scores.paired`, Holm's correction over the claim's cases, and a 95 % interval that leaves out 0),
 *refuted* if it is resolved below. Of a claim that something changes nothing, a case is confirmed if the whole interval
-lies within the margin, and refuted if the sum is resolved beyond it. With fewer than three seeds nothing is resolved.
+lies within the margin, and refuted if the sum is resolved beyond it. Where a claim supposes a gain, a case is judged
+only if that is resolved above 0, too: its p-value is the larger of both. With fewer than three seeds nothing is
+resolved.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Comparison:
         half: half the width of its 95 % interval, points.
         p_value: after Holm's correction over the claim's cases.
         seeds: seeds that all its entries share.
+        given: the same of the gain that the claim supposes; None: it supposes none.
     """
 
     case: tuple[str, ...]
@@ -49,6 +52,7 @@ class Comparison:
     p_value: float = 1.0
     seeds: tuple[int, ...] = ()
     verdict: Verdict = "not measured yet"
+    given: Comparison | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -97,26 +101,38 @@ def _cases(claim: Claim, entries: Mapping[str, Entry]) -> list[Case]:
 def _compare(claim: Claim, case: Case, group: Group, board: Board | None, entries: Mapping[str, Entry]) -> Comparison:
     """A case without its verdict."""
     stands_for = dict(zip(PLACEHOLDERS, case, strict=False))
-    terms = [(weight, under, stands_for.get(entry, entry)) for weight, under, entry in claim.terms]
-    missing = tuple(dict.fromkeys(label for _, _, label in terms if label not in entries))
+    terms, given = (
+        [(weight, under, stands_for.get(entry, entry)) for weight, under, entry in stated]
+        for stated in (claim.terms, claim.given.terms if claim.given else [])
+    )
+    named = dict.fromkeys(label for _, _, label in [*terms, *given])
+    missing = tuple(label for label in named if label not in entries)
     empty = Comparison(tuple(case), group, missing)
     if missing or board is None:
         return empty
-    runs = {label: {run.run.seed: run for run in entries[label].runs} for _, _, label in terms}
-    seeds = sorted(set.intersection(*(set(own) for own in runs.values())))
+    runs = {label: {run.run.seed: run for run in entries[label].runs} for label in named}
+    seeds = tuple(sorted(set.intersection(*(set(own) for own in runs.values()))))
     if not seeds:
         return empty
-    first = entries[terms[0][2]].runs[0]
+    first = entries[next(iter(named))].runs[0]
     labels = first.labels()
     inside = np.isin(labels, _members(first.run.train_counts, group))
-    sums = [
-        claim.constant
-        + np.sum([weight * runs[label][seed].bits(under)[inside] for weight, under, label in terms], axis=0)
-        for seed in seeds
-    ]
-    found = contrast(sums, labels[inside])
-    figure, half = 100 * float(found.difference[0]), 100 * float(found.half[0])
-    return replace(empty, figure=figure, half=half, p_value=float(found.p_value[0]), seeds=tuple(seeds))
+
+    def measured(summed: Sequence[tuple[float, str, str]], constant: float = 0.0) -> Comparison:
+        sums = [
+            constant
+            + np.sum([weight * runs[label][seed].bits(under)[inside] for weight, under, label in summed], axis=0)
+            for seed in seeds
+        ]
+        found = contrast(sums, labels[inside])
+        figure, half = 100 * float(found.difference[0]), 100 * float(found.half[0])
+        return replace(empty, figure=figure, half=half, p_value=float(found.p_value[0]), seeds=seeds)
+
+    one = measured(terms, claim.constant)
+    if not given:
+        return one
+    gain = measured(given)
+    return replace(one, p_value=max(one.p_value, gain.p_value), given=gain)
 
 
 def _members(train_counts: Sequence[int], group: Group) -> np.ndarray:
@@ -136,6 +152,8 @@ def _judged(claim: Claim, found: list[Comparison]) -> list[Comparison]:
 def verdict_of(one: Comparison, claim: Claim) -> Verdict:
     """The verdict on a case that has numbers."""
     low, high = one.interval
+    if one.given is not None and one.given.interval[0] <= 0:
+        return "not resolved at this scale"
     resolved = len(one.seeds) >= SEEDS and one.p_value < LEVEL
     if claim.direction == "within":
         if len(one.seeds) >= SEEDS and max(-low, high) < claim.margin:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ltrobust_bench.cards import card_of
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.report.aggregate import on_terms
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.claims.measure import SEEDS, Comparison, Finding
@@ -20,7 +21,10 @@ Written by `ltbench report claims` from the records; nothing here is typed. Figu
 over classes, with a 95 % interval: the wider of the t interval over seeds and the paired one of images within a seed,
 so that neither spread is left out. A claim is *confirmed* or *refuted* if its figure is resolved above or below zero
 (McNemar's exact test, or a normal one where the figure is no difference of two accuracies; every seed must show it;
-Holm's correction over a claim's cases). Everything else is *not resolved at this scale*, and so is everything with
+Holm's correction over a claim's cases); a claim that something changes nothing, if the interval lies within its
+margin, or the figure is resolved beyond that. What is said of a gain is judged only where the gain itself is resolved
+above zero, and the larger p-value counts. Runs that nobody has verified, and entries that may have misled their
+attacks, are left out. Everything else is *not resolved at this scale*, and so is everything with
 fewer than {SEEDS} seeds: a small network, a short training and 100 test images of each class do not show small effects.
 So a verdict is about this board. No paper is reproduced here; what they report stands in `ltbench report published`.
 """
@@ -35,7 +39,7 @@ def page(findings: Sequence[Finding], board: Board | None, sizes: Sequence[SizeE
     parts = [INTRODUCTION, markdown_text(title), summary(findings, sizes), *map(section, findings)]
     if board is not None:
         parts += [decomposition(board), ranking(board), by_size_and_difficulty(board, permuted, sizes)]
-    parts.append(used(findings))
+    parts.append(used(findings, board, sizes, permuted))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts if part)
 
 
@@ -67,22 +71,36 @@ def section(one: Finding) -> str:
     claim = one.claim
     rule = f"within ±{claim.margin:g} points" if claim.direction == "within" else "above 0"
     cases = f", for {'each' if claim.holds == 'every' else 'at least one'} of these" if claim.cases else ""
-    head = ["compared", "classes", "figure", "95 % interval", "p", "seeds", "verdict"]
-    rows = [_row(comparison) for comparison in one.comparisons]
+    supposed = f" Judged only where this is above 0, too, the gain: {claim.given.quantity}." if claim.given else ""
+    head = [
+        "compared",
+        "classes",
+        *(["gain"] if claim.given else []),
+        "figure",
+        "95 % interval",
+        "p",
+        "seeds",
+        "verdict",
+    ]
+    rows = [_row(comparison, claim.given is not None) for comparison in one.comparisons]
     return (
-        f"## {claim.id}\n\n{claim.says} Measured: {claim.quantity}; the claim says {rule}{cases}. "
+        f"## {claim.id}\n\n{claim.says} Measured: {claim.quantity}; the claim says {rule}{cases}.{supposed} "
         f"Verdict: {_verdicts(one)}.\n\n" + _table(head, rows, right=2)
     )
 
 
-def _row(one: Comparison) -> list[str]:
-    name = markdown_text(" and ".join(one.case)) or "-"
+def _row(one: Comparison, supposes: bool) -> list[str]:
+    name = [markdown_text(" and ".join(one.case)) or "-", PER[one.group]]
     if not one.seeds:
         why = f", without {', '.join(map(markdown_text, one.missing))}" if one.missing else ", no seed in common"
-        return [name, PER[one.group], "-", "-", "-", "0", f"{one.verdict}{why}"]
+        return [*name, *["-"] * supposes, "-", "-", "-", "0", f"{one.verdict}{why}"]
+    gain = [f"{one.given.figure:+.1f} ({_interval(one.given)})"] if one.given is not None else []
+    return [*name, *gain, f"{one.figure:+.1f}", _interval(one), f"{one.p_value:.2g}", str(len(one.seeds)), one.verdict]
+
+
+def _interval(one: Comparison) -> str:
     low, high = one.interval
-    numbers = [f"{one.figure:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{one.p_value:.2g}", str(len(one.seeds))]
-    return [name, PER[one.group], *numbers, one.verdict]
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def decomposition(board: Board) -> str:
@@ -175,15 +193,26 @@ def _class_table(
     return head, [[column[c] for column in columns] for c in order]
 
 
-def used(findings: Sequence[Finding]) -> str:
-    """The runs behind the verdicts."""
-    runs: dict[str, Sequence[str]] = {}
+def used(findings: Sequence[Finding], board: Board | None, sizes: Sequence[SizeEffect], permuted: Board | None) -> str:
+    """The runs behind the verdicts, those of both orders and the reference's."""
+    runs: dict[str, Sequence[Record]] = {}
     for one in findings:
-        for label, records in one.used.items():
-            runs[label] = [f"s{record.run.seed} `{record.run.key()[:8]}`" for record in records]
+        runs |= one.used
+    measured = {effect.label for effect in sizes}
+    for title, other in (("{}", board), ("{}, permuted", permuted)):
+        runs |= (
+            {title.format(entry.label): entry.runs for entry in other.entries if entry.label in measured}
+            if other
+            else {}
+        )
+    if board is not None and board.reference is not None:
+        runs[f"{board.reference.label}, balanced"] = board.reference.runs
     if not runs:
         return ""
-    rows = [[markdown_text(label), ", ".join(runs[label])] for label in sorted(runs)]
+    rows = [
+        [markdown_text(label), ", ".join(f"s{record.run.seed} `{record.run.key()[:8]}`" for record in runs[label])]
+        for label in sorted(runs)
+    ]
     return "## Entries used\n\nSeed and run key, whose first eight digits end a record's name.\n\n" + _table(
         ["entry", "runs"], rows, right=2
     )

@@ -24,6 +24,19 @@ Case = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_l
 Term = tuple[float, str, str]
 
 
+Terms = Annotated[
+    list[Annotated[Term, BeforeValidator(tuple)]],
+    Field(min_length=1, description="weight, clean or an attack or union, entry"),
+]
+
+
+class Gain(Strict):
+    """A sum that must be resolved above 0, or there is nothing to be said: who gains nothing has no fake gain."""
+
+    quantity: str = Field(description="in words, what the terms add up to")
+    terms: Terms
+
+
 class Claim(Strict):
     """Something that a paper says, as what must hold of a board."""
 
@@ -32,9 +45,8 @@ class Claim(Strict):
     says: str
     quantity: str = Field(description="in words, what the terms add up to")
     cases: list[Case] = Field(default=[], description="entries for X (and Y) of the terms, one comparison each")
-    terms: list[Annotated[Term, BeforeValidator(tuple)]] = Field(
-        min_length=1, description="weight, clean or an attack or union, entry"
-    )
+    terms: Terms
+    given: Gain | None = Field(default=None, description="what a case must have to be judged")
     constant: float = Field(default=0.0, description="added to the sum of each image")
     groups: list[Group] = ["all"]
     direction: Literal["above", "within"] = Field(
@@ -52,7 +64,8 @@ class Claim(Strict):
 
     def entries(self) -> list[str]:
         """Entries that it names, each once."""
-        named = [entry for _, _, entry in self.terms] + [entry for case in self.cases for entry in case]
+        given = self.given.terms if self.given else []
+        named = [entry for _, _, entry in [*self.terms, *given]] + [entry for case in self.cases for entry in case]
         return [entry for entry in dict.fromkeys(named) if entry not in (*PLACEHOLDERS, EVERY_ENTRY)]
 
 
