@@ -18,6 +18,7 @@ import pytest
 from ltrobust_bench.cli.main import ltbench, main
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
 from ltrobust_bench.records.io import find_records
+from ltrobust_bench.records.schema import Standing
 from ltrobust_bench.report.aggregate import method_label
 from ltrobust_bench.scores.reliability import MEANINGS
 
@@ -166,7 +167,7 @@ def test_the_bounds_in_the_text_are_of_filed_records():
             continue
         who, bound, auto, union, gap, alone = line.strip("| ").split(" | ")
         label, seed = who.rsplit(", ", 1)
-        record = filed[board, label, int(seed)]
+        record = filed[board, label, int(seed)].judged(Standing())  # what its suite left, whatever others broke since
         assert (auto, union) == tuple(f"{100 * float(record.metrics(a).balanced):.1f}" for a in ("autoattack", "union"))
         own, theirs, images = map(int, re.findall(r"\d+", alone))
         assert images == record.images and len(set(record.run.test_counts)) == 1
