@@ -363,9 +363,9 @@ DETAILS = ["methods/robal.html", "records"]
 @pytest.mark.parametrize(
     ("scheme", "names"),
     [
-        ("light", [SHOWN[0], COMPARED, "published.html", "about.html", *DETAILS]),
+        ("light", [SHOWN[0], COMPARED, *DETAILS]),
         pytest.param("dark", SHOWN[1:], marks=pytest.mark.slow),
-        pytest.param("light", [*SHOWN[1:], "methods.html", "across.html", "data.html"], marks=pytest.mark.slow),
+        pytest.param("light", [*SHOWN[1:], "methods.html", *NAMED[3:]], marks=pytest.mark.slow),
         pytest.param("dark", [SHOWN[0], COMPARED, *NAMED[2:], *DETAILS], marks=pytest.mark.slow),
     ],
     ids=["light", "dark", "other-light", "other-dark"],
