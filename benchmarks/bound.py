@@ -50,7 +50,7 @@ def tables(measured: list[dict[str, Any]]) -> str:
         rows = sorted((f for f in measured if f["board"] == board), key=lambda found: -found["union"])
         gaps = sorted(found["bound"] - found["auto"] for found in rows)
         said = f"gap {gaps[0]:+.1f} to {gaps[-1]:+.1f}, median {median(gaps):+.1f}"
-        text += f"{board}, {len(rows)} networks: {said}.\n\n{HEADER}{''.join(map(line, rows))}\n"
+        text += f"{board}, {len(rows)} network{'s' * (len(rows) > 1)}: {said}.\n\n{HEADER}{''.join(map(line, rows))}\n"
     return text
 
 

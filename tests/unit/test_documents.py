@@ -161,7 +161,7 @@ def test_the_bounds_in_the_text_are_of_filed_records():
     filed = {(board_of(r.run), method_label(r.run), r.run.seed): r for r in records}
     board, seen = "", 0
     for line in table.splitlines():
-        if found := re.match(r"(.*), \d+ networks: gap", line):
+        if found := re.match(r"(.*), \d+ networks?: gap", line):
             board = found[1]
         if not line.startswith("| ") or line.startswith(("| entry", "| ---")):
             continue
