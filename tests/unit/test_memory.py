@@ -282,8 +282,11 @@ def test_nothing_grows_over_epochs(tmp_path):
             alive = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
             sizes.append((len(alive), sum(t.numel() for t in alive)))
 
+    gc.collect()
+    gc.freeze()  # what other tests of this process left is not looked through again and again
     for method, crafting in (("reat", "network"), ("trades", "folded")):
         sizes = []
         request = {"protocol": "smoke", "epochs": 5, "limit_train": 100, "policy": Policy(crafting=crafting)}
         Counted(make_plan(method, "digits-lt", **request), tmp_path / method, CPU, Silent(), None).run()
         assert len(sizes) == 5 and set(sizes[1:]) == {sizes[1]}
+    gc.unfreeze()
