@@ -109,7 +109,7 @@ def attack(asked: Attacked, attacks: Iterable[str], transfer_from: Path | None, 
     what = "part of the suite" if names or transfer_from else "the suite"
     what += "" if search == "network" else f", searched on a copy: {search}"
     file = "evaluation.csv" if search == "network" else f"evaluation-{search}.csv"
-    if names == [BOUND]:
+    if result.attacks == [BOUND]:
         what, file = "PMA alone: the worst case is at most that", "bound.csv"
     show(asked, result, what, asked.folder, file)
 

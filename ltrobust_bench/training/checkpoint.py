@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ltrobust_bench.errors import CheckpointError
+from ltrobust_bench.compute.memory import out_of_memory
+from ltrobust_bench.errors import CheckpointError, LTBenchError
 from ltrobust_bench.files import atomic_folder, is_there, read_large, shard_bytes, write_large
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_bytes, stored
@@ -87,6 +88,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: if there are checkpoints and each is damaged; says which file, and what to delete.
+        LTBenchError: if one is too large for memory.
     """
     progress, problems = progress or Silent(), {}
     for path in reversed(_checkpoints(folder)):
@@ -125,7 +127,9 @@ def _read(path: Path, device: torch.device) -> tuple[int, dict[str, Tensor], dic
             warnings.simplefilter("ignore")  # the error says what is wrong
             state = torch.load(written, map_location=device, weights_only=True)
         return state["epoch"], weights, state
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its readers
+    except Exception as error:  # whatever a damaged file makes of its readers
+        if out_of_memory(error):  # a damaged checkpoint is removed; this one may be sound
+            raise LTBenchError(f"memory does not suffice to read {path}; free some and type the same again.") from None
         raise CheckpointError(f"checkpoint {path} is damaged ({printable(first_problem(error), 200)})") from None
 
 

@@ -239,6 +239,19 @@ def test_a_checkpoint_that_was_made_to_hurt_is_refused(tmp_path, spoil):
         train_plan(plan(), tmp_path, CPU)
 
 
+def test_a_checkpoint_that_memory_does_not_suffice_for_stays(tmp_path, monkeypatch):
+    """It is not damaged: the one before it would cost an epoch, and damaged ones are removed."""
+    _, (before, newest) = interrupted(tmp_path, 3 * plan().steps_per_epoch + 1)
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(LTBenchError, match="memory does not suffice to read .*checkpoint-"):
+        ckpt.load_checkpoint(tmp_path, CPU)
+    assert before.is_dir() and newest.is_dir()
+
+
 def test_damaged_or_foreign_model_is_one_line(tmp_path):
     result = train_plan(plan(), tmp_path / "a", CPU)
     raw = result.model_path.read_bytes()
