@@ -152,17 +152,18 @@ def test_a_stage_is_a_number_from_one(tmp_path):
         requests_of(tmp_path, ONE + "stage = 0")
 
 
-def test_the_campaign_does_every_method_once_before_any_twice(root):
-    """What the lite board rests on: 20 entries, then the claims' options, more seeds, other orders, other classes."""
+def test_the_campaign_does_every_method_of_a_stage_once_before_any_twice(root):
+    """What the lite board rests on: twice ten entries with three seeds (first those that the papers' claims compare),
+    then the claims' options, more seeds, other orders, other classes."""
     plan = read_plan(root / "campaigns/cifar10-lite.toml")
     requests = plan.requests()
-    assert len(requests) == len(set(requests)) == 60 + 24 + 10 + 18 + 6 + 14
+    assert len(requests) == len(set(requests)) == 30 + 30 + 24 + 10 + 18 + 6 + 14
     assert {request.protocol for request in requests} == {"ltr-linf-lite-v1"}
-    board = requests[:60]
-    assert [request.seed for request in board] == [0] * 20 + [1] * 20 + [2] * 20
-    for seed in (1, 2):  # the same entries again
-        assert [r.replace(seed=0) for r in board[20 * seed : 20 * seed + 20]] == board[:20]
-    assert {request.method for request in board[:6]} == {"at", "at-bsl", "reat", "robal", "trades", "erm"}
+    for stage in (requests[:30], requests[30:60]):
+        assert [request.seed for request in stage] == [0] * 10 + [1] * 10 + [2] * 10
+        for seed in (1, 2):  # the same entries again
+            assert [r.replace(seed=0) for r in stage[10 * seed : 10 * seed + 10]] == stage[:10]
+    assert {request.method for request in requests[:6]} == {"at", "at-bsl", "reat", "robal", "trades", "erm"}
     assert [r.seed for r in requests[60:84]] == [0] * 8 + [1] * 8 + [2] * 8
     assert {(r.dataset, r.seed) for r in requests[84:94]} == {("cifar10-lt", 3), ("cifar10-lt", 4)}
     assert {r.dataset for r in requests[94:112]} == {"cifar10-lt-perm"}

@@ -270,10 +270,14 @@ def test_two_sweeps_of_overlapping_plans_share_the_work(place, monkeypatch):
 
     monkeypatch.setattr(worker, "_do", once)
     requests = [request.replace(seed=seed) for seed in range(3) for request in (AT, CRT)]
-    reports, threads = [], []
-    for asked in (requests, requests[::-1]):
-        threads.append(threading.Thread(target=lambda asked=asked: reports.append(do(place, *asked)[1])))
-        threads[-1].start()
+    sweeps = [Sweep.of(asked, place) for asked in (requests, requests[::-1])]  # both before anything is done
+    reports = []
+    threads = [
+        threading.Thread(target=lambda one=one: reports.append(one.run(Here(), Rules(period=0.01), Silent())))
+        for one in sweeps
+    ]
+    for thread in threads:
+        thread.start()
     for thread in threads:
         thread.join(60)
     assert [(len(report.done), report.left, report.failed) for report in reports] == [(12, [], {})] * 2
