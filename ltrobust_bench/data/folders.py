@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ltrobust_bench.data.copies import Pictures, copies
-from ltrobust_bench.data.pictures import decoding, read_picture
+from ltrobust_bench.data.pictures import About, decoding, read_picture
 from ltrobust_bench.data.sources import Source
 from ltrobust_bench.errors import DataError
 from ltrobust_bench.reading import read_text
@@ -47,9 +47,9 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
 
     Either ``train/`` and ``test/`` (else ``val/``) with one subfolder per class, or one subfolder per class; then the
     same number of each class, a ``share`` of the smallest, drawn with numpy seed 0, is the test set. Images become RGB
-    (of a moving one the first), their shorter side is scaled to ``size`` (antialiased), and the middle is cut out.
-    Hidden files, and what systems leave beside people's files, are passed over. What was done, and what looks wrong, is
-    in the source's ``notes`` and ``warnings``.
+    (of a moving one the first; what is partly transparent is laid on white), their shorter side is scaled to ``size``
+    (antialiased), and the middle is cut out. Hidden files, and what systems leave beside people's files, are passed
+    over. What was done, and what looks wrong, is in the source's ``notes`` and ``warnings``.
 
     Args:
         folder: where it lies.
@@ -86,7 +86,8 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
         used += f"; {beside} lies beside it: {folder.parent} takes both" if beside else ""
     _count_beside(folder, parts, names, ignored)
     digest = hashlib.sha256()
-    images, contents, sizes = _read([path for path, _ in (*train, *test)], size)
+    images, pictures = _read([path for path, _ in (*train, *test)], size)
+    contents = [picture.sha256 for picture in pictures]
     read: list[Pictures] = []
     for part, own in ((train, slice(len(train))), (test, slice(len(train), None))):
         files = [Path(path).relative_to(folder).as_posix() for path, _ in part]
@@ -96,7 +97,7 @@ def image_folder(folder: Path, size: int, share: Fraction = SHARE, fold: int = 1
         read.append(
             Pictures(images[own], np.asarray([label for _, label in part], dtype=np.int64), files, contents[own])
         )
-    notes = [f"{len(names)} classes in {folder}: {used}", _scaled(sizes, size), *_passed_over(ignored)]
+    notes = [f"{len(names)} classes in {folder}: {used}", _scaled(pictures, size), *_passed_over(ignored)]
     warnings = [*copies(*read), *_few(names, test, own="test" in parts)]
     unread = ", ".join(f"{n} {ending}" for ending, n in sorted(ignored.items()) if ending in PICTURES)
     if unread:
@@ -262,8 +263,14 @@ def _passed_over(ignored: Counter[str]) -> list[str]:
     return [f"{sum(ignored.values())} files were left out: {said}"] if said else []
 
 
-def _scaled(sizes: Sequence[tuple[int, int]], size: int) -> str:
-    """A line on what was done to the images' size."""
+def _scaled(pictures: Sequence[About], size: int) -> str:
+    """A line on what was done to the images' size and opacity."""
+    through = sum(picture.see_through for picture in pictures)
+    white = f"; {through} that are partly transparent are laid on white" if through else ""
+    return _sized([picture.size for picture in pictures], size) + white
+
+
+def _sized(sizes: Sequence[tuple[int, int]], size: int) -> str:
     width, height = (int(v) for v in np.median(np.asarray(sizes), axis=0))
     if set(sizes) == {(size, size)}:
         return f"images are {size}x{size} as they are"
@@ -304,11 +311,11 @@ def _hold_out(
     return train, [samples[i] for i in sorted(held_out)]
 
 
-def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
-    """Images, uint8 [N, 3, size, size], the SHA-256 of each file, and its width and height."""
+def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[About]]:
+    """Images, uint8 [N, 3, size, size], and what else is known of each."""
     refused: dict[str, DataError] = {}
 
-    def read(path: str) -> tuple[np.ndarray, str, tuple[int, int]] | None:
+    def read(path: str) -> tuple[np.ndarray, About] | None:
         try:
             return read_picture(path, size)
         except DataError as error:
@@ -323,8 +330,8 @@ def _read(paths: Sequence[str], size: int) -> tuple[np.ndarray, list[str], list[
             raise
     if refused:
         raise _refusal(refused)
-    pixels, contents, sizes = zip(*found, strict=True)
-    return np.ascontiguousarray(pixels, dtype=np.uint8), list(contents), list(sizes)
+    pixels, about = zip(*found, strict=True)
+    return np.ascontiguousarray(pixels, dtype=np.uint8), list(about)
 
 
 def _refusal(refused: dict[str, DataError]) -> DataError:

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,11 +74,42 @@ def opened(path: str | Path) -> Iterator[tuple[Picture, bytes]]:
         raise _unreadable(path, str(error) or type(error).__name__) from None
 
 
-def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[int, int]]:
-    """A picture as RGB, uint8 [3, size, size], the SHA-256 of its file, and its width and height.
+@dataclass(frozen=True)
+class About:
+    """What is known of a picture that was read, beside its pixels.
 
-    It is turned as its camera says, its shorter side is scaled to ``size`` (antialiased), and the middle is cut out.
-    Called within :func:`decoding`.
+    Attributes:
+        sha256: of its file.
+        size: its width and height, as it stands upright.
+        see_through: whether it was partly transparent, see :func:`upright`.
+    """
+
+    sha256: str
+    size: tuple[int, int]
+    see_through: bool
+
+
+def upright(image: Picture, mode: str = "RGB") -> tuple[Picture, bool]:
+    """A picture turned as its camera says, in a mode without opacity, and whether it was partly transparent.
+
+    Such a picture is laid on white, as most programs show it: what colours a file has where nothing is seen is chance.
+    """
+    from PIL import Image, ImageOps
+
+    turned = ImageOps.exif_transpose(image)
+    if turned.has_transparency_data:
+        opacity = turned.convert("RGBA")
+        if np.asarray(opacity)[..., 3].min() < 255:
+            white = Image.new("RGBA", opacity.size, "white")
+            return Image.alpha_composite(white, opacity).convert(mode), True
+    return turned.convert(mode), False
+
+
+def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, About]:
+    """A picture as RGB, uint8 [3, size, size], and what else is known of it.
+
+    It is made :func:`upright`, its shorter side is scaled to ``size`` (antialiased), and the middle is cut out. Called
+    within :func:`decoding`.
 
     Raises:
         DataError: as :func:`opened`.
@@ -85,9 +117,10 @@ def read_picture(path: str | Path, size: int) -> tuple[np.ndarray, str, tuple[in
     from PIL import Image, ImageOps
 
     with opened(path) as (image, content):
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BILINEAR)
-    return np.asarray(square).transpose(2, 0, 1), hashlib.sha256(content).hexdigest(), upright.size
+        whole, see_through = upright(image)
+        square = ImageOps.fit(whole, (size, size), method=Image.Resampling.BILINEAR)
+    about = About(hashlib.sha256(content).hexdigest(), whole.size, see_through)
+    return np.asarray(square).transpose(2, 0, 1), about
 
 
 def _too_large(path: str | Path) -> DataError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltrobust_bench.data.pictures import decoding, opened
+from ltrobust_bench.data.pictures import decoding, opened, upright
 from ltrobust_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def _scaled(image: Picture, shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = shape
     if image.mode.startswith(("I", "F")):
         raise UsageError(f"the picture has more than 8 bits a channel ({image.mode}); convert it to 8 bits.")
-    upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-    square = np.asarray(ImageOps.fit(upright, (width, height), method=Image.Resampling.BILINEAR))
+    whole, _ = upright(image, "L" if channels == 1 else "RGB")
+    square = np.asarray(ImageOps.fit(whole, (width, height), method=Image.Resampling.BILINEAR))
     return square[None] if channels == 1 else square.transpose(2, 0, 1)
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ltrobust_bench.data import folders
 from ltrobust_bench.data.copies import near
+from ltrobust_bench.data.pixels import pixels_of
 from ltrobust_bench.data.registry import cuts_of, dataset_spec, locate
 from ltrobust_bench.data.sources import data_place, load_source
 from ltrobust_bench.data.split import long_tailed_counts, make_split
@@ -201,6 +202,31 @@ def test_gifs_are_read(tmp_path):
     assert {tuple(image[:, 5, 5]) for image in source.train_images} >= {(40 * i, 255, 0) for i in (0, 5)} - {
         tuple(image[:, 5, 5]) for image in source.test_images
     }
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "seen"),
+    [
+        ("RGBA", (200, 10, 30, 0), (255, 255, 255)),
+        ("RGBA", (200, 10, 30, 51), (244, 206, 210)),  # 255 + 51 / 255 (200 - 255), and so on
+        ("RGBA", (200, 10, 30, 255), (200, 10, 30)),
+        ("LA", (0, 51), (204, 204, 204)),
+        ("P", 3, (255, 255, 255)),
+    ],
+)
+def test_a_picture_that_is_partly_transparent_is_laid_on_white_and_counted(tmp_path, mode, colour, seen):
+    root = images(tmp_path, {"a": 9, "b": 10}, size=(16, 16))
+    picture = Image.new(mode, (16, 16), colour)
+    if mode == "P":
+        picture.putpalette([7] * 768)
+        picture.info["transparency"] = 3
+    picture.save(root / "a" / "seen.png")
+    source = make_task(f"folder:{root}@16").source
+    every = [tuple(image[:, 5, 5]) for part in (source.train_images, source.test_images) for image in part]
+    assert every.count(seen) == 1
+    said = "" if colour == (200, 10, 30, 255) else "; 1 that are partly transparent are laid on white"
+    assert source.notes[1] == f"images are 16x16 as they are{said}"
+    assert tuple(pixels_of(root / "a" / "seen.png", (3, 16, 16))[0, :, 5, 5] * 255) == seen, "for a prediction, too"
 
 
 def test_the_plan_says_what_was_done_to_the_size(tmp_path):
