@@ -62,5 +62,4 @@ def _of(there: Sequence[Board], dataset: str) -> Board | None:
     board = next((one for one in there if (one.key.dataset, one.key.track) == (dataset, "fixed")), None)
     if board is None:
         return None
-    reference = board.reference if board.reference and beyond_doubt(board.reference) else None
-    return replace(board, entries=[entry for entry in board.entries if beyond_doubt(entry)], reference=reference)
+    return replace(board, entries=[entry for entry in board.entries if beyond_doubt(entry)])
