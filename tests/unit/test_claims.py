@@ -261,8 +261,16 @@ def test_errors_add_up_and_places_move():
     bits = {"clean": place < 30, "pgd-20": place < 25, "autoattack": place < 5}
     board = board_of(synthetic_record(bits, method="taet"), record("at", 0, 35, 20))
     assert "| taet | 1 | 25.0 + 62.5 = 87.5 | 25.0 + 62.5 = 87.5 | 25.0 + 62.5 = 87.5 |" in decomposition(board)
-    assert "| taet | 62.5 | 12.5 | 50.0 | 1 | 2 | -1 |" in ranking(board)
-    assert "| at | 50.0 | 50.0 | 0.0 | 2 | 1 | +1 |" in ranking(board)
+    assert "| taet | 1 | 62.5 | 12.5 | 50.0 | 1 | 2 | -1 |" in ranking(board)
+    assert "| at | 1 | 50.0 | 50.0 | 0.0 | 2 | 1 | +1 |" in ranking(board)
+
+
+def test_equal_means_share_a_place_in_whatever_order_their_seeds_add_up():
+    seeds = {"at": (1, 2, 3), "reat": (2, 2, 2), "taet": (3, 2, 1)}
+    board = board_of(*(record(m, s, 30, robust) for m, own in seeds.items() for s, robust in enumerate(own)))
+    means = {float(entry.percent("union", "balanced")) for entry in board.entries}
+    assert len(means) > 1 and max(means) - min(means) < 1e-9
+    assert ranking(board).count("| 5.0 | 5.0 | 0.0 | 1 | 1 | +0 |") == 3
 
 
 def test_every_entry_that_a_claim_names_is_in_the_campaign(root):
