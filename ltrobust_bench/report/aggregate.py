@@ -181,6 +181,12 @@ def method_label(run: RunSection) -> str:
     return _label(run.method, run.plugins, changed_settings(run) | run.asked_beyond, run.policy, run.protocol)
 
 
+def told_apart(label: str, run: RunSection, digest: str) -> str:
+    """A label that another entry has, too, with what tells the two apart: the version of the card, and the entry's
+    digest."""
+    return f"{label} (card v{run.card_version}, {digest[:6]})"
+
+
 def request_label(request: Request) -> str:
     """The name on a board of what is asked for; needs no data."""
     options, overrides = settings_of(request)
@@ -218,7 +224,7 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
         run = seeds[0].run
         label = labels[digest]
         if shared[label] > 1:
-            label = f"{label} (card v{run.card_version}, {digest[:6]})"
+            label = told_apart(label, run, digest)
         if run.options and run.method not in methods:
             messages.append(f"{slug}: no card of method {run.method!r} is installed; its options are all shown.")
         own = Metrics(*(getattr(metrics, f.name)[start : start + len(seeds)] for f in fields(Metrics)))
