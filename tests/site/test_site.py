@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from pages import HOSTILE, RECORDS, RESULTS, ROOT, Page, hostile_record
-from record_factory import synthetic_record
 from rich.console import Console
 
 from ltrobust_bench.cards import Card, methods, plugins
@@ -37,7 +36,6 @@ from ltrobust_bench.report.compare import compare
 from ltrobust_bench.report.published import read_published
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site import about, build, chart, folder, line, pages, pairs, view, words
-from ltrobust_bench.report.tables import markdown
 
 
 @pytest.fixture(scope="module")
@@ -193,25 +191,6 @@ def test_a_pairs_numbers_are_those_of_the_command_line(built):
             assert pair["difference"][at] == pytest.approx(100 * said.difference, abs=0.006)
             assert pair["half"][at] == pytest.approx(100 * (said.interval[1] - said.difference), abs=0.006)
             assert pair["p"][at] == pytest.approx(said.p_value, rel=1e-5) and pair["seeds"][at] == len(said.seeds)
-
-
-def test_what_scripts_and_charts_round_was_not_rounded_before():
-    """Of 3 times 10,000 images 17,804 are 59.347 %, and of 3 times 70 images 19 are 9.048 %."""
-    place = np.tile(np.arange(1000), 10)
-    made = []
-    for seed, more in enumerate((4, 5, 5)):
-        kept = place < np.repeat([593 + more, *[593] * 9], 1000)
-        made.append(synthetic_record({"clean": kept, "autoattack": kept}, method="at", seed=seed))
-        made.append(synthetic_record({"clean": place < 0, "autoattack": place < 0}, method="reat", seed=seed))
-    (board,) = aggregate.boards(made)
-    (data,) = re.findall(r"ltbenchBoard\((.*)\);\n$", pairs.script(board, line.lines(board)), re.S)
-    found = json.loads(data)
-    numbers = (found["entries"][0]["robust"]["balanced"], found["pairs"]["all"]["difference"][0])
-    assert [f"{number:.1f}" for number in numbers] == ["59.3", "59.3"]
-    assert "| 59.3 |" in markdown([board])
-    seeds = 100 * np.array([[7.0] * 3, [6.0] * 3, [6.0] * 3]) / 70
-    (*_, bar) = chart.per_class([3, 2, 1], seeds[0], seeds).bars
-    assert (f"{bar.robust:.1f}", f"{bar.clean:.1f}") == ("9.0", "10.0")
 
 
 def test_pairs_without_a_seed_in_common_have_no_numbers():
