@@ -163,8 +163,9 @@ LEGEND = (
     "better than that of the entry above. The data do not tell entries of one rank apart, and not always those of "
     "different ranks: `ltbench report compare` tests two. Interval: 95 %, t over seeds, which leaves out the chance "
     "of the test images (all seeds see the same), or with one seed Wilson within the run (marked w), which leaves out "
-    "the spread between seeds. Head/medium/tail (h/m/t): thirds of the classes by training images. Gap: head minus "
-    "tail, worst case; no measure of quality. Cost: images passed forward and backward in training, and its seconds."
+    "the spread between seeds. Head/medium/tail (h/m/t): thirds of the classes by training images, equal ones by "
+    "label. Gap: head minus tail, worst case; no measure of quality. Cost: images passed forward and backward in "
+    "training, and its seconds."
 )
 
 
