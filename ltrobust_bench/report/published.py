@@ -160,15 +160,6 @@ def read_published(folder: Path) -> tuple[list[PublishedNumber], list[Problem]]:
     return numbers, problems
 
 
-def problems_in(folder: Path) -> list[Problem]:
-    """What is wrong with the files of published numbers in a folder; empty if nothing is.
-
-    Raises:
-        UsageError: if there are none.
-    """
-    return read_published(folder)[1]
-
-
 def _problem(path: Path, field: str, allowed: str, seen: object) -> Problem:
     found = finding(field, allowed, seen)
     return Problem(shown(path), "published", found.field, found.allowed, found.seen)
