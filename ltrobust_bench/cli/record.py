@@ -232,18 +232,16 @@ def verify(
         raise UsageError("--base belongs to --thorough.")
     set_threads(threads)
     found, out = read_record(record / "record.json" if record.is_dir() else record), console()
+    where = Where(by, data_dir, device, graph)
     with progress_on(out, follow) as progress:
         if weights is None:
-            statement = train_again(found, by=by, data_dir=data_dir, device=device, progress=progress)
+            statement = train_again(found, where, progress=progress)
         elif thorough:
             folder = weights if weights.is_dir() else None
-            where = Where(by, data_dir, device, graph)
             statement = attacked_thoroughly(found, weights, where, base=base, folder=folder, progress=progress)
         else:
             sample = None if everything else images
-            statement = re_evaluate(
-                found, weights, by=by, images=sample, graph=graph, data_dir=data_dir, device=device, progress=progress
-            )
+            statement = re_evaluate(found, weights, where, images=sample, progress=progress)
     context.exit(_state(found, statement, results_dir))
 
 

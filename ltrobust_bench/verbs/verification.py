@@ -47,17 +47,31 @@ LARGEST = 500_000_000
 """Bytes of a file of examples, as it is and unfolded; 10,000 images of 64 pixels square in float32 have 492 million."""
 
 
+@dataclass(frozen=True)
+class Where:
+    """Who looks at a record again, and where.
+
+    Attributes:
+        by: who does it; one line.
+        data_dir: folder or archive of the data set.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        graph: file of the network's graph, written elsewhere; None: it is written now, in a process apart.
+    """
+
+    by: str
+    data_dir: Path | None = None
+    device: str = "auto"
+    graph: Path | None = None
+
+
 @undisturbed()
 def re_evaluate(
     record: Record,
     weights: Path,
+    where: Where,
     *,
-    by: str,
     images: int | None = 100,
     seed: int | None = None,
-    graph: Path | None = None,
-    data_dir: Path | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
     """Attack a record's network again with its protocol's whole suite, on a random sample of its images or on all.
@@ -68,11 +82,10 @@ def re_evaluate(
     Args:
         record: what is verified.
         weights: its network: ``model.safetensors`` or its run folder.
-        by: who does it; one line.
+        where: who does it, and where.
         images: size of the sample, at least ``FEWEST``; None: all test images.
         seed: of the sample; default: not to be foreseen.
-        graph: file of its graph, written elsewhere; None: it is written now, in a process apart.
-        data_dir, device, progress: as everywhere.
+        progress: what to report to; default: nothing.
 
     Raises:
         CheckFailed: if it cannot be judged as a graph.
@@ -86,18 +99,7 @@ def re_evaluate(
     places = None
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
-    where = Where(by, data_dir, device, graph)
     return attacked_again(record, weights, places, where, progress=progress)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Who looks at a network, and where; see :func:`re_evaluate`."""
-
-    by: str
-    data_dir: Path | None = None
-    device: str = "auto"
-    graph: Path | None = None
 
 
 @undisturbed()
@@ -231,14 +233,7 @@ def attacked_thoroughly(
 
 
 @undisturbed()
-def retrain(
-    record: Record,
-    *,
-    by: str,
-    data_dir: Path | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> Verification:
+def retrain(record: Record, where: Where, *, progress: Progress | None = None) -> Verification:
     """Do a record's whole run again: train with its terms and its seed, in a process apart, and attack the network's
     graph with the whole suite in this one.
 
@@ -247,13 +242,11 @@ def retrain(
         RecordError: if the installed package would do another run (another protocol, card, split).
     """
     with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
-        network = trained_again(record, Path(folder), data_dir, device, progress)
-        return attacked_again(record, network, None, Where(by, data_dir, device), again=True, progress=progress)
+        network = trained_again(record, Path(folder), where, progress)
+        return attacked_again(record, network, None, where, again=True, progress=progress)
 
 
-def trained_again(
-    record: Record, folder: Path, data_dir: Path | None, device: str, progress: Progress | None = None
-) -> Path:
+def trained_again(record: Record, folder: Path, where: Where, progress: Progress | None = None) -> Path:
     """Train a record's network again, in a process apart; its run folder, in ``folder``.
 
     Raises:
@@ -262,12 +255,12 @@ def trained_again(
     """
     refuse_imported()
     refuse_others(record.run)  # before a plan is made, which asks their code for the images
-    plan = Request.of(record.run).to_plan(data_dir)
+    plan = Request.of(record.run).to_plan(where.data_dir)
     if plan.run.key() != record.run.key():
         raise RecordError(
             f"record {record.id} cannot be trained again: the installed protocol, card or data give another run."
         )
-    return trained_apart(plan.run, folder, data_dir, device, progress or Silent())
+    return trained_apart(plan.run, folder, where.data_dir, where.device, progress or Silent())
 
 
 @undisturbed()
