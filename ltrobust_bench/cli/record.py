@@ -279,7 +279,8 @@ def lower(
     broken from then on.
     """
     from ltrobust_bench.records.io import read_record
-    from ltrobust_bench.verbs.verification import Where, examples_to_file, try_examples
+    from ltrobust_bench.verbs.counterexamples import examples_to_file, try_examples
+    from ltrobust_bench.verbs.verification import Where
 
     found = read_record(record / "record.json" if record.is_dir() else record)
     statement = try_examples(found, weights, examples, Where(by, data_dir, device, graph))

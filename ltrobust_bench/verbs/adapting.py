@@ -40,7 +40,7 @@ from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.checkpoint import metadata, weights_sha256
 from ltrobust_bench.verbs.evaluations import attacked, second_model
 from ltrobust_bench.verbs.loading import read_stored
-from ltrobust_bench.verbs.subject import Model, Subject, subject_of
+from ltrobust_bench.verbs.subject import Model, Subject, subject_of, tested_images
 
 MOST = 8
 """Other entries on which attacks are crafted."""
@@ -119,7 +119,7 @@ def thorough(
     told.note(f"{len(standing)} images stand; against them: {', '.join(attack.name for attack in chosen)}")
     surrogates = {transfer_name(name): other for name, other in seconds.items()}
     index = task.split.test[standing]
-    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
+    data = tested_images(task, index, where)
     if before is not None and "random" not in flags:
         _refuse_another(module, data, task.protocol.evaluation.batch_size)
     path, identity = kept[ADAPTIVE], ""

@@ -17,7 +17,7 @@ from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
-from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.data.registry import Dataset
 from ltrobust_bench.data.split import first_of_each_class, index_sha256
 from ltrobust_bench.errors import UnknownNameError, UsageError
@@ -39,7 +39,7 @@ from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import Flag
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model
-from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
+from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of, tested_images
 
 
 @undisturbed()
@@ -273,7 +273,7 @@ def analyse(
     index = first_of_each_class(labels, task.split.test, limit_test)
     seen = observe(
         loaded.model,
-        DeviceData.of(task.source.test_pixels(index), labels[index], choose_device(device)),
+        tested_images(task, index, choose_device(device)),
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -327,8 +327,7 @@ def attack_model(
     search: Search = "network",
     code: Code | None = None,
 ) -> Verdict:
-    index = task.split.test
-    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
+    data = tested_images(task, task.split.test, device)
     suite = task.protocol.evaluation
     with frozen(model):
         searched = searched_on(model, to_unit(data.images[:2]), search)

@@ -17,6 +17,7 @@ from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import BEYOND, RETRAINED_POINTS, Verification, examples_of, objections, tolerated
 from ltrobust_bench.scores.reliability import masking
+from ltrobust_bench.verbs.counterexamples import try_examples
 from ltrobust_bench.verbs.judging import refuse_imported
 from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.verification import (
@@ -25,7 +26,6 @@ from ltrobust_bench.verbs.verification import (
     attacked_thoroughly,
     retrain,
     trained_again,
-    try_examples,
 )
 
 

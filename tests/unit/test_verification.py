@@ -34,8 +34,9 @@ from ltrobust_bench.records.verify import (
 )
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.verbs import rechecking
+from ltrobust_bench.verbs.counterexamples import try_examples
 from ltrobust_bench.verbs.rechecking import _otherwise, recheck, statements_in
-from ltrobust_bench.verbs.verification import Where, re_evaluate, retrain, try_examples
+from ltrobust_bench.verbs.verification import Where, re_evaluate, retrain
 
 BY = "somebody else"
 HERE = Where(BY, device="cpu")
