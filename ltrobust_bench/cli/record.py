@@ -96,7 +96,7 @@ def submit(context: click.Context, runs: tuple[Path, ...], results_dir: Path) ->
 
     filings = []
     for run in runs:
-        each = filing(read_record(run / "record.json" if run.is_dir() else run), results_dir, replace=True)
+        each = filing(read_record(run), results_dir, replace=True)
         if each not in filings:  # a run's folder and its record may both be named
             filings.append(each)
     problems = refusals(filings, results_dir)
@@ -231,7 +231,7 @@ def verify(
     if base is not None and not thorough:
         raise UsageError("--base belongs to --thorough.")
     set_threads(threads)
-    found, out = read_record(record / "record.json" if record.is_dir() else record), console()
+    found, out = read_record(record), console()
     where = Where(by, data_dir, device, graph)
     with progress_on(out, follow) as progress:
         if weights is None:
@@ -282,7 +282,7 @@ def lower(
     from ltrobust_bench.verbs.counterexamples import examples_to_file, try_examples
     from ltrobust_bench.verbs.verification import Where
 
-    found = read_record(record / "record.json" if record.is_dir() else record)
+    found = read_record(record)
     statement = try_examples(found, weights, examples, Where(by, data_dir, device, graph))
     _state(found, statement, results_dir, examples_to_file(examples))
 
@@ -319,7 +319,7 @@ def export(record: Path, robustbench: bool, output: Path | None) -> None:
     from ltrobust_bench.interop.model_info import model_info, obstacles
     from ltrobust_bench.records.io import read_record
 
-    found = read_record(record / "record.json" if record.is_dir() else record)
+    found = read_record(record)
     text = json.dumps(model_info(found), indent=2) + "\n"
     for obstacle in obstacles(found):
         echo(f"note: {obstacle}.", err=True)

@@ -36,7 +36,7 @@ def show(records: tuple[Path, ...], results_dir: Path) -> None:
     from ltrobust_bench.records.trust import judged
 
     for path in records:
-        found = read_record(path / "record.json" if path.is_dir() else path)
+        found = read_record(path)
         (known,), problems = judged([found], [path, results_dir], keep_retracted=True)
         for line in _lines(known):
             echo(line)

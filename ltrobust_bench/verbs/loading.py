@@ -94,6 +94,11 @@ class LoadedModel(Stored):
         of = f"{len(self.class_names)} classes, {weights:,} weights"
         return f"{label} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
     def place(self, data_dir: Path | str | None = None) -> Path | str | None:
         """Where its data set is looked for: the place that is named, else where its run found it, if that is still
         there, else what the environment says."""
