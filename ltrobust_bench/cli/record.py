@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ltrobust_bench.cli import statements
-from ltrobust_bench.cli.shared import PATH, results_dir_option
+from ltrobust_bench.cli.shared import PATH, print_or_write, results_dir_option
 from ltrobust_bench.cli.words import counted, echo
 
 
@@ -122,7 +122,6 @@ def export(record: Path, robustbench: bool, output: Path | None) -> None:
     RECORD is a record or a run's folder. What keeps RobustBench from listing the model (another data set, radius or
     test set) is said, and the JSON is printed all the same.
     """
-    from ltrobust_bench.files import write_text
     from ltrobust_bench.interop.model_info import model_info, obstacles
     from ltrobust_bench.records.io import read_record
 
@@ -130,11 +129,7 @@ def export(record: Path, robustbench: bool, output: Path | None) -> None:
     text = json.dumps(model_info(found), indent=2) + "\n"
     for obstacle in obstacles(found):
         echo(f"note: {obstacle}.", err=True)
-    if output is None:
-        echo(text, nl=False)
-    else:
-        write_text(output, text)
-        echo(f"wrote {output}")
+    print_or_write(text, output)
 
 
 @command.command(epilog="Example: ltbench record schema > docs/record.schema.json")

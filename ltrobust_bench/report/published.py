@@ -121,6 +121,11 @@ class PublishedNumber(Strict, strict=False):
         return text
 
     @property
+    def of_one_class(self) -> bool:
+        """Whether it is of a single class; there are too many of these for a figure or a page."""
+        return "_class_" in self.metric
+
+    @property
     def setting(self) -> str:
         """Data, ratio and network in words."""
         ratio = f"imbalance ratio {self.imbalance_ratio:g}" if self.imbalance_ratio else "imbalance ratio not stated"
