@@ -19,13 +19,13 @@ def title_of(run: RunSection) -> str:
     """Method and plug-ins as papers write them; as a board does where a card is missing."""
     cards = cards_of(run)
     whole = len(cards) == 1 + len(run.plugins)
-    return " + ".join(card.title for card in cards) if whole else "+".join([run.method, *run.plugins])
+    return " + ".join(card.title for card in cards) if whole else run.combination
 
 
 def paper_name(entry: Entry) -> str:
     """An entry as papers call it: the titles of its cards, and the settings that the board names."""
     run = entry.runs[0].run
-    return title_of(run) + entry.label.removeprefix("+".join([run.method, *run.plugins]))
+    return title_of(run) + entry.label.removeprefix(run.combination)
 
 
 def references(cards: Iterable[Card]) -> dict[str, Paper]:

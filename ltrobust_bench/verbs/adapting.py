@@ -174,8 +174,7 @@ def beside(
     middle = f"-{run.dataset}-ir{run.imbalance_ratio:g}-{run.model}-s"
     for path in sorted(runs_dir.glob(f"*{middle}*")):
         method = path.name.partition(middle)[0]
-        mine = "+".join([run.method, *run.plugins])
-        if path != base and method not in (mine, *others) and len(others) < MOST and _finished(path, told):
+        if path != base and method not in (run.combination, *others) and len(others) < MOST and _finished(path, told):
             others[method] = path
     return base, dict(list(others.items())[:MOST])
 

@@ -90,9 +90,8 @@ class LoadedModel(Stored):
 
     def _what(self) -> str:
         run, weights = self.run, sum(p.numel() for p in self.model.parameters())
-        label = "+".join([run.method, *run.plugins])
         of = f"{len(self.class_names)} classes, {weights:,} weights"
-        return f"{label} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
+        return f"{run.combination} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
 
     @property
     def device(self) -> torch.device:

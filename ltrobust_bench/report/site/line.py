@@ -32,7 +32,7 @@ class Line:
     @property
     def name(self) -> str:
         """Method and plug-ins."""
-        return "+".join([self.run.method, *self.run.plugins])
+        return self.run.combination
 
     @property
     def settings(self) -> str:
