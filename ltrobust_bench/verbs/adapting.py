@@ -15,13 +15,13 @@ from torch import nn
 
 from ltrobust_bench.attacks.bpda import DECLARED, declared, parts_of, straight_through
 from ltrobust_bench.attacks.pursuit import drawing_from
-from ltrobust_bench.attacks.terms import Target
+from ltrobust_bench.attacks.terms import Attack, Target
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.evaluation.adaptive import adaptive_suite, transfer_name
-from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.examine import logits_of
 from ltrobust_bench.evaluation.foreign import Attached
 from ltrobust_bench.evaluation.identity import settled, tensors_of
@@ -144,7 +144,7 @@ def thorough(
         cumulative=True,
     )
     _forget(kept)
-    return _together(suite, subject, {a.name: a for a in chosen}, surrogates, standing, verdict.bits, verdict)
+    return _together(suite, subject, {a.name: a for a in chosen}, surrogates, standing, verdict)
 
 
 def beside(
@@ -211,25 +211,24 @@ def _finished(folder: Path | None, told: Progress) -> bool:
 def _together(
     suite: Evaluation,
     subject: Subject,
-    chosen: Mapping[str, Any],
+    chosen: Mapping[str, Attack],
     surrogates: Mapping[str, nn.Module],
     standing: np.ndarray,
-    found: Mapping[str, np.ndarray],
-    cost: Any,
+    verdict: Verdict,
 ) -> Evaluation:
     """The suite's result with that of the attacks on what it left standing."""
     bits = dict(suite.bits)
     for name in chosen:
         bits[name] = np.zeros(len(suite.labels), dtype=bool)
-        bits[name][standing] = found[name]
+        bits[name][standing] = verdict.bits[name]
     about = subject.about(chosen, surrogates)
     known = {} if suite.about is None else dict(suite.about.attacks)
     return replace(
         suite,
         bits=bits,
-        forwards=suite.forwards + cost.forwards,
-        backwards=suite.backwards + cost.backwards,
-        seconds=suite.seconds + cost.seconds,
+        forwards=suite.forwards + verdict.forwards,
+        backwards=suite.backwards + verdict.backwards,
+        seconds=suite.seconds + verdict.seconds,
         about=replace(about, attacks=known | dict(about.attacks)),
         adaptive=tuple(chosen),
     )

@@ -274,7 +274,9 @@ def _evaluate(
     code = code_of(loaded.run, "evaluation")
     device = loaded.device
     progress.tell(started(loaded.run, "evaluation", device))
-    verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
+    verdict = attack_model(
+        loaded.model, task, device, identity=identity, state_path=state, progress=progress, search=search, code=code
+    )
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
     digest = Result.digest_of(bits, broken_by)
