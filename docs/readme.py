@@ -74,7 +74,7 @@ def lesson(board: Board) -> str:
     best = _best([entry for entry in board.entries if entry is plain or (beyond_doubt(entry) and on_terms(entry))])
     if best is not plain:
         text += f"; the best on the tail, {best.label}, on {float(best.percent('union', 'tail')):.1f} % of them"
-    if board.reference is not None and beyond_doubt(board.reference):
+    if board.reference is not None:
         ceiling = board.reference.percent("union", "per_class")
         text += f", and on as many images in equal classes it would be {ceiling[board.classes[-3:]].mean():.1f} %"
     first = sum(entry.rank == 1 for entry in board.entries)

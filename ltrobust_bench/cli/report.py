@@ -137,7 +137,8 @@ def compare(
     """Whether methods differ: the first against each of the others, image by image, seed by seed.
 
     Names are those of the leaderboard, for instance 'robal (variant=N)'. Exact McNemar test per seed pair (the largest
-    p-value counts), Holm's correction over the methods, and an interval over the seed pairs. 'equivalent' is a
+    p-value counts), Holm's correction over the methods, in each group of classes by itself, and an interval: the wider
+    of that over the seed pairs and that over the images. 'equivalent' is a
     statement of its own (two one-sided tests, TOST, at 5 %), not the lack of a difference.
     """
     from rich.table import Table

@@ -61,7 +61,7 @@ FLAGS = {
     "balanced training set, or nobody says: what the cut took from the tail may have reached the training",
     EXPLODED: "the mean loss of an epoch was more than ten times that of guessing",
     "reduced": "training images, test images or epochs were cut by hand",
-    "1 seed": "a single run: the interval leaves out the spread between seeds",
+    "1 seed": "a single run: its interval, and the test against any other entry, leave out the spread between seeds",
     "train-eps>eval-eps": "trained with radii above the one it is attacked with",
     "unknown protocol": "no installed protocol has the digest of the one it was run under",
     OTHER_PRECISION: "trained in another precision than the protocol states, which is a way of training: the verdict "
@@ -115,7 +115,7 @@ def _by_terms(records: Iterable[Record]) -> dict[BoardKey, list[Record]]:
 
 
 REFERENCE = "at"
-"""The entry of a board of balanced classes that tells what the long tail costs."""
+"""The entry of a board of balanced classes that tells what the long tail costs, if it is beyond doubt."""
 
 
 def _reference(key: BoardKey, built: Iterable[Board]) -> Entry | None:
@@ -125,7 +125,7 @@ def _reference(key: BoardKey, built: Iterable[Board]) -> Entry | None:
     for board in built:
         same = wanted._replace(train_counts=board.key.train_counts, train_index_sha256=board.key.train_index_sha256)
         if board.key == same:
-            return next((entry for entry in board.entries if entry.label == REFERENCE), None)
+            return next((e for e in board.entries if e.label == REFERENCE and beyond_doubt(e)), None)
     return None
 
 
@@ -181,6 +181,12 @@ def method_label(run: RunSection) -> str:
     return _label(run.method, run.plugins, changed_settings(run) | run.asked_beyond, run.policy, run.protocol)
 
 
+def told_apart(label: str, run: RunSection, digest: str) -> str:
+    """A label that another entry has, too, with what tells the two apart: the version of the card, and the entry's
+    digest."""
+    return f"{label} (card v{run.card_version}, {digest[:6]})"
+
+
 def request_label(request: Request) -> str:
     """The name on a board of what is asked for; needs no data."""
     options, overrides = settings_of(request)
@@ -218,7 +224,7 @@ def _board(key: BoardKey, records: list[Record], slug: str, status: ProtocolStat
         run = seeds[0].run
         label = labels[digest]
         if shared[label] > 1:
-            label = f"{label} (card v{run.card_version}, {digest[:6]})"
+            label = told_apart(label, run, digest)
         if run.options and run.method not in methods:
             messages.append(f"{slug}: no card of method {run.method!r} is installed; its options are all shown.")
         own = Metrics(*(getattr(metrics, f.name)[start : start + len(seeds)] for f in fields(Metrics)))
@@ -331,25 +337,29 @@ def _competing(board: Board) -> list[Entry]:
     return [entry for entry in board.entries if beyond_doubt(entry) and on_terms(entry)]
 
 
-def _better(entries: Sequence[Entry]) -> np.ndarray:
-    """How many entries above each of some are resolved better (a paired difference, see
-    :func:`~ltrobust_bench.report.compare.resolved_pairs`), shape [E]."""
+def _ranks(entries: Sequence[Entry]) -> list[int]:
+    """The ranks of entries in their order, see :func:`_ranked`."""
     if not entries:
-        return np.zeros(0, dtype=int)
-    above: np.ndarray = np.triu(resolved_pairs([entry.runs for entry in entries]), 1)
-    return above.sum(axis=0)
+        return []
+    better = resolved_pairs([entry.runs for entry in entries])
+    ranks = np.ones(len(entries), dtype=int)
+    for place in range(1, len(entries)):
+        above = ranks[:place][better[:place, place]]
+        ranks[place] = max(1 + len(above), 1 + above.max(initial=0), ranks[place - 1])
+    return ranks.tolist()
 
 
 def _ranked(board: Board) -> Board:
     """A board whose entries have their ranks: best first, by rounded balanced worst-case accuracy; the label only
     settles the order of equals.
 
-    An entry's rank is one more than the number of entries above it that are resolved better, and never better than that
-    of the entry above it: what the data cannot tell apart shares a rank.
+    An entry's rank is at least one more than the number of entries above it that are resolved better (a paired
+    difference, see :func:`~ltrobust_bench.report.compare.resolved_pairs`), worse than the rank of each of these, and
+    never better than that of the entry above it. So no entry is resolved better than another of its rank below it; of
+    two ranks, the data need not tell the entries apart.
     """
     competing = _competing(board)
-    ranks = np.maximum.accumulate(1 + _better(competing)).tolist()
-    rank = {entry.label: place for entry, place in zip(competing, ranks, strict=True)}
+    rank = {entry.label: place for entry, place in zip(competing, _ranks(competing), strict=True)}
     apart = _with_other_seeds(competing)
     return replace(board, entries=[_placed(e, rank.get(e.label), e.label in apart) for e in board.entries])
 

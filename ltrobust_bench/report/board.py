@@ -153,7 +153,7 @@ class Board:
         messages: what was left out or looks odd, for the person who builds the board.
         slug: unique among the boards built together; a folder name.
         reference: the balanced reference of a long-tailed board: plain AT on as many images in equal classes,
-            everything else alike; None if it was not run.
+            everything else alike; None if it was not run, or is not beyond doubt.
         chosen_from: the whole board, where somebody named the entries to be shown; None: this is the whole.
     """
 

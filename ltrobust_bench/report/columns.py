@@ -105,7 +105,10 @@ ATTACK_TITLES = {
 
 _SEEDS = "runs that differ in the training seed only; percentages are their mean"
 _METHOD = "method and plug-ins, with the settings that differ from the track's defaults"
-_INTERVAL = "t over seeds; wilson: one seed, the test images' chance alone without the spread between seeds"
+_INTERVAL = (
+    "t over seeds: of the mean over seeds on these test images, without the images' own chance; wilson: one seed, the "
+    "images' chance alone, without the spread between seeds"
+)
 _STD = "standard deviation over seeds, points; empty with one seed"
 _AUTOATTACK = "autoattack: standard version by its authors' code; aa-small-c: what stands in for it below 4 classes"
 
@@ -145,7 +148,8 @@ COLUMNS = {
     for column in [
         Column(
             "rank",
-            "1 plus the number of entries above that a paired test resolves as better; empty: not ranked",
+            "at least 1 plus the number of entries above that a paired test resolves as better, worse than the rank of "
+            "each of these, never better than that of the entry above; empty: not ranked",
             lambda b, e: e.rank,
             "#",
             lambda c, _: str(c["rank"] or "-"),
@@ -159,8 +163,8 @@ COLUMNS = {
         ),
         Column(
             "interval",
-            "95 % interval of the worst case over all classes: t over seeds; w: one seed, Wilson, without the spread "
-            "between seeds",
+            "95 % interval of the worst case over all classes: t over seeds, without the chance of the test images; w: "
+            "one seed, Wilson, without the spread between seeds",
             lambda b, e: 100 * e.interval[0],
             "Interval",
             interval,
@@ -236,7 +240,7 @@ COLUMNS = {
         Column(
             "union_tail_of_reference",
             "union_tail in per cent of what plain AT on as many images in equal classes (profile balanced) reaches on "
-            "the same classes; empty: not run",
+            "the same classes; empty: not run, or not beyond doubt",
             of_reference,
         ),
         Column("seeds", _SEEDS, lambda b, e: len(e.runs), "Seeds", as_it_is("seeds"), wide=True),

@@ -167,8 +167,8 @@ def resolution_in_words(board: Board) -> str:
     return (
         f"Resolution: {sum(board.key.test_counts)} test images and {spread} seed{'s' * (seeds != [1])} resolve "
         f"differences of about {100 * found['all']:.1f} points of worst-case accuracy"
-        f"{f' ({groups})' if groups else ''}; smaller ones are noise (median 95 % half-width between neighbours; one "
-        "comparison)."
+        f"{f' ({groups})' if groups else ''}; smaller ones are not told from noise (median 95 % half-width between "
+        "neighbours; one comparison)."
     )
 
 

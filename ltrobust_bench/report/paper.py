@@ -297,7 +297,7 @@ def _over_seeds(entries: Sequence[Entry], deviations: bool) -> str:
     shown = "mean ± standard deviation" if deviations else "mean"
     if len(seeds) == 1:
         return f"{shown} over seeds {', '.join(map(str, *seeds))}"
-    return f"{shown} over the seeds of each entry ({'-'.join(map(str, (counts[0], counts[-1])))})"
+    return f"{shown} over the seeds of each entry ({'-'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))})"
 
 
 def _unmarked(board: Board, entry: Entry) -> bool:

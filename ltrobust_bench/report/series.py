@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from ltrobust_bench.attacks.ball import ThreatModel
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.reading import read_bytes, read_text
-from ltrobust_bench.report.aggregate import method_label, protocol_status, slug_of
+from ltrobust_bench.report.aggregate import method_label, protocol_status, slug_of, told_apart
 from ltrobust_bench.report.board import BoardKey, warnings_of
 from ltrobust_bench.terms import first_problem
 
@@ -74,7 +74,8 @@ class SeriesGroup:
 def read_series(kind: SeriesKind, runs_dir: Path, **wanted: Any) -> tuple[list[SeriesGroup], list[str]]:
     """Series of a kind from the run folders in a folder, and what was wrong with files on the way.
 
-    Runs that differ in the seed only are one series; with another abscissa or other images they are left out.
+    Runs that differ in the seed only are one series; with another abscissa or other images they are left out. Where
+    others have the same name, a version of the card and a digest tell them apart, as on a board.
 
     Args:
         wanted: fields of the runs (dataset, protocol, track, imbalance_ratio, profile, model); None fits all.
@@ -82,6 +83,7 @@ def read_series(kind: SeriesKind, runs_dir: Path, **wanted: Any) -> tuple[list[S
     name, columns = FILES[kind]
     found: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     keys: dict[str, BoardKey] = {}
+    runs: dict[str, RunSection] = {}
     problems = []
     for path in sorted(runs_dir.glob(f"*/{name}")):
         try:
@@ -95,7 +97,8 @@ def read_series(kind: SeriesKind, runs_dir: Path, **wanted: Any) -> tuple[list[S
         key = BoardKey.of_run(run, ())
         slug = slug_of(key, protocol_status(key)[0])
         keys.setdefault(slug, key)
-        tables = found[slug][method_label(run)]
+        runs.setdefault(run.entry_key(), run)
+        tables = found[slug][run.entry_key()]
         same = [columns.index(name) for name in (columns[0], "images") if name in columns]
         if tables and not np.array_equal(tables[0][:, same], table[:, same]):
             what = " or ".join(columns[i] for i in same)
@@ -109,11 +112,21 @@ def read_series(kind: SeriesKind, runs_dir: Path, **wanted: Any) -> tuple[list[S
             keys[slug].threat_model,
             keys[slug].epsilon,
             sum(keys[slug].test_counts),
-            [_series(label, tables, columns) for label, tables in sorted(by_label.items())],
+            [_series(label, by_entry[entry], columns) for label, entry in _labels({e: runs[e] for e in by_entry})],
         )
-        for slug, by_label in sorted(found.items())
+        for slug, by_entry in sorted(found.items())
     ]
     return groups, problems
+
+
+def _labels(entries: Mapping[str, RunSection]) -> list[tuple[str, str]]:
+    """The label and the key of each entry, by label."""
+    labels = {entry: method_label(run) for entry, run in entries.items()}
+    shared = Counter(labels.values())
+    return sorted(
+        (told_apart(label, entries[entry], entry) if shared[label] > 1 else label, entry)
+        for entry, label in labels.items()
+    )
 
 
 def _series(label: str, tables: Sequence[np.ndarray], columns: Sequence[str]) -> Series:

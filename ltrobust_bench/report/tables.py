@@ -157,12 +157,15 @@ def _header(board: Board, column: Column) -> str:
 
 
 LEGEND = (
-    "Percentages, mean over seeds. Worst case: the image withstands every attack of the suite, balanced over "
-    "classes. #: one more than the number of entries above that are resolved better (exact McNemar test per seed "
-    "pair, Holm's correction); what the data cannot tell apart shares a rank. Interval: 95 %, t over seeds, or with "
-    "one seed Wilson within the run (marked w), which leaves out the spread between seeds. Head/medium/tail "
-    "(h/m/t): thirds of the classes by training images. Gap: head minus tail, worst case; no measure of "
-    "quality. Cost: images passed forward and backward in training, and its seconds."
+    "Percentages, mean over seeds. Worst case: the image withstands every attack of the suite, balanced over classes. "
+    "#: at least one more than the number of entries above that are resolved better (exact McNemar test on the seeds "
+    "that both have, the largest p-value of them, Holm's correction), worse than the rank of each of these, and never "
+    "better than that of the entry above. The data do not tell entries of one rank apart, and not always those of "
+    "different ranks: `ltbench report compare` tests two. Interval: 95 %, t over seeds, which leaves out the chance "
+    "of the test images (all seeds see the same), or with one seed Wilson within the run (marked w), which leaves out "
+    "the spread between seeds. Head/medium/tail (h/m/t): thirds of the classes by training images, equal ones by "
+    "label. Gap: head minus tail, worst case; no measure of quality. Cost: images passed forward and backward in "
+    "training, and its seconds."
 )
 
 

@@ -35,7 +35,8 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.n
     """Student's t interval of the mean of ``values``, in their unit.
 
     Meant for one value per seed: intervals that pool the seeds' images leave out the spread between
-    seeds and under-cover.
+    seeds and under-cover. If all seeds see the same test images, it is an interval of the mean on these images: what
+    other images would have given is not in it.
 
     Args:
         values: shape [S] or [S, ...]; the interval is taken over the first axis.

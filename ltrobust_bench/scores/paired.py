@@ -2,7 +2,8 @@
 
 A run with seed s is compared with another method's run with seed s on the same test images (McNemar's exact test). A
 difference counts only if every seed pair shows it: the p-value of several pairs is their largest (an
-intersection-union test), so one lucky seed decides nothing. Images count alike in the test, classes in the difference:
+intersection-union test), so one lucky seed of several decides nothing. A single pair is a test of two runs: training
+with another seed may turn it round. Images count alike in the test, classes in the difference:
 where the two point apart, or where seed pairs do, nothing is shown and the p-value is 1.
 
 Two methods that answer few images differently, or none, have next to no spread between images, and yet a test set of
@@ -149,8 +150,9 @@ def resolution(bits: Sequence[np.ndarray], methods: Sequence[Sequence[int]], lab
         count: of the methods, M.
 
     Returns:
-        A fraction; NaN if no two neighbours share a seed. It falls as one over the square root of the images, and is
-        never below ``DISCORDANT`` images: fewer that only one of two models gets right are no significant difference.
+        A fraction; NaN if no two neighbours share a seed. Of one seed it falls as one over the square root of the
+        images, and is never below ``DISCORDANT`` images: fewer that only one of two models gets right are no
+        significant difference.
     """
     first = np.arange(count - 1)
     half = paired(bits, methods, labels, first, first + 1).half

@@ -103,13 +103,12 @@ def test_words_stay_whole_on_a_terminal_and_lines_in_a_pipe(monkeypatch):
 def test_whatever_is_printed_is_whole_in_a_pipe_and_in_words_on_a_terminal():
     """A plan that a program searches has its lines; a terminal breaks none inside a word."""
     text = "  images of " + "several seldom-broken " * 9 + "/a/path" * 20 + " end\n\nlast"
-    shown = {}
+    command, shown = " ".join(["ltbench run"] * 9), {}
     for terminal in (False, True):
         out = Terminal(file=io.StringIO(), force_terminal=terminal, width=60, color_system=None, markup=False)
         out.print(text, style="bold")
-        out.print("ltbench run " * 9, soft_wrap=True)
+        out.print(command, soft_wrap=True)
         shown[terminal] = out.file.getvalue()
-    command = "ltbench run " * 9 + "\n"
     assert shown[False] == f"{text}\n{command}"
     lines = shown[True].removesuffix(command).splitlines()
     assert " ".join(" ".join(lines).split()) == " ".join(text.split()) and lines[-2:] == ["", "last"]

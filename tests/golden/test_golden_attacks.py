@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import cases, close, network, tensor
+from tiny import cases, close, network, shipped, tensor
 
 from ltrobust_bench.attacks.cw import cw, margin
 from ltrobust_bench.attacks.fgsm import fgsm
@@ -74,6 +74,6 @@ def test_cw(case):
 
 
 def test_a_wrong_alpha_is_noticed():
-    (case,) = cases("lsa", alpha=0.1)[0].values
+    case = shipped("lsa", alpha=0.1)
     with pytest.raises(AssertionError):
         attack(case, partial(scaled_pgd, alphas=[10.0]), **steps(case))

@@ -9,10 +9,12 @@ import pytest
 import torch
 from ltrobust_bench.baselines.ema import method as ema
 from ltrobust_bench.baselines.swa import method as swa
-from tiny import cases, close, dtype_of
+from tiny import SHIPPED, cases, close, dtype_of
 from torch import nn
 
 EPOCHS = 1000
+NO_RAMP = -1_000_000
+"""A warm-up that ended so long ago that the decay is its largest."""
 
 
 def network(state, case):
@@ -33,7 +35,8 @@ def close_states(case, found, expected):
 def averaged_over_steps(case, plugin):
     """The averages after each of a case's states."""
     plugin.before_loss(SimpleNamespace(network=network(case["inputs"]["initial"], case)))
-    plugin.steps = case["options"].get("updates_before", 0)
+    o = case["options"]
+    plugin.steps = o["updates_before"] if "updates_before" in o else o["first_global_step"] - 1
     for state in case["inputs"]["states"]:
         plugin.on_step_end(None, None, network(state, case))
         yield copy.deepcopy(plugin.average)
@@ -59,7 +62,10 @@ def test_seat(case):
 @pytest.mark.parametrize("case", cases("weight_averaging", function="hat.ema_update"))
 def test_hat_second_path(case):
     o, expected = case["options"], case["expected"]
-    plugin = ema.AveragedOverSteps(EPOCHS, o["decay_rate"], o["warmup_steps"], "copy")
+    begins = o["first_global_step"] >= o["warmup_steps"]
+    assert o["dynamic_decay"] or begins, "ours has a constant decay only from the first step on"
+    warmup = o["warmup_steps"] if o["dynamic_decay"] else NO_RAMP
+    plugin = ema.AveragedOverSteps(EPOCHS, o["decay_rate"], warmup, "copy")
     for found, wanted in zip(averaged_over_steps(case, plugin), expected["averages"], strict=True):
         weights = {name for name, _ in network(case["inputs"]["initial"], case).named_parameters()}
         close_states(case, {n: found[n] for n in weights}, {n: wanted[n] for n in weights})
@@ -67,10 +73,12 @@ def test_hat_second_path(case):
 
 
 def play_swa(case, **changed):
-    o = {"start": 0.0, "decay": case["options"]["tau"], **changed}
-    states = case["inputs"]["checkpoints"]
-    plugin = swa.AveragedOverEpochs(len(states) + 1, **o)
-    for epoch, state in enumerate(states, 1):
+    states, first, last = case["inputs"]["checkpoints"], case["options"]["start"], case["options"]["end"]
+    epochs = len(states) + 1
+    plugin = swa.AveragedOverEpochs(
+        epochs, **{"start": (first - 0.5) / epochs, "decay": case["options"]["tau"], **changed}
+    )
+    for epoch, state in enumerate(states[:last], 1):
         plugin.on_epoch_end(epoch, network(state, case))
     close_states(case, plugin.average, case["expected"]["average"])
 
@@ -82,14 +90,14 @@ def test_epochs(case):
 
 
 def one(function, place=0):
-    return cases("weight_averaging", function=function)[place].values[0]
+    return cases("weight_averaging", folder=SHIPPED, function=function)[place].values[0]
 
 
 @pytest.mark.mutant("ema")
 @pytest.mark.parametrize(
     ("mutant", "place", "changed"),
     [
-        ("no ramp", 0, {"warmup": -10_000}),
+        ("no ramp", 0, {"warmup": NO_RAMP}),
         ("a ramp a step late", 0, {"warmup": 2}),
         ("a lower cap", 1, {"decay": 0.99}),
         ("running statistics copied", 0, {"buffers": "copy"}),

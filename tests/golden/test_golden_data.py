@@ -20,10 +20,10 @@ def rates(schedule, base, epochs, steps=1):
 
 @pytest.mark.parametrize("case", [c for r in RECIPES for c in cases("lr_schedules", recipe=r)])
 def test_card_schedule(case):
-    card = methods.get(RECIPES[case["options"]["recipe"]]).card
-    epochs = case["options"]["epochs"]
-    assert card.recipe["epochs"] == epochs
-    close(case, "lr", rates(Multistep(**card.recipe["schedule"]), case["options"]["lr"], epochs))
+    o, card = case["options"], methods.get(RECIPES[case["options"]["recipe"]]).card
+    assert card.recipe["epochs"] == o["epochs"]
+    schedule = Multistep(**card.recipe["schedule"] | ({"gamma": o["gamma"]} if "gamma" in o else {}))
+    close(case, "lr", rates(schedule, o["lr"], o["epochs"]))
 
 
 @pytest.mark.parametrize("case", cases("lr_schedules", recipe="robal", first_epoch=1))
@@ -38,13 +38,22 @@ def test_robal_compound_schedule(case):
             assert RobalCompound(**methods.get(slug).card.recipe["schedule"]) == schedule
 
 
-MILESTONES = {"trades_awp": [99, 149], "robustlt_awp": [100, 150], "robustlt_reat": [60, 75]}  # finished epochs
+MILESTONES = {  # finished epochs, by the recipe or the first word of RobustLT's file
+    "trades_awp": [99, 149],
+    "pgdat": [75, 90],
+    "awp": [100, 150],
+    "robal": [60, 75],
+    "reat": [60, 75],
+    "atbsl": [75, 90],
+    "taet": [75, 90],
+}
 
 
-@pytest.mark.parametrize("case", [c for c in cases("lr_schedules") if c.id in MILESTONES])
+@pytest.mark.parametrize("case", [c for r in ("trades_awp", "robustlt") for c in cases("lr_schedules", recipe=r)])
 def test_multistep_schedule(case):
     o = case["options"]
-    schedule = Multistep(kind="multistep", milestones=MILESTONES[case["name"]], of=o["epochs"])
+    named = o["config"].split("/")[-1].split("_")[0] if "config" in o else o["recipe"]
+    schedule = Multistep(kind="multistep", milestones=MILESTONES[named], of=o["epochs"])
     close(case, "lr", rates(schedule, o["lr"], o["epochs"]))
 
 
@@ -56,26 +65,31 @@ def test_protocol_schedule_is_the_shared_recipe(case):
     close(case, "lr", rates(recipe.schedule, recipe.lr, recipe.epochs))
 
 
-LATER = {
-    "mail": Multistep(kind="multistep", milestones=[75, 90, 100], of=120),
-    "seat": Piecewise(kind="piecewise", points=[0, 40, 80, 120], factors=[1.0, 1.0, 0.1, 0.01], of=120, each="epoch"),
-    "faal_prn": Multistep(kind="multistep", milestones=[1], of=2),
-    "frl": Multistep(kind="multistep", milestones=[40, 80], of=40),
-    "hat": OneCycle(kind="onecycle", rise=0.25),
+def seat(epochs, last):
+    points = [0, epochs // 3, epochs * 2 // 3, epochs]
+    return Piecewise(kind="piecewise", points=points, factors=[1.0, 1.0, 0.1, last], of=epochs, each="epoch")
+
+
+LATER = {  # the schedule, by the options of the case
+    "mail": lambda o: Multistep(kind="multistep", milestones=[75, 90, 100], of=o["epochs"]),
+    "seat": lambda o: seat(o["epochs"], 0.01 if o["arch"].startswith("resnet") else 0.05),
+    "faal_prn": lambda o: Multistep(kind="multistep", milestones=[1], of=o["epochs"]),
+    "frl": lambda o: Multistep(kind="multistep", milestones=[40, 80], of=o["epochs"]),
+    "hat": lambda o: OneCycle(kind="onecycle", rise=0.25),
 }
 
 
 @pytest.mark.parametrize("case", cases("lr_schedules_more"))
 def test_schedules_of_later_methods(case):
     """The rates; what else those loops switch by epoch (HAT's momentum, FRL's multiplier) is the methods' own."""
-    o, schedule = case["options"], LATER[case["options"]["recipe"]]
+    o, schedule = case["options"], LATER[case["options"]["recipe"]](case["options"])
     assert schedule.each == o.get("per", "epoch")
     close(case, "lr", rates(schedule, o["lr"], o["epochs"], o.get("steps_per_epoch", 1)))
 
 
 @pytest.mark.parametrize("case", cases("splits", function="ldam_convention"))
 def test_long_tailed_split(case):
-    ratio = 1 / case["options"]["imbalance_ratio"]
+    ratio, profile = 1 / case["options"]["imbalance_ratio"], case["options"]["profile"]
     expected = case["expected"]
     classes = len(expected["counts"])
     if "labels" in case["inputs"]:
@@ -83,9 +97,9 @@ def test_long_tailed_split(case):
     else:
         # Only the counts are checked without the data set; tests/unit/test_data.py checks the indices.
         n_max = {"cifar10": 5000, "cifar100": 500}[case["options"]["label_set"]]
-        assert long_tailed_counts(n_max, classes, ratio, "exp") == expected["counts"]
+        assert long_tailed_counts(n_max, classes, ratio, profile) == expected["counts"]
         return
-    counts = long_tailed_counts(len(labels) // classes, classes, ratio, "exp")
+    counts = long_tailed_counts(len(labels) // classes, classes, ratio, profile)
     assert counts == expected["counts"]
     assert long_tailed_indices(labels, counts).tolist() == expected["indices"]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_golden_steps import build, run
-from tiny import cases, close, network, same, tensor
+from tiny import cases, close, network, same, shipped, tensor
 
 from ltrobust_bench.api import Output
 from ltrobust_bench.cards import methods
@@ -85,7 +85,7 @@ def test_the_helpers_images_and_labels(case):
     ],
 )
 def test_hat_mutant_is_caught(mutant, changed):
-    (case,) = (c.values[0] for c in cases("hat_step", function="hat_loss"))
+    case = shipped("hat_step", function="hat_loss")
     values = {"beta": 2.5, "gamma": 0.5, "reach": 2.0, "robust": "kl", **changed}
     with pytest.raises(AssertionError):
         run(case, build("hat", case, **values), [], minimal=True, teacher=helper_of(case))
@@ -94,7 +94,7 @@ def test_hat_mutant_is_caught(mutant, changed):
 @pytest.mark.mutant("hat")
 @pytest.mark.parametrize("mutant", ["the helper's labels of clean images"])
 def test_hat_labels_mutant_is_caught(mutant):
-    case = next(c.values[0] for c in cases("hat_step") if c.values[0]["options"]["function"] == "at_hat_loss")
+    case = shipped("hat_step", function="at_hat_loss")
     clean = helper_of(case)(tensor(case, case["inputs"]["x"]))
     with pytest.raises(AssertionError):
         play(case, True, teacher=lambda images: clean)

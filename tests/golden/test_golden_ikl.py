@@ -11,7 +11,7 @@ from ltrobust_bench.baselines.ikl_at import method as ikl
 from test_golden_data import rates
 from test_golden_plugins import plugged
 from test_golden_steps import build, run
-from tiny import cases, close, same, tensor
+from tiny import cases, close, shipped, tensor
 
 from ltrobust_bench.api import AttackBudget, Output
 from ltrobust_bench.cards import methods
@@ -45,7 +45,7 @@ def close_rows(case, key, matrix, before):
     known = [c for c, row in enumerate(expected) if row is not None]
     close(case, key, matrix[known], [expected[c] for c in known])
     for c in set(range(len(expected))) - set(known):
-        assert torch.equal(matrix[c], before[c])
+        torch.testing.assert_close(matrix[c], before[c], check_dtype=False)  # mixed with itself, it is rounded
 
 
 @pytest.mark.proves("ikl-at")
@@ -68,6 +68,13 @@ def test_ikl_class_predictions(case):
 BUDGETS = {"high": (5, "4/255"), "low": (2, "8/255")}  # steps, step at the full radius
 
 
+def close_known(case, key, found):
+    """Of the epochs in which the official code does not fail (null)."""
+    expected = case["expected"][key]
+    known = [i for i, value in enumerate(expected) if value is not None]
+    close(case, key, [found[i] for i in known], [expected[i] for i in known])
+
+
 @pytest.mark.proves("ikl-at")
 @pytest.mark.parametrize("case", cases("ikl_schedule"))
 def test_ikl_schedule(case):
@@ -87,9 +94,9 @@ def test_ikl_schedule(case):
     budget = build("ikl-at", whole).attack_budget
     epochs = [SimpleNamespace(epoch=e, epochs=o["epochs"]) for e in range(1, o["epochs"] + 1)]
     found = [budget(given, torch.tensor([0]), ctx) for ctx in epochs]
-    close(case, "epsilon", [b.epsilon for b in found])
-    close(case, "step_size", [b.step_size for b in found])
-    same([steps] * o["epochs"], case["expected"]["num_steps"])
+    close_known(case, "epsilon", [b.epsilon for b in found])
+    close_known(case, "step_size", [b.step_size for b in found])
+    close_known(case, "num_steps", [steps] * o["epochs"])
 
 
 def play(case, **changed):
@@ -115,6 +122,7 @@ def play(case, **changed):
 @pytest.mark.parametrize("case", cases("ikl_step"))
 def test_ikl_step(case):
     o = case["options"]
+    assert o["attack_beta"] in (0.0, 1.0)
     assert (o["attack_alpha"], o["attack_gamma"]) == (1.0, 1.0) and o["epsilon_epoch"] == pytest.approx(
         o["epsilon"] * o["epoch"] / o["epochs"]
     )
@@ -136,7 +144,7 @@ MUTANTS = [
 @pytest.mark.mutant("ikl-at")
 @pytest.mark.parametrize(("mutant", "changed", "name"), MUTANTS, ids=lambda v: str(v)[:40])
 def test_ikl_mutant_is_caught(mutant, changed, name):
-    (case,) = [c.values[0] for c in cases("ikl_step") if c.id == name]
+    case = shipped("ikl_step", name)
     case["inputs"].setdefault("counts", [9, 5, 3, 2, 1][: len(case["inputs"]["network"]["params"]["fc.bias"])])
     with pytest.raises(AssertionError):
         play(case, **changed)

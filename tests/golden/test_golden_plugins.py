@@ -8,7 +8,7 @@ import pytest
 import torch
 from ltrobust_bench.baselines.robustlt import method as robustlt
 from test_golden_steps import build, run
-from tiny import cases, close
+from tiny import cases, close, shipped
 
 from ltrobust_bench.api import TrainInfo, linear
 from ltrobust_bench.cards import plugins
@@ -62,27 +62,42 @@ def test_trades_awp_step(case):
     run(case, build("trades", case, beta=case["options"]["beta"]), ["adv", "nat", "nat"], plugins=awp)
 
 
-HOSTS = {
-    # official name: (method, its options, forwards before and after the update)
-    "robustlt_pgdat": ("at", {}, ["adv"], ["adv", "nat"]),
-    "robustlt_atbsl": ("at-bsl", {}, ["adv", "nat"], ["adv", "nat"]),
-    "robustlt_reat": ("reat", {"count_at": "after"}, ["adv"], ["adv", "nat"]),
-    "robustlt_robal": ("robal", {"variant": "R"}, ["adv", "nat"], ["adv", "nat"]),
-    "robustlt_taet": ("taet", {"first_harl_epoch": 40}, ["adv", "nat"], ["nat", "adv"]),
-    "robustlt_awp": ("at", {}, ["adv"], ["adv", "nat"]),
+ROBAL = {"m": "m_0", "s": "s", "tau_m": "tau_m", "tau_b": "tau_b", "beta": "beta"}
+BASES = {
+    # official name: (method, its options, names of those that a case gives, forwards before and after the update)
+    "pgdat": ("at", {}, {}, ["adv"], ["adv", "nat"]),
+    "atbsl": ("at-bsl", {}, {"tau_b": "tau"}, ["adv", "nat"], ["adv", "nat"]),
+    "reat": ("reat", {"count_at": "after"}, {}, ["adv"], ["adv", "nat"]),
+    "robal": ("robal", {"variant": "R"}, ROBAL, ["adv", "nat"], ["adv", "nat"]),
+    "taet": ("taet", {}, {"ce_epochs": "first_harl_epoch"}, ["adv", "nat"], ["nat", "adv"]),
+    "awp": ("at", {}, {}, ["adv"], ["adv", "nat"]),
+}
+PLUGINS = {
+    "robustlt": {"robustlt_alpha": "alpha", "robustlt_beta": "beta"},
+    "awp": {"awp_gamma": "gamma"},
 }
 
 
+def plugged_in(case):
+    return case.values[0]["options"]["official_name"].startswith("robustlt_")
+
+
 def play(case, **robustlt_options):
-    o = case["options"]
-    slug, options, forwards, after = HOSTS[o["official_name"]]
-    given = {"alpha": o["official_options"]["robustlt_alpha"], "beta": o["official_options"]["robustlt_beta"]}
-    chosen = {"robustlt": {**given, **robustlt_options}}
-    proxied = []
-    if o["official_name"] == "robustlt_awp":
-        chosen["awp"] = {"gamma": o["official_options"]["awp_gamma"], "proxy": "main_optimizer"}
+    o, official = case["options"], dict(case["options"]["official_options"])
+
+    def given(names):
+        return {names[key]: official.pop(key) for key in names if key in official}
+
+    base = o["official_name"].removeprefix("robustlt_")
+    slug, options, names, forwards, after = BASES[base]
+    method, chosen, proxied = build(slug, case, **options, **given(names)), {}, []
+    if o["official_name"] != base:
+        chosen["robustlt"] = {**given(PLUGINS["robustlt"]), **robustlt_options}
+    if base == "awp":
+        assert official.pop("awp_warmup") == 0
+        chosen["awp"] = {**given(PLUGINS["awp"]), "proxy": "main_optimizer"}
         proxied = ["adv"]  # its direction is taken on the model itself, whose running statistics move
-    method = build(slug, case, **options)
+    assert not official, "options that ours does not take"
     run(
         case,
         method,
@@ -90,14 +105,22 @@ def play(case, **robustlt_options):
         after,
         plugins=plugged(case, **chosen),
         proxied=proxied,
+        accumulated=True,
         epoch=o["epoch"],
         epochs=o["num_epochs"],
     )
 
 
 @pytest.mark.proves("robustlt")
-@pytest.mark.parametrize("case", [c for name in HOSTS for c in cases("robustlt_step", official_name=name)])
+@pytest.mark.parametrize("case", [c for c in cases("robustlt_step") if plugged_in(c)])
 def test_robustlt_step(case):
+    play(case)
+
+
+@pytest.mark.proves("at")
+@pytest.mark.parametrize("case", [c for c in cases("robustlt_step") if not plugged_in(c)])
+def test_robustlt_repository_base_step(case):
+    """Batch statistics in the attack, Nesterov momentum, and forwards after the update."""
     play(case)
 
 
@@ -107,14 +130,14 @@ MUTANTS = [{"alpha": 0.0}, {"beta": 0.0}]
 @pytest.mark.mutant("robustlt")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_robustlt_mutant_is_caught(mutant):
-    (case,) = cases("robustlt_step", official_name="robustlt_atbsl")[0].values
+    case = shipped("robustlt_step", official_name="robustlt_atbsl")
     with pytest.raises(AssertionError):
         play(case, **mutant)
 
 
 @pytest.mark.mutant("awp")
 def test_awp_mutant_is_caught():
-    (case,) = cases("trades_awp_step")[0].values
+    case = shipped("trades_awp_step")
     method = replace(build("trades", case, beta=6.0), head=linear)
     with pytest.raises(AssertionError):
         run(case, method, [], minimal=True, plugins=plugged(case, awp={"gamma": 0.0}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ltrobust_bench.baselines.cfa import method as cfa
-from tiny import cases, close, dtype_of, network, ours, tensor
+from tiny import cases, close, dtype_of, network, ours, shipped, tensor
 
 from ltrobust_bench.api import linear
 from ltrobust_bench.cards import methods
@@ -75,6 +75,7 @@ def run(
     proxied=(),
     attacked=(),
     looked_at=False,
+    accumulated=False,
     epoch=1,
     epochs=1,
     make=torch.nn.Linear,
@@ -86,6 +87,7 @@ def run(
     ``make``: makes the linear head.
     ``teacher``: what the method asks for labels of the adversarial batch.
     ``views``: further forwards of the loss, after the others.
+    ``accumulated``: predicted counts are those of all steps so far, not of each.
     ``looked_at``: the official attack forwards its last iterate once more in train mode, to choose among restarts.
     """
     model = network(case, make)
@@ -121,26 +123,27 @@ def run(
         for name, value in expected["buffers"].items():
             close(case, name, buffers[ours(name)], value)
         if "predicted_counts" in expected:
-            counted = method.memory["predicted"].current
-            assert (counted.numpy() - counted_before).tolist() == expected["predicted_counts"]
-            counted_before = counted.numpy().copy()
+            counted = method.memory["predicted"].current.numpy().copy()
+            assert (counted - counted_before).tolist() == expected["predicted_counts"]
+            counted_before = 0 if accumulated else counted
     assert dtype_of(case) == next(model.parameters()).dtype
 
 
 STEPS = [
-    *[("at", {}, ["adv"], c) for c in cases("at_step", loss=None, deferred=None)],
-    *[("trades", {"beta": 6.0}, ["nat", "adv", "nat"], c) for c in cases("trades_step", beta=6.0)],
-    *[("reat", {}, ["adv"], c) for c in cases("reat_step")],
-    *[("at-bsl", {}, ["adv"], c) for c in cases("at_bsl_step")],
+    *[("at", ["adv"], c) for c in cases("at_step", loss=None, deferred=None)],
+    *[("trades", ["nat", "adv", "nat"], c) for c in cases("trades_step")],
+    *[("reat", ["adv"], c) for c in cases("reat_step")],
+    *[("at-bsl", ["adv"], c) for c in cases("at_bsl_step")],
 ]
-STEP_PARAMETERS = [pytest.param(m, o, f, c.values[0], id=f"{m}-{c.id}") for m, o, f, c in STEPS]
+STEP_PARAMETERS = [pytest.param(m, f, c.values[0], id=f"{m}-{c.id}") for m, f, c in STEPS]
 
 
 @pytest.mark.proves
 @pytest.mark.parametrize("minimal", [False, True], ids=["official", "minimal"])
-@pytest.mark.parametrize(("slug", "options", "forwards", "case"), STEP_PARAMETERS)
-def test_step(slug, options, forwards, case, minimal):
+@pytest.mark.parametrize(("slug", "forwards", "case"), STEP_PARAMETERS)
+def test_step(slug, forwards, case, minimal):
     assert methods.get(slug).card.recipe["bn_forwards"] == forwards
+    options = {"beta": case["options"]["beta"]} if slug == "trades" else {}
     run(case, build(slug, case, **options), forwards, minimal=minimal)
 
 
@@ -152,31 +155,33 @@ def test_robal_step(case, minimal):
     run(case, build("robal", case, **values), ["adv", "nat", "nat", "adv"], minimal=minimal)
 
 
-@pytest.mark.proves("at")
-@pytest.mark.parametrize("case", cases("robustlt_step", official_name="pgdat"))
-def test_robustlt_repository_at_step(case):
-    """Batch statistics in the attack, Nesterov momentum, and forwards after the update."""
-    run(case, build("at", case), ["adv"], ["adv", "nat"])
-
-
-LOSS_STEPS = {  # official loss of at_step.json -> method and options
-    "LogitAdjust": ("logit-adjust", {}),
-    "LDAM": ("ldam", {}),
-    None: ("ldam", {"max_margin": 0.0, "drw_start": 0.5}),
+LOSS_STEPS = {  # official loss of at_step.json -> method, and its options by their official names
+    "LogitAdjust": ("logit-adjust", {"tau": "tau"}),
+    "LDAM": ("ldam", {"max_m": "max_margin", "s": "s"}),
+    "CB": ("cb-focal", {"beta": "beta", "gamma": "gamma"}),
+    "CDT": ("cdt", {"tau": "tau"}),
 }
+PLAIN_CE = {"LDAM": {"max_m": 0.0, "s": 1.0}}
 
 
-OTHER_LOSSES = [c for c in cases("at_step") if c.values[0]["options"].get("loss") or "deferred" in c.id]
+OTHER_LOSSES = [c for c in cases("at_step") if c.values[0]["options"]["loss"] or c.values[0]["options"].get("deferred")]
 
 
 @pytest.mark.proves("ldam", "logit-adjust")
 @pytest.mark.parametrize("case", OTHER_LOSSES)
 def test_long_tailed_loss_step(case):
-    """PGD-AT with another outer loss; the deferred case (epoch 40 of 80) is LDAM-DRW without its margins."""
-    name = next(iter(case["options"]["loss"] or {}), None)
-    slug, options = LOSS_STEPS[name]
+    """PGD-AT with another outer loss; a deferred case (from epoch 40 of 80 on) is LDAM-DRW, maybe without margins."""
+    o = case["options"]
+    ((name, values),) = (o["loss"] or PLAIN_CE).items()
+    slug, names = LOSS_STEPS[name]
+    unused = {key: value for key, value in values.items() if key not in names}
+    assert unused.items() <= {"weight": None, "loss_type": "focal"}.items()
+    options = {names[key]: value for key, value in values.items() if key in names}
+    if o.get("deferred"):
+        options |= {"drw_start": 0.5}
+        assert slug == "ldam" and o["deferred"] == {"DRW": {}}
     method = replace(build(slug, case, **options), head=linear)
-    run(case, method, ["adv"], epoch=case["options"].get("epoch", 1), epochs=80)
+    run(case, method, ["adv"], epoch=o.get("epoch", 1), epochs=80)
 
 
 @pytest.mark.proves("mart")
@@ -208,7 +213,8 @@ def test_taet_step(case):
 def fair(slug, case, **options):
     """CFA or DAFA with the class budgets and weights of a case."""
     host = "at" if case["options"]["what"] == "pgd" else "trades"
-    method = build(slug, case, host=host, **options)
+    values = {"beta": case["options"]["beta"]} if (slug, host) == ("dafa", "trades") else {}
+    method = build(slug, case, host=host, **values, **options)
     if slug == "dafa":
         method.memory["similarity"].weights = tensor(case, case["inputs"]["class_weight"])
         return method
@@ -259,7 +265,7 @@ MUTANTS = [
 @pytest.mark.parametrize(("slug", "options", "forwards", "file"), MUTANTS, ids=lambda v: str(v)[:40])
 def test_mutant_is_caught(slug, options, forwards, file):
     """A method without its distinguishing term fails the same comparison."""
-    (case,) = cases(file)[0].values
+    case = shipped(file)
     faithful = {}
     if slug == "robal":
         faithful = {k: case["options"][k] for k in ("m_0", "s", "tau_m", "tau_b", "beta", "gamma_w")}
@@ -291,7 +297,7 @@ LOSS_MUTANTS = [
 @pytest.mark.parametrize(("slug", "options", "file", "name", "when"), LOSS_MUTANTS, ids=lambda v: str(v)[:40])
 def test_loss_mutant_is_caught(slug, options, file, name, when):
     """As above, for the methods of the long-tail study; the faithful ones pass in the tests above."""
-    (case,) = [c.values[0] for c in cases(file) if c.id == name]
+    case = shipped(file, name)
     method = replace(build(slug, case, **options), head=linear)
     with pytest.raises(AssertionError):
         run(case, method, [], minimal=True, **when)
@@ -301,7 +307,7 @@ def test_loss_mutant_is_caught(slug, options, file, name, when):
 @pytest.mark.parametrize("slug", ["cfa", "dafa"])
 def test_fairness_mutant_is_caught(slug):
     """The same radius and weight for every class."""
-    (case,) = cases(slug, what="trades")[0].values
+    case = shipped(slug, what="trades")
     flat = {**case, "inputs": {**case["inputs"]}}
     for key in ("class_epsilon", "class_beta", "class_weight"):
         if key in flat["inputs"]:
@@ -312,7 +318,7 @@ def test_fairness_mutant_is_caught(slug):
 
 @pytest.mark.mutant("at")
 def test_mutant_at_without_attack_is_caught():
-    (case,) = cases("at_step", loss=None, deferred=None)[0].values
+    case = shipped("at_step", loss=None, deferred=None)
     case = {**case, "options": {**case["options"], "num_steps": 0}}
     with pytest.raises(AssertionError):
         run(case, build("at", case), ["adv"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,32 @@ from torch import Tensor, nn
 from ltrobust_bench.api import Head, Network
 from ltrobust_bench.longtail import CosineHead
 
-FOLDER = Path(__file__).parent
+SHIPPED = Path(__file__).parent
+FOLDER = Path(os.environ.get("LTBENCH_GOLDEN", SHIPPED))
+"""Where the cases are; ``LTBENCH_GOLDEN`` names a folder of other cases of the same shape."""
 DIFFERENCES: list[float] = []
 """Largest difference of each comparison; read by the fidelity report."""
 
 
-def cases(name: str, **options: Any) -> list[Any]:
-    """The cases of a file whose options have the given values; a missing file or an empty choice is an error."""
+def cases(name: str, folder: Path = FOLDER, **options: Any) -> list[Any]:
+    """The cases of a file whose options have the given values.
+
+    None is no error here, since another folder need not have all: tests/unit/test_fidelity.py sees that each case that
+    ships is used.
+    """
+    path = folder / f"{name}.json"
     found = [
         case
-        for case in json.loads((FOLDER / f"{name}.json").read_text())["cases"]
+        for case in (json.loads(path.read_text())["cases"] if path.exists() else [])
         if all(case["options"].get(key) == value for key, value in options.items())
     ]
-    assert found, f"{name}.json has no case with {options}"
     return [pytest.param({**case, "file": name}, id=case["name"]) for case in found]
+
+
+def shipped(name: str, case: str | None = None, **options: Any) -> dict[str, Any]:
+    """The first of the cases that ship with these options, or with that name: what a test changes on purpose."""
+    found = [c.values[0] for c in cases(name, folder=SHIPPED, **options) if case in (None, c.id)]
+    return found[0]
 
 
 def dtype_of(case: dict[str, Any]) -> torch.dtype:

@@ -331,7 +331,8 @@ def test_comparing_ticked_entries_says_what_the_command_line_says(opened, site):
         assert float(cells[3]) == pytest.approx(said.p_value, rel=0.06) and float(cells[4]) == pytest.approx(
             said.p_holm, rel=0.06
         )
-        assert cells[5] == (("better" if said.difference > 0 else "worse") if said.resolved else "not resolved")
+        assert cells[5] == str(len(said.seeds))
+        assert cells[6] == (("better" if said.difference > 0 else "worse") if said.resolved else "not resolved")
     assert page.locator("#bars rect").count() == 30
     assert opened(page.url.removeprefix(site.as_uri() + "/")).locator("#entries a").all_inner_texts() == order
     page.get_by_role("button", name="Leave out robal").click()

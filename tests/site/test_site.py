@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 from pages import HOSTILE, RECORDS, RESULTS, ROOT, Page, hostile_record
@@ -370,8 +371,6 @@ def test_what_stands_in_the_way_of_repeating_a_run():
 
 
 def test_the_chart_is_drawn_to_scale():
-    import numpy as np
-
     drawn = chart.per_class([10, 40, 20], np.array([50.0, 100, 80]), np.array([[0.0, 60, 40], [20, 80, 40]]))
     assert [bar.label for bar in drawn.bars] == [1, 2, 0] and [bar.robust for bar in drawn.bars] == [70, 40, 10]
     assert drawn.bars[0].spread == (60, 80)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from record_factory import TRAIN_COUNTS, synthetic_record
 
+from ltrobust_bench.errors import UsageError
 from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records.io import write_record
 from ltrobust_bench.report.aggregate import boards, request_label, usual_policy
@@ -261,8 +262,16 @@ def test_errors_add_up_and_places_move():
     bits = {"clean": place < 30, "pgd-20": place < 25, "autoattack": place < 5}
     board = board_of(synthetic_record(bits, method="taet"), record("at", 0, 35, 20))
     assert "| taet | 1 | 25.0 + 62.5 = 87.5 | 25.0 + 62.5 = 87.5 | 25.0 + 62.5 = 87.5 |" in decomposition(board)
-    assert "| taet | 62.5 | 12.5 | 50.0 | 1 | 2 | -1 |" in ranking(board)
-    assert "| at | 50.0 | 50.0 | 0.0 | 2 | 1 | +1 |" in ranking(board)
+    assert "| taet | 1 | 62.5 | 12.5 | 50.0 | 1 | 2 | -1 |" in ranking(board)
+    assert "| at | 1 | 50.0 | 50.0 | 0.0 | 2 | 1 | +1 |" in ranking(board)
+
+
+def test_equal_means_share_a_place_in_whatever_order_their_seeds_add_up():
+    seeds = {"at": (1, 2, 3), "reat": (2, 2, 2), "taet": (3, 2, 1)}
+    board = board_of(*(record(m, s, 30, robust) for m, own in seeds.items() for s, robust in enumerate(own)))
+    means = {float(entry.percent("union", "balanced")) for entry in board.entries}
+    assert len(means) > 1 and max(means) - min(means) < 1e-9
+    assert ranking(board).count("| 5.0 | 5.0 | 0.0 | 1 | 1 | +0 |") == 3
 
 
 def test_every_entry_that_a_claim_names_is_in_the_campaign(root):
@@ -310,6 +319,26 @@ def test_runs_that_nobody_verified_decide_nothing_on_a_public_board(tmp_path):
     public = found()
     assert {v for one in public.findings for v in one.verdicts.values()} == {NOTHING}
     assert public.waiting["reat-robal"] == ["reat", "robal"] and "| reat | 3 |" not in public.text
+
+
+def own_board(folder, classes, attacks):
+    """Three methods on a folder of images, three seeds each."""
+    protocol, place = load_protocol("ltr-linf-v1"), np.tile(np.arange(PER_CLASS), classes)
+    terms = {"protocol": protocol.name, "protocol_digest": protocol.digest("folder"), "dataset": "folder-photos-32px"}
+    terms |= {"model": protocol.terms("folder").model, "policy": usual_policy(protocol.name).model_dump()}
+    terms |= {"profile": "own", "train_counts": [90, 60, 30][:classes], "source_sha256": "e" * 64}
+    for method in ("at", "reat", "robal"):
+        for seed in range(3):
+            bits = {"clean": place < 30} | dict.fromkeys(attacks, place < 12)
+            write_record(synthetic_record(bits, method=method, seed=seed, **terms), folder / f"{method}-{seed}.json")
+    return claims([folder], protocol=protocol.name, dataset="folder-photos-32px")
+
+
+def test_two_classes_have_no_thirds_and_an_attack_that_was_not_run_is_waited_for(tmp_path):
+    assert "| at | 3 | 25.0 + 45.0 = 70.0 |" in own_board(tmp_path / "3", 3, ["pgd-20", "aa-small-c"]).text
+    assert "No run of this board is finished yet." in own_board(tmp_path / "less", 3, ["aa-small-c"]).text
+    with pytest.raises(UsageError, match="photos-32px has 2 classes; claims are about thirds"):
+        own_board(tmp_path / "2", 2, ["pgd-20", "aa-small-c"])
 
 
 @pytest.mark.board

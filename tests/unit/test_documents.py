@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 import shlex
@@ -13,13 +14,15 @@ from pathlib import Path
 from runpy import run_path
 
 import click
+import numpy as np
 import pytest
 
 from ltrobust_bench.cli.main import ltbench, main
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
 from ltrobust_bench.records.io import find_records
 from ltrobust_bench.records.schema import Standing
-from ltrobust_bench.report.aggregate import method_label
+from ltrobust_bench.report.aggregate import boards, method_label
+from ltrobust_bench.scores.paired import LEVEL, paired
 from ltrobust_bench.scores.reliability import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +178,20 @@ def test_the_bounds_in_the_text_are_of_filed_records():
         assert float(bound.removeprefix("\u2264 ")) - float(auto) == pytest.approx(float(gap), abs=0.11)
         seen += 1
     assert seen >= 2
+
+
+@pytest.mark.board
+def test_how_often_two_seeds_of_one_method_differ_in_the_text_is_of_the_records():
+    """Of docs/mistakes.md: a test of single runs takes a seed for a method."""
+    pairs = differing = 0
+    for entry in boards(find_records([ROOT / "results" / "records" / "digits-v0" / "digits-lt-ir20"])[0])[0].entries:
+        for first, second in itertools.combinations(entry.runs, 2):
+            bits = np.stack([first.bits("union"), second.bits("union")])
+            found = paired([bits], [[0, 1]], first.labels(), [0], [1])
+            pairs += 1
+            differing += int(found.p_value[0] < LEVEL and found.sign[0] != 0)
+    page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+    assert f"two seeds of the *same* one differ by it in {differing} of {pairs} cases" in page
 
 
 def test_make_targets_and_files_that_are_named_exist():

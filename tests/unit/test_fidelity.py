@@ -65,13 +65,31 @@ print(json.dumps(sorted(used)))
 """
 
 
-def test_every_golden_case_is_used():
-    """Asked of a fresh process: what the golden tests are parametrised with."""
-    here = os.environ | {"PYTHONPATH": str(GOLDEN.parent)}
+def used_cases(folder):
+    """File and name of the cases that the golden tests are parametrised with; asked of a fresh process."""
+    here = os.environ | {"PYTHONPATH": str(GOLDEN.parent), "LTBENCH_GOLDEN": str(folder)}
     program = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(program, cwd=GOLDEN, env=here, capture_output=True, text=True, check=True)
-    used = {tuple(pair) for pair in json.loads(done.stdout)}
+    return {tuple(pair) for pair in json.loads(done.stdout)}
+
+
+def files_of_cases():
     files = {path.stem: json.loads(path.read_text()) for path in GOLDEN.glob("*.json")}
-    # same_weights.json holds whole runs and no cases.
-    there = {(stem, case["name"]) for stem, file in files.items() for case in file.get("cases", [])}
-    assert sorted(there - used) == sorted(LEFT_OUT)
+    return {stem: file for stem, file in files.items() if "cases" in file}  # same_weights.json holds whole runs
+
+
+def test_every_golden_case_is_used():
+    there = {(stem, case["name"]) for stem, file in files_of_cases().items() for case in file["cases"]}
+    assert sorted(there - used_cases(GOLDEN)) == sorted(LEFT_OUT)
+
+
+def test_cases_of_another_folder_are_chosen_by_their_options(tmp_path):
+    """Not by their names; a file may be missing there."""
+    there = set()
+    for stem, file in files_of_cases().items():
+        kept = [case for case in file["cases"] if (stem, case["name"]) not in LEFT_OUT and stem != "pgd"]
+        renamed = [{**case, "name": f"other {i}"} for i, case in enumerate(kept)]
+        there |= {(stem, case["name"]) for case in renamed}
+        (tmp_path / f"{stem}.json").write_text(json.dumps({**file, "cases": renamed}))
+    (tmp_path / "pgd.json").unlink()
+    assert used_cases(tmp_path) == there

@@ -326,6 +326,17 @@ def test_seeds_of_runs_are_one_series(runs):
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([89.5, 74.5, 59.5])
 
 
+def test_runs_under_another_version_of_the_card_are_no_seeds(runs):
+    place = runs / "at-old"
+    place.mkdir()
+    run = entry("at", [0], card_version=7)[0].run
+    (place / "plan.json").write_text(run.model_dump_json())
+    (place / "curve-eps.csv").write_bytes((runs / "at-0" / "curve-eps.csv").read_bytes())
+    (group,), problems = read_series("eps", runs)
+    seeds = {series.label.partition(", ")[0]: len(series.values["tail"]) for series in group.series}
+    assert problems == [] and seeds == {"at (card v1": 2, "at (card v7": 1, "reat": 2}
+
+
 def test_training_histories_have_gaps(runs):
     (group,), problems = read_series("training", runs)
     assert problems == [] and np.isnan(group.series[0].values["train_robust"][0]).tolist() == [True, False] * 2

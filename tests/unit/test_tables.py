@@ -108,6 +108,8 @@ def test_one_seed_has_no_deviation():
 def test_seeds_that_differ_are_not_called_the_same():
     (board,) = boards(entry("at", [0, 1]) + entry("reat", [0, 1, 2]))
     assert "over the seeds of each entry (2-3)" in render(paper_table(board), "markdown")
+    (board,) = boards(entry("at", [0, 1, 2]) + entry("reat", [1, 2, 3]))
+    assert "over the seeds of each entry (3)" in render(paper_table(board), "markdown")
 
 
 @pytest.mark.parametrize("groups", [["all"], ["head", "tail"], ["all", "head", "medium", "tail"]])

@@ -2,11 +2,11 @@
 
 A claim is a sum of accuracies with weights, image by image and seed by seed, so that whatever is common to the networks
 that are compared drops out. A case is *confirmed* if the sum is resolved above 0 (the paired test of
-:mod:`ltrobust_bench.scores.paired`, Holm's correction over the claim's cases, and a 95 % interval that leaves out 0),
-*refuted* if it is resolved below. Of a claim that something changes nothing, a case is confirmed if the whole interval
-lies within the margin, and refuted if the sum is resolved beyond it. Where a claim supposes a gain, a case is judged
-only if that is resolved above 0, too: its p-value is the larger of both. With fewer than three seeds nothing is
-resolved.
+:mod:`ltrobust_bench.scores.paired`, Holm's correction over the claim's cases, in each group of classes by itself, and a
+95 % interval that leaves out 0), *refuted* if it is resolved below. Of a claim that something changes nothing, a case
+is confirmed if the whole interval lies within the margin, and refuted if the sum is resolved beyond it. Where a claim
+supposes a gain, a case is judged only if that is resolved above 0, too: its p-value is the larger of both. With fewer
+than three seeds nothing is resolved.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ltrobust_bench.cards import card_of
 from ltrobust_bench.records.schema import Record
-from ltrobust_bench.report.aggregate import on_terms
+from ltrobust_bench.report.aggregate import DECIMALS, on_terms
 from ltrobust_bench.report.board import Board, Entry
 from ltrobust_bench.report.claims.measure import SEEDS, Comparison, Finding
 from ltrobust_bench.report.claims.size import SizeEffect, head_less_tail
@@ -20,13 +20,14 @@ INTRODUCTION = f"""\
 Written by `ltbench report claims` from the records; nothing here is typed. Figures are points of accuracy, balanced
 over classes, with a 95 % interval: the wider of the t interval over seeds and the paired one of images within a seed,
 so that neither spread is left out. A claim is *confirmed* or *refuted* if its figure is resolved above or below zero
-(McNemar's exact test, or a normal one where the figure is no difference of two accuracies; every seed must show it;
-Holm's correction over a claim's cases); a claim that something changes nothing, if the interval lies within its
-margin, or the figure is resolved beyond that. What is said of a gain is judged only where the gain itself is resolved
-above zero, and the larger p-value counts. Runs that nobody has verified, and entries that may have misled their
-attacks, are left out. Everything else is *not resolved at this scale*, and so is everything with
-fewer than {SEEDS} seeds: a small network, a short training and 100 test images of each class do not show small effects.
-So a verdict is about this board. No paper is reproduced here; what they report stands in `ltbench report published`.
+(McNemar's exact test, or a normal one where an image can count as other than -1, 0 or 1; every seed must show it;
+Holm's correction over a claim's cases, in each group of classes by itself, and not over claims); a claim that
+something changes nothing, if the interval lies within its margin, or the figure is resolved beyond that. What is said
+of a gain is judged only where the gain itself is resolved above zero, and the larger p-value counts. Runs that nobody
+has verified, and entries that may have misled their attacks, are left out. Everything else is *not resolved at this
+scale*, and so is everything with fewer than {SEEDS} seeds: a small network, a short training and 100 test images of
+each class do not show small effects. So a verdict is about this board. No paper is reproduced here; what they report
+stands in `ltbench report published`.
 """
 
 
@@ -115,8 +116,8 @@ def decomposition(board: Board) -> str:
         rows.append([markdown_text(entry.label), str(len(entry.runs)), *cells])
     return (
         "## Natural error + boundary error = robust error\n\nIn per cent, mean over seeds, worst case over the suite: "
-        "images that are wrong when clean, and images that are right when clean and that some attack breaks.\n\n"
-        + _table(["entry", "seeds", *groups], rows, right=1)
+        "images that are wrong when clean, and images that are right when clean and that some attack breaks; each "
+        "number is rounded by itself.\n\n" + _table(["entry", "seeds", *groups], rows, right=1)
     )
 
 
@@ -127,13 +128,13 @@ def ranking(board: Board) -> str:
     place = {name: _places(numbers) for name, numbers in values.items()}
     rows = [
         [
-            markdown_text(entry.label), f"{values['pgd-20'][i]:.1f}", f"{values['union'][i]:.1f}",
+            markdown_text(entry.label), str(len(entry.runs)), f"{values['pgd-20'][i]:.1f}", f"{values['union'][i]:.1f}",
             f"{values['pgd-20'][i] - values['union'][i]:.1f}", str(place["pgd-20"][i]), str(place["union"][i]),
             f"{place['pgd-20'][i] - place['union'][i]:+d}",
         ]
         for i, entry in enumerate(competing)
     ]  # fmt: skip
-    head = ["entry", "PGD-20", "worst case", "overstated", "place by PGD-20", "place by worst case", "moves"]
+    head = ["entry", "seeds", "PGD-20", "worst case", "overstated", "place by PGD-20", "place by worst case", "moves"]
     return (
         "## Places under PGD-20 and in the worst case\n\nOf mean accuracies (per cent), not ranks: neighbours may not "
         "be told apart. What falls has a minus; whether PGD-20 overstates it more than plain adversarial training is "
@@ -142,7 +143,9 @@ def ranking(board: Board) -> str:
 
 
 def _places(values: Sequence[float]) -> list[int]:
-    return [1 + sum(other > value for other in values) for value in values]
+    """Place of each, 1 for the highest; equal ones share theirs, whatever order their seeds were added up in."""
+    rounded = [round(value, DECIMALS) for value in values]
+    return [1 + sum(other > value for other in rounded) for value in rounded]
 
 
 def by_size_and_difficulty(board: Board, permuted: Board | None, sizes: Sequence[SizeEffect]) -> str:

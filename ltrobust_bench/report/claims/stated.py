@@ -62,10 +62,14 @@ class Claim(Strict):
             raise ValueError("must be a method or plug-in of ours")
         return slug
 
+    @property
+    def summed(self) -> list[Term]:
+        """All its terms, those of the supposed gain among them."""
+        return [*self.terms, *(self.given.terms if self.given else [])]
+
     def entries(self) -> list[str]:
         """Entries that it names, each once."""
-        given = self.given.terms if self.given else []
-        named = [entry for _, _, entry in [*self.terms, *given]] + [entry for case in self.cases for entry in case]
+        named = [entry for _, _, entry in self.summed] + [entry for case in self.cases for entry in case]
         return [entry for entry in dict.fromkeys(named) if entry not in (*PLACEHOLDERS, EVERY_ENTRY)]
 
 

@@ -82,8 +82,8 @@ def per_class(train_counts: Sequence[int], clean: np.ndarray, robust: np.ndarray
             Bar(
                 label=label,
                 images=train_counts[label],
-                clean=round(float(clean[label]), 2),
-                robust=round(float(seeds.mean()), 2),
+                clean=float(clean[label]),
+                robust=float(seeds.mean()),
                 spread=(float(seeds.min()), float(seeds.max())) if len(seeds) > 1 else None,
                 left=round(LEFT + place * step + gap, 2),
                 right=round(LEFT + (place + 1) * step - gap, 2),

@@ -14,12 +14,14 @@ from ltrobust_bench.scores.groups import by_size, rank_groups
 
 METRICS = ("balanced", "head", "medium", "tail", "worst_tenth")
 """Numbers of an entry that stand beside each other."""
+DECIMALS = 6
+"""Of numbers that the page rounds to one: rounded to two before, 59.346 would be 59.4."""
 
 
 def script(board: Board, lines: Sequence[Line]) -> str:
     """The board's entries, and what the paired test says of every two of them, as a script.
 
-    Accuracies, differences and half widths of intervals are per cent or points with two decimals, pairs in the
+    Accuracies, differences and half widths of intervals are per cent or points with ``DECIMALS`` decimals, pairs in the
     order of ``itertools.combinations`` over the lines. Without a seed in common there is nothing (null).
     """
     counts = board.key.train_counts
@@ -63,4 +65,4 @@ def _entry(line: Line, order: np.ndarray) -> dict[str, object]:
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else round(value, 2) for value in np.asarray(values, dtype=float).tolist()]
+    return [None if np.isnan(value) else round(value, DECIMALS) for value in np.asarray(values, dtype=float).tolist()]

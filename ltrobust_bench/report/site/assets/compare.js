@@ -81,11 +81,11 @@ addEventListener("DOMContentLoaded", () => {
   function differences(chosen, entries) {
     const found = Object.fromEntries(Object.keys(data.pairs).map((group) => [group, tests(chosen, group)]));
     return entries.slice(1).map((entry, i) =>
-      table(`${title(entries[0])} minus ${title(entry)}`, ["Classes", "Difference", "95 % interval", "p", "p (Holm)", "The data say"],
+      table(`${title(entries[0])} minus ${title(entry)}`, ["Classes", "Difference", "95 % interval", "p", "p (Holm)", "Seeds", "The data say"],
         Object.entries(found).map(([group, own]) => {
           const test = own[i], none = test.difference === null;
           const ends = none ? "–" : `${points(test.difference - test.half)} to ${points(test.difference + test.half)}`;
-          return [group, points(test.difference), ends, none ? "–" : small(test.p), none ? "–" : small(test.holm), verdict(test)];
+          return [group, points(test.difference), ends, none ? "–" : small(test.p), none ? "–" : small(test.holm), `${test.seeds}`, verdict(test)];
         })));
   }
 
