@@ -84,6 +84,12 @@ def known_split(
     )
 
 
+def is_known(dataset: str) -> bool:
+    """Whether the images of a data set that does not come with the package are known by their digests, so that whoever
+    fetches them has the same."""
+    return dataset in _table()
+
+
 @cache
 def _table() -> dict[str, Any]:
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))

@@ -227,6 +227,11 @@ class Protocol(Strict):
     crafting: Crafting = Field(
         default="network", description="what is attacked while crafting in eval mode, where nobody says otherwise"
     )
+    small: bool = Field(
+        default=False,
+        description="a whole run is an hour of one core at most, so that anybody can do it again: what is stated about "
+        "its records can be computed again",
+    )
     training: Recipe
     evaluation: Suite
     datasets: dict[str, DatasetTerms]
@@ -249,14 +254,14 @@ class Protocol(Strict):
         return self.terms(dataset).test_images_per_class or self.test_images_per_class
 
     def digest(self, dataset: str) -> str:
-        """SHA-256 (hex) of the canonical JSON of everything the protocol states for ``dataset``: all but title, status
-        and the terms of other data sets, so that a frozen protocol can gain a data set. Fields at their default are
-        left out, so that a field added later does not change it.
+        """SHA-256 (hex) of the canonical JSON of everything the protocol states for ``dataset``: all but title, status,
+        whether it is small, and the terms of other data sets, so that a frozen protocol can gain a data set. Fields at
+        their default are left out, so that a field added later does not change it.
 
         Raises:
             UsageError: if it says nothing about the data set.
         """
-        stated = self.model_dump(mode="json", exclude={"title", "status"}, exclude_defaults=True)
+        stated = self.model_dump(mode="json", exclude={"title", "status", "small"}, exclude_defaults=True)
         stated["datasets"] = {terms_key(dataset): self.terms(dataset).model_dump(mode="json", exclude_defaults=True)}
         return canonical_digest(stated)
 

@@ -3,8 +3,9 @@
 A board is a public one if a list of keys, ``signers``, lies beside its folder ``records``. There, a statement counts if
 
 - it is **signed** by a listed key (:mod:`ltrobust_bench.records.signing`), or
-- it can be **computed again** from what is in the repository: the record's network is shipped in ``weights``, or can be
-  trained again because its data come with the package. ``ltbench record recheck`` does it, when it is merged.
+- it can be **computed again** by anybody: the record's network is shipped in ``weights``, or can be trained again,
+  because its data come with the package, or are known and its protocol is a small one. ``ltbench record recheck`` does
+  it, when it is merged.
 
 Counterexamples count if moreover the images lie there. Everything else is a claim: it is shown and changes nothing.
 Without a list of keys a board is somebody's own, and whatever lies there counts.
@@ -19,8 +20,12 @@ from datetime import UTC, datetime, time
 from functools import cached_property
 from pathlib import Path
 
+from ltrobust_bench.data.known import is_known
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import CheckpointError, RecordError
+from ltrobust_bench.plan.run import RunSection
+from ltrobust_bench.protocol import load_protocol, protocols
+from ltrobust_bench.protocol.spec import terms_key
 from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.records.retract import RETRACTIONS, Retraction, folders_beside, read_retraction
 from ltrobust_bench.records.schema import Record, Said
@@ -74,14 +79,25 @@ class Results:
         }
 
     def again(self, record: Record) -> str:
-        """How a record's network can be had from what is here, in words; empty: it cannot."""
+        """How anybody can have a record's network, in words; empty: he cannot."""
         if record.result.weights_sha256 in self.shipped:
             return "can be computed again: its network is in the repository"
-        dataset = record.run.dataset
-        ours = dataset in datasets and not isinstance(datasets.entry(dataset).target, str)  # or its code would run here
-        if ours and not datasets.get(dataset).folder:
+        run = record.run
+        ours = run.dataset in datasets and not isinstance(datasets.entry(run.dataset).target, str)  # no foreign code
+        if ours and not datasets.get(run.dataset).folder:
             return "can be computed again: its data come with the package, so its network can be trained again"
+        if ours and is_known(run.dataset) and _small(run):
+            return "can be computed again: its data are known, and its protocol is small enough to train it again"
         return ""
+
+
+def _small(run: RunSection) -> bool:
+    """Whether a run is of a protocol that says of itself that anybody can do it again."""
+    if run.protocol not in protocols:
+        return False
+    protocol = load_protocol(run.protocol)
+    covered = terms_key(run.dataset) in protocol.datasets
+    return protocol.small and covered and protocol.digest(run.dataset) == run.protocol_digest
 
 
 @dataclass(frozen=True)

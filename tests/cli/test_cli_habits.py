@@ -109,8 +109,8 @@ def test_whatever_is_printed_is_whole_in_a_pipe_and_in_words_on_a_terminal():
         out.print(text, style="bold")
         out.print(command, soft_wrap=True)
         shown[terminal] = out.file.getvalue()
-    assert shown[False] == f"{text}\n{command}"
-    lines = shown[True].removesuffix(command).splitlines()
+    assert shown[False] == f"{text}\n{command}\n"
+    lines = shown[True].removesuffix(f"{command}\n").splitlines()
     assert " ".join(" ".join(lines).split()) == " ".join(text.split()) and lines[-2:] == ["", "last"]
     assert [line for line in lines if len(line) > 60] == ["    " + "/a/path" * 20], "a path is copied whole"
     assert all(line.startswith("    ") for line in lines[1:-2]), "what goes on is set in"

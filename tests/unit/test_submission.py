@@ -421,7 +421,9 @@ def test_actions_are_pinned_by_commit_and_keep_no_credentials():
 
 
 def test_every_job_ends():
-    assert all(0 < body["timeout-minutes"] <= 60 for _, body in jobs())
+    """An hour is enough, but for runs that are done again; GitHub itself ends a job after six."""
+    allowed = {name: 350 if name == "recheck/recheck" else 60 for name, _ in jobs()}
+    assert all(0 < body["timeout-minutes"] <= allowed[name] for name, body in jobs())
 
 
 def test_the_suite_runs_on_every_supported_python():

@@ -13,9 +13,10 @@ from record_factory import measured, synthetic_record
 
 from ltrobust_bench.cli.main import main
 from ltrobust_bench.errors import RecordError, UsageError
+from ltrobust_bench.protocol import load_protocol
 from ltrobust_bench.records import signing
 from ltrobust_bench.records import weights as weight_files
-from ltrobust_bench.records.io import find_records, write_record
+from ltrobust_bench.records.io import find_records, read_record, write_record
 from ltrobust_bench.records.retract import retract
 from ltrobust_bench.records.signing import keys, sign, signature_of
 from ltrobust_bench.records.trust import Results
@@ -225,6 +226,24 @@ def test_what_can_be_computed_again_needs_no_key(board, tmp_path):
     assert standing().level == "re-evaluated" and "its network is in the repository" in standing().said[0].why
     digits = synthetic_record(method="at")
     assert "trained again" in Results(tmp_path / "elsewhere").again(digits), "its data come with scikit-learn"
+
+
+def test_a_run_of_a_small_protocol_on_known_images_can_be_done_again_by_anybody(root, tmp_path, monkeypatch):
+    (path, *_) = sorted((root / "results/records/ltr-linf-lite-v1/cifar10-lt-ir50/at").glob("*-s1-*.json"))
+    lite, elsewhere = read_record(path), Results(tmp_path / "elsewhere")
+    assert "its data are known" in elsewhere.again(lite)
+    for run in (
+        lite.run.model_copy(update={"protocol": "ltr-linf-v1"}),
+        lite.run.model_copy(update={"protocol": "ltr-linf-lite-v9"}),
+        lite.run.model_copy(update={"protocol_digest": "0" * 64}),
+        lite.run.model_copy(update={"dataset": "folder-photos"}),
+        lite.run.model_copy(update={"dataset": "tiny-imagenet-lt"}),
+    ):
+        assert elsewhere.again(lite.model_copy(update={"run": run})) == "", (run.protocol, run.dataset)
+    large = load_protocol("ltr-linf-lite-v1").model_copy(update={"small": False})
+    assert large.digest("cifar10-lt") == lite.run.protocol_digest, "it is no term of a run"
+    monkeypatch.setattr("ltrobust_bench.records.trust.load_protocol", lambda _: large)
+    assert elsewhere.again(lite) == ""
 
 
 def test_without_a_list_of_keys_a_board_is_ones_own(board):
