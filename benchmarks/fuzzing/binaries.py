@@ -33,7 +33,7 @@ from ltrobust_bench.judge.operations import ALLOWED, HERE, arguments
 from ltrobust_bench.models.weights import load_strictly, read_weights
 from ltrobust_bench.training.build import build_network
 from ltrobust_bench.training.checkpoint import load_checkpoint, read_model, save_checkpoint, save_model
-from ltrobust_bench.verbs.verification import _arrays as read_examples
+from ltrobust_bench.verbs.counterexamples import _arrays as read_examples
 
 SHAPE, GREY, CLASSES = (3, 8, 8), (1, 8, 8), 4
 

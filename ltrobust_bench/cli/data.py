@@ -231,7 +231,7 @@ def declare(
 
 
 @command.command(epilog="Example: ltbench data verify cifar10-lt-ir50.zip")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.pass_context
 def verify(context: click.Context, file: Path) -> None:
     """Check every byte, every pixel and the split of an archive; leaves with code 1 if something is wrong."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from ltrobust_bench.report.published_tables import Block
 
-ONE_CLASS = "_class_"
-
 
 @click.command(name="published", epilog="Example: ltbench report published --dataset cifar10-lt --metric pgd20")
 @click.option("--dataset", "-d", help="Numbers of this data set only.")
@@ -47,7 +45,7 @@ def command(
 
     numbers, problems = read_published(results_dir / "published")
     fitting = select(numbers, dataset, method, metric)
-    chosen = fitting if metric or form == "csv" else [n for n in fitting if ONE_CLASS not in n.metric]
+    chosen = fitting if metric or form == "csv" else [n for n in fitting if not n.of_one_class]
     ours, damaged = beside(chosen, results_dir / "records")
     found, out = blocks(chosen, ours), console()
     if form == "csv":
@@ -70,7 +68,7 @@ def command(
             out.print(line, style="dim")
     if len(chosen) < len(fitting):
         left_out = len(fitting) - len(chosen)
-        echo(f"{left_out} numbers of single classes are left out; --metric '*{ONE_CLASS}*' shows them", err=True)
+        echo(f"{left_out} numbers of single classes are left out; --metric '*_class_*' shows them", err=True)
     for problem in [*map(str, problems), *damaged]:
         echo(problem, err=True)
     context.exit(1 if problems or damaged else 0)

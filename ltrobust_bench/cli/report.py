@@ -13,7 +13,7 @@ from ltrobust_bench.cli.analyse import command as analyse
 from ltrobust_bench.cli.campaign import command as campaign
 from ltrobust_bench.cli.claims import command as claims
 from ltrobust_bench.cli.published import command as published
-from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option
+from ltrobust_bench.cli.shared import PATH, board_options, console, print_or_write, records_option, results_dir_option
 from ltrobust_bench.cli.words import echo
 
 
@@ -58,7 +58,6 @@ def leaderboard(
 
     Leaves with code 1 if a file was no valid record; the board is built from the others.
     """
-    from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import leaderboard as build
     from ltrobust_bench.report.compare import resolution_in_words
     from ltrobust_bench.report.tables import LEGEND, terminal_table
@@ -67,18 +66,18 @@ def leaderboard(
         result = build(records_dirs or (results_dir / "records",))
         echo(result.to_frame().to_json(orient="records", indent=1))
         context.exit(1 if result.damaged else 0)
-    console = Terminal(highlight=False, markup=False, emoji=False)
+    out = console()
     result = build(records_dirs or (results_dir / "records",), results_dir, figures=not no_figures)
     for board in result.boards:
-        console.print(board.title, style="bold")
-        console.print(terminal_table(board, console.width, top))
+        out.print(board.title, style="bold")
+        out.print(terminal_table(board, out.width, top))
         if board.status != "smoke" and (floor := resolution_in_words(board)):
-            console.print(floor, style="dim")
-    console.print(LEGEND, style="dim")
+            out.print(floor, style="dim")
+    out.print(LEGEND, style="dim")
     for message in result.messages:
-        console.print(f"note: {message}", style="yellow")
+        out.print(f"note: {message}", style="yellow")
     for path in result.written:
-        console.print(f"wrote {path}")
+        out.print(f"wrote {path}")
     context.exit(1 if result.damaged else 0)
 
 
@@ -99,19 +98,13 @@ def across(
 ) -> None:
     """Several data sets together: mean ranks with intervals over seeds, who beats whom on how many boards, and the
     share of the balanced reference reached. It says on which pool of entries it depends."""
-    from ltrobust_bench.files import write_text
     from ltrobust_bench.report import aggregate, read_records
     from ltrobust_bench.report.across import across as together
     from ltrobust_bench.report.across import as_csv, as_markdown, comparable
 
     records, problems = read_records(records_dirs or (results_dir / "records",))
     found = together(comparable(aggregate.boards(records), track))
-    text = as_csv(found) if form == "csv" else as_markdown(found)
-    if output is None:
-        echo(text, nl=False)
-    else:
-        write_text(output, text)
-        echo(f"wrote {output}")
+    print_or_write(as_csv(found) if form == "csv" else as_markdown(found), output)
     for message in problems:
         echo(f"note: {message}", err=True)
     context.exit(1 if problems else 0)
@@ -150,16 +143,14 @@ def compare(
     """
     from rich.table import Table
 
-    from ltrobust_bench.cli.terminal import Terminal
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.aggregate import entries_called
-
-    board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
     from ltrobust_bench.report.compare import compare as differences
 
+    board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
     found = differences([(e.label, e.runs) for e in entries_called(board, methods, attack)], attack, margin / 100)
-    console = Terminal(highlight=False, markup=False, emoji=False)
-    console.print(f"{board.title}; accuracy under {attack}, points", style="bold")
+    out = console()
+    out.print(f"{board.title}; accuracy under {attack}, points", style="bold")
     for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
         table = Table(
             "", "difference", "95 % interval", "p", "p (Holm)", "p (equal)", "", box=None, title_justify="left"
@@ -176,14 +167,12 @@ def compare(
                 f"{d.p_equal:.3g}",
                 d.verdict,
             )
-        console.print(table)
+        out.print(table)
     for message in [*problems, *board.messages]:
-        console.print(f"note: {message}", style="yellow")
+        out.print(f"note: {message}", style="yellow")
     seeds = {d.seeds for d in found}
     for paired in sorted(seeds):
-        console.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")
+        out.print(f"seeds paired: {', '.join(map(str, paired))}", style="dim")
     if any(len(paired) < 3 for paired in seeds):
-        console.print(
-            "note: fewer than 3 seeds; a difference between runs is not yet one between methods", style="yellow"
-        )
+        out.print("note: fewer than 3 seeds; a difference between runs is not yet one between methods", style="yellow")
     context.exit(1 if problems else 0)

@@ -117,9 +117,8 @@ def print_record(out: Console, record: Record, class_names: Sequence[str], folde
 
     run = record.run
     reduced = ", REDUCED run" if run.reduced else ""
-    label = "+".join([run.method, *run.plugins])
     what = run.dataset if run.holdout is None else f"held-out training images of {run.dataset}"
-    title = f"{label} on {what} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
+    title = f"{run.combination} on {what} (IR {run.ratio}, {run.model}, seed {run.seed}{reduced})"
     rows = {a: record.metrics(a) for a in ("clean", *record.attacks, "union")}
     out.print(metrics_table(title, rows, sum(run.test_counts)))
     out.print(classes_table([record], class_names))
@@ -174,8 +173,7 @@ def _terms(plan: Plan) -> Iterator[str]:
     from ltrobust_bench.plan.run import Policy
 
     run = plan.run
-    label = "+".join([run.method, *run.plugins])
-    yield f"{plan.card.title} ({label}) on {run.dataset}, protocol {run.protocol}, track {run.track}"
+    yield f"{plan.card.title} ({run.combination}) on {run.dataset}, protocol {run.protocol}, track {run.track}"
     tested = "test" if run.holdout is None else "held-out training"
     yield (
         f"  {plan.train_size} training images (IR {run.ratio}: {max(run.train_counts)} to "

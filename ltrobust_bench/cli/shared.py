@@ -13,6 +13,7 @@ import click
 from ltrobust_bench.cli.completion import names_of
 from ltrobust_bench.cli.devices import listens
 from ltrobust_bench.cli.following import PATH, Follow, followers
+from ltrobust_bench.cli.words import echo
 
 if TYPE_CHECKING:
     import torch
@@ -235,6 +236,17 @@ def console(quiet: bool = False) -> Console:
     from ltrobust_bench.cli.terminal import Terminal
 
     return Terminal(highlight=False, markup=False, emoji=False, quiet=quiet or listens())
+
+
+def print_or_write(text: str, output: Path | None) -> None:
+    """Print a text, or write it into a file where one is named."""
+    from ltrobust_bench.files import write_text
+
+    if output is None:
+        echo(text, nl=False)
+    else:
+        write_text(output, text)
+        echo(f"wrote {output}")
 
 
 def set_threads(threads: int | None) -> None:

@@ -19,6 +19,7 @@ from ltrobust_bench.cli.shared import (
     results_dir_option,
     runs_dir_option,
 )
+from ltrobust_bench.cli.words import counted
 from ltrobust_bench.executors.base import AGAIN
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def command(
     out.print(f"jobs: {len(sweep.pieces)}, to be done: {len(sweep.left)}")
     older = sweep.by_other_code()
     if older:
-        records = "1 record" if len(older) == 1 else f"{len(older)} records"
-        out.print(f"done by {records} of other code than this, which stay: {_first(older)}")
+        out.print(f"done by {counted(len(older), 'record')} of other code than this, which stay: {_first(older)}")
     if dry_run:
         print_costs(out, sweep, chosen.workers)
         return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ltrobust_bench.cli.shared import PATH, board_options, records_option, results_dir_option
+from ltrobust_bench.cli.shared import PATH, board_options, print_or_write, records_option, results_dir_option
 from ltrobust_bench.cli.words import echo
 
 
@@ -86,7 +86,6 @@ def command(
     if a file was no valid record; the table is made from the others.
     """
     from ltrobust_bench.errors import UsageError
-    from ltrobust_bench.files import write_text
     from ltrobust_bench.report import find_board
     from ltrobust_bench.report.latex import Options
     from ltrobust_bench.report.paper import paper_table, render
@@ -96,12 +95,7 @@ def command(
 
     board, problems = find_board(records_dirs or (results_dir / "records",), **board_terms)
     table = paper_table(board, methods, columns, groups, decimals, prior, names, std)
-    text = render(table, form, Options(width, label, caption))
-    if output is None:
-        echo(text, nl=False)
-    else:
-        write_text(output, text)
-        echo(f"wrote {output}")
+    print_or_write(render(table, form, Options(width, label, caption)), output)
     for message in [*problems, *board.messages]:
         echo(f"note: {message}", err=True)
     context.exit(1 if problems else 0)

@@ -110,9 +110,10 @@ def command(
 
 
 def _table(trials: Trials) -> Table:
-    label = "+".join([trials.method, *trials.plugins])
+    from ltrobust_bench.plan.run import combined
+
     table = plain_table(
-        f"{label} on held-out training images of {trials.dataset}: {trials.metric}",
+        f"{combined(trials.method, trials.plugins)} on held-out training images of {trials.dataset}: {trials.metric}",
         "in %; interval: 95 %, Wilson for one seed, t over several; *: chosen",
     )
     for name in ("settings", "seeds", trials.metric, "interval", ""):

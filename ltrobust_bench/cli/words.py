@@ -29,3 +29,8 @@ def echo(text: str, err: bool = False, nl: bool = True) -> None:
     """Print lines, with what does not print escaped: a name that somebody chose cannot clear the screen, or make a
     line look like another."""
     click.echo(printed(text), err=err, nl=nl)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -35,7 +35,6 @@ def model_info(record: Record) -> dict[str, Any]:
         raise RecordError("the record has no AutoAttack standard, which RobustBench reports.")
     paper = methods.get(run.method).card.paper
     tail = f"imbalance ratio {run.ratio}" if run.imbalance_ratio > 1 else "balanced"
-    label = "+".join([run.method, *run.plugins])
     return {
         "link": f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else paper.url,
         "name": paper.title,
@@ -50,7 +49,7 @@ def model_info(record: Record) -> dict[str, Any]:
         "reported": None,
         "autoattack_acc": _percent(record, "autoattack"),
         "footnote": f"Trained on long-tailed {run.dataset} ({tail}, {sum(run.train_counts)} images) by ltrobust-bench: "
-        f"{label}, protocol {run.protocol}, track {run.track}, seed {run.seed}, record {record.id}.",
+        f"{run.combination}, protocol {run.protocol}, track {run.track}, seed {run.seed}, record {record.id}.",
     }
 
 

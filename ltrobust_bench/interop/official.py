@@ -35,24 +35,21 @@ OWN_HEAD = {
 }
 
 
-def from_official(
-    path: Path, method: str, settings: Mapping[str, Any], counts: list[int], dataset: str, track: str = "fixed"
-) -> nn.Module:
+def from_official(path: Path, method: str, settings: Mapping[str, Any], counts: list[int], dataset: str) -> nn.Module:
     """A model from [0, 1] pixels to logits, from an official checkpoint.
 
     Args:
         path: the file.
         method: whose head and inference form: a method's name, see ``ltbench list methods``.
-        settings: its options that differ from the track's defaults.
+        settings: its options that differ from the defaults of track ``fixed``.
         counts: training images per label, for inference forms that use them, [C].
         dataset: its name; some options depend on it.
-        track: whose option defaults.
 
     Raises:
         UnknownNameError, UsageError: for an unknown method or option.
         CheckpointError: if the file is none of the known networks or does not fit the method's head.
     """
-    options = card_of(method).resolve_options(track, settings)  # type: ignore[arg-type]
+    options = card_of(method).resolve_options("fixed", settings)
     weights = _renamed(read_weights(path))
     network_name = _network(weights, path)
     device = torch.device("cpu")

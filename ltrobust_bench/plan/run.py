@@ -113,6 +113,11 @@ class RunSection(Strict):
         return self
 
     @property
+    def combination(self) -> str:
+        """Method and plug-ins as one name: ``at+awp``."""
+        return combined(self.method, self.plugins)
+
+    @property
     def cuts(self) -> dict[str, int | str]:
         """What was cut by hand, by name (``CUTS``)."""
         found = {name: getattr(self, name) for name in CUTS}
@@ -174,14 +179,19 @@ class RunSection(Strict):
 
     def folder_name(self) -> str:
         """Readable and unique: ``reat-digits-lt-ir20-small-s0-1a2b3c4d``."""
-        label = "+".join([self.method, *self.plugins])
-        return f"{label}-{self.dataset}-ir{self.imbalance_ratio:g}-{self.model}-s{self.seed}-{self.key()[:8]}"
+        return (
+            f"{self.combination}-{self.dataset}-ir{self.imbalance_ratio:g}-{self.model}-s{self.seed}-{self.key()[:8]}"
+        )
 
     def record_path(self) -> str:
         """Place of the record below ``results/records``."""
-        label = "+".join([self.method, *self.plugins])
         name = f"{self.model}-s{self.seed}-{self.key()[:8]}.json"
-        return f"{self.protocol}/{self.dataset}-ir{self.imbalance_ratio:g}/{label}/{name}"
+        return f"{self.protocol}/{self.dataset}-ir{self.imbalance_ratio:g}/{self.combination}/{name}"
+
+
+def combined(method: str, plugins: Iterable[str]) -> str:
+    """A method with its plug-ins as one name: ``at+awp``."""
+    return "+".join([method, *plugins])
 
 
 def ratio_text(asked: float, profile: str, train_counts: Sequence[int], cuts: Iterable[str]) -> str:

@@ -114,7 +114,7 @@ def proposal(filings: Sequence[Filing], results_dir: Path) -> tuple[list[str], s
     """What to type so that the files become a pull request, and one line about what stands in its way; empty: nothing
     is known."""
     run = filings[0].record.run
-    what = "+".join([run.method, *run.plugins])
+    what = run.combination
     seeds = ", ".join(str(f.record.run.seed) for f in filings)
     message = f"Record: {what} on {run.dataset}, seed {seeds}"
     branch = f"record-{what}-{run.dataset}-{filings[0].record.id}"

@@ -49,12 +49,12 @@ def decode(data: bytes) -> Record | list[Finding]:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file.
+    """The record in a file, or in a run folder.
 
     Raises:
         RecordError: naming the file, the field and what is wrong.
     """
-    return _read(path, {})[1]
+    return _read(path / "record.json" if path.is_dir() else path, {})[1]
 
 
 def _read(path: Path, known: Mapping[str, Tally]) -> tuple[str, Record]:

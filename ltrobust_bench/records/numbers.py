@@ -1,4 +1,4 @@
-"""Numbers of records: accuracies, errors, and signs that an evaluation can be fooled."""
+"""Numbers of records: accuracies, and signs that an evaluation can be fooled."""
 
 from __future__ import annotations
 
@@ -21,19 +21,6 @@ def class_accuracies(records: Sequence[Record], attacks: Sequence[str]) -> np.nd
     wanted = [records[0].rows.index(name) for name in ("clean", *attacks, "union")]
     correct = np.stack([record.correct for record in records])
     return shares(correct[:, wanted], np.asarray(records[0].run.test_counts))
-
-
-def natural_error(record: Record) -> np.ndarray:
-    """Share of each class that is misclassified without any attack, shape [C].
-
-    Natural and boundary error add up to the robust error (Zhang et al., ICML 2019, TRADES, eq. 1).
-    """
-    return 1 - record.metrics("clean").per_class
-
-
-def boundary_error(record: Record) -> np.ndarray:
-    """Share of each class that is correct when clean and broken by some attack of the suite, shape [C]."""
-    return record.metrics("clean").per_class - record.metrics("union").per_class
 
 
 def flags_of(record: Record) -> list[Flag]:

@@ -287,9 +287,8 @@ class Record(Strict):
     def title(self) -> str:
         """What it is a result of: ``reat on digits-lt, IR 20, small, seed 0``."""
         run = self.run
-        label = "+".join([run.method, *run.plugins])
         reduced = ", reduced" if run.reduced else ""
-        return f"{label} on {run.dataset}, IR {run.ratio}, {run.model}, seed {run.seed}{reduced}"
+        return f"{run.combination} on {run.dataset}, IR {run.ratio}, {run.model}, seed {run.seed}{reduced}"
 
     def __repr__(self) -> str:
         return f"<Record {self.id}: {self.title}: {in_short({a: self.metrics(a) for a in ('clean', 'union')})}>"

@@ -324,7 +324,7 @@ def standing(record: Record, statements: Sequence[Verification], said: Sequence[
     )
 
 
-def is_thorough(record: Record, statement: Verification, measured: Sequence[Reliability] = ()) -> bool:
+def is_thorough(record: Record, statement: Verification, measured: Sequence[Reliability]) -> bool:
     """Whether a statement is that of a thorough evaluation of everything that the record's suite left standing, with
     every attack that the network's flags ask for.
 

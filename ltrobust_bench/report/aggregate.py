@@ -18,7 +18,7 @@ from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
 from ltrobust_bench.plan.make import settings_of
 from ltrobust_bench.plan.request import Request
-from ltrobust_bench.plan.run import Policy, RunSection
+from ltrobust_bench.plan.run import Policy, RunSection, combined
 from ltrobust_bench.protocol import load_protocol, protocols
 from ltrobust_bench.protocol.spec import Track, terms_key
 from ltrobust_bench.records.numbers import class_accuracies, flags_of
@@ -201,7 +201,7 @@ def _label(method: str, around: Sequence[str], changed: Mapping[str, Value], pol
     usual = usual_policy(protocol).model_dump()
     otherwise = {name: value for name, value in policy.model_dump().items() if value != usual[name]}
     shown = ", ".join(f"{name}={value}" for name, value in {**changed, **otherwise}.items())
-    label = "+".join([method, *around])
+    label = combined(method, around)
     return f"{label} ({shown})" if shown else label
 
 

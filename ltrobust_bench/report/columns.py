@@ -1,7 +1,7 @@
 """Every column of a board: its name, what it means, where its value comes from, and how people see it.
 
-The CSV files, Markdown and terminal tables, tables for papers and the web pages read this table: a new column is one
-entry here.
+The CSV files, Markdown and terminal tables read this table: a new column is one entry here. Web pages show the columns
+that ``site/headings.py`` puts under a heading; tables for papers are made of attacks and groups (:data:`METRIC`).
 """
 
 from __future__ import annotations

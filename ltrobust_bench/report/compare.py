@@ -98,18 +98,17 @@ def compare(
     ]
 
 
-def every_pair(entries: Sequence[Sequence[Record]], attack: str = "union") -> dict[str, Paired]:
-    """Every entry of a board against every later one, group by group, before any correction: what :func:`compare` says
-    of two of them, and of more after Holm's correction over those that are compared.
+def every_pair(entries: Sequence[Sequence[Record]]) -> dict[str, Paired]:
+    """Every entry of a board against every later one in the worst case, group by group, before any correction: what
+    :func:`compare` says of two of them, and of more after Holm's correction over those that are compared.
 
     Args:
         entries: the runs of each entry, all on one board.
-        attack: ``clean``, an attack, or ``union``.
 
     Returns:
         For each group, pairs in the order of ``itertools.combinations``: fields of shape [E * (E - 1) / 2].
     """
-    bits, methods, labels = _by_seed(entries, attack)
+    bits, methods, labels = _by_seed(entries, "union")
     first, second = np.triu_indices(len(entries), 1)
     return {
         group: paired([rows[:, inside] for rows in bits], methods, labels[inside], first, second)
@@ -124,22 +123,22 @@ def _groups(record: Record) -> dict[str, np.ndarray]:
     return {group: np.isin(labels, own) for group, own in members.items()}
 
 
-def resolved_pairs(entries: Sequence[Sequence[Record]], attack: str = "union") -> np.ndarray:
+def resolved_pairs(entries: Sequence[Sequence[Record]]) -> np.ndarray:
     """Which entries of a board are resolved better than which: [i, j] is true if the data tell that i beats j.
 
-    The test of :func:`compare`, over all classes; Holm's correction for a pair goes over all comparisons of ``j``.
+    The test of :func:`compare` in the worst case, over all classes; Holm's correction for a pair goes over all
+    comparisons of ``j``.
 
     Args:
         entries: the runs of each entry, all on one board.
-        attack: ``clean``, an attack, or ``union``.
 
     Returns:
         bool, shape [E, E].
     """
-    return better(*_by_seed(entries, attack), len(entries))
+    return better(*_by_seed(entries, "union"), len(entries))
 
 
-def resolutions(board: Board, attack: str = "union") -> dict[str, float]:
+def resolutions(board: Board) -> dict[str, float]:
     """The smallest difference that a board's test images and seeds can resolve, for all classes and each group: see
     :func:`~ltrobust_bench.scores.paired.resolution`. Of entries that follow one another on the board: those further
     apart differ on more images, and their seeds otherwise.
@@ -149,12 +148,11 @@ def resolutions(board: Board, attack: str = "union") -> dict[str, float]:
     """
     if len(board.entries) < 2:
         return {}
-    bits, methods, labels = _by_seed([entry.runs for entry in board.entries], attack)
-    counts = board.key.train_counts
-    found = {}
-    for group, members in {"all": np.arange(len(counts)), **rank_groups(counts)}.items():
-        inside = np.isin(labels, members)
-        found[group] = resolution([rows[:, inside] for rows in bits], methods, labels[inside], len(board.entries))
+    bits, methods, labels = _by_seed([entry.runs for entry in board.entries], "union")
+    found = {
+        group: resolution([rows[:, inside] for rows in bits], methods, labels[inside], len(board.entries))
+        for group, inside in _groups(board.entries[0].runs[0]).items()
+    }
     return {group: value for group, value in found.items() if value == value}
 
 

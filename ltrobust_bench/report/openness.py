@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from ltrobust_bench.cards import Card, card_of, methods, plugins
-from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.records.weights import folders, read_index
 from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.cited import cards_of
 
 NONE_STATED = "none stated"
 LICENCES = {
@@ -33,11 +32,6 @@ LICENCES = {
     "zhang-lilin/RobustLT": NONE_STATED,
 }
 """What the repositories of official code state, as far as somebody looked; the code here is our own in any case."""
-
-
-def cards_of(run: RunSection) -> list[Card]:
-    """The installed cards of a run's method and plug-ins."""
-    return [card_of(slug) for slug in (run.method, *run.plugins) if slug in methods or slug in plugins]
 
 
 def code(board: Board, entry: Entry) -> str | None:

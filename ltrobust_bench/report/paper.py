@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +12,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ltrobust_bench.cards import card_of, methods, plugins
+from ltrobust_bench.cards import Paper
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.errors import UnknownNameError, UsageError
 from ltrobust_bench.numbers import number
 from ltrobust_bench.report.aggregate import NEEDS_SEEDS, TOP, UNRANKED, entries_called
 from ltrobust_bench.report.board import Board, Entry
+from ltrobust_bench.report.cited import cards_of, paper_name, references
 from ltrobust_bench.report.latex import BEST, SECOND, Options, latex
-from ltrobust_bench.report.openness import cards_of
 from ltrobust_bench.report.paper_rows import DAGGER, GROUPS, attack_title, group_title, plain
 from ltrobust_bench.report.tables import markdown_text
 from ltrobust_bench.report.values import THIRDS
@@ -176,7 +175,7 @@ def render(table: PaperTable, form: Format, options: Options | None = None) -> s
     """
     if form == "latex":
         marks = caption(table, "bold, second best underlined")
-        cites = [",".join(key for key, _ in _references([entry])) for entry in table.entries]
+        cites = [",".join(_references([entry])) for entry in table.entries]
         return latex(table, marks, cites, options or Options())
     writers: dict[Format, Callable[[PaperTable], str]] = {
         "markdown": markdown,
@@ -251,7 +250,7 @@ def as_json(table: PaperTable) -> str:
 
 def bibtex(table: PaperTable) -> str:
     """BibTeX of the methods and plug-ins shown, each paper once."""
-    return "\n".join(dict(_references(table.entries)).values())
+    return "\n".join(f"{paper.bibtex.strip()}\n" for paper in _references(table.entries).values())
 
 
 def caption(table: PaperTable, marks: str) -> str:
@@ -306,16 +305,6 @@ def _unmarked(board: Board, entry: Entry) -> bool:
     return entry.rank is None and board.status != "smoke"
 
 
-def paper_name(entry: Entry) -> str:
-    """An entry as papers call it: the titles of its cards, and the settings that the board names."""
-    run = entry.runs[0].run
-    cards = cards_of(run)
-    if len(cards) < 1 + len(run.plugins):
-        return entry.label
-    settings = entry.label.removeprefix("+".join([run.method, *run.plugins]))
-    return " + ".join(card.title for card in cards) + settings
-
-
 def _suffix(group: str) -> str:
     return "" if group == "all" else f", {group_title(group)}"
 
@@ -333,14 +322,6 @@ def _radius(board: Board) -> str:
     return f"{board.key.epsilon:.6g}"
 
 
-def _references(entries: Iterable[Entry]) -> list[tuple[str, str]]:
-    """BibTeX key and entry of each method and plug-in that has a card, in order."""
-    found: dict[str, str] = {}
-    for entry in entries:
-        run = entry.runs[0].run
-        for slug in (run.method, *run.plugins):
-            if slug in methods or slug in plugins:
-                text = card_of(slug).paper.bibtex.strip() + "\n"
-                if key := re.match(r"@\w+\s*\{\s*([^\s,]+)", text):
-                    found.setdefault(key[1], text)
-    return list(found.items())
+def _references(entries: Iterable[Entry]) -> dict[str, Paper]:
+    """The papers of methods and plug-ins by citation key."""
+    return references(card for entry in entries for card in cards_of(entry.runs[0].run))

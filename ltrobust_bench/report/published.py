@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ltrobust_bench.cards import Evidence, methods, plugins
 from ltrobust_bench.data.registry import datasets
 from ltrobust_bench.errors import UnknownNameError, UsageError
+from ltrobust_bench.plan.run import combined
 from ltrobust_bench.reading import read_text
 from ltrobust_bench.records.io import find_records
 from ltrobust_bench.records.strict import LARGEST, finding
@@ -90,7 +91,7 @@ class PublishedNumber(Strict, strict=False):
         unknown = [host] * (host not in methods) + [p for p in around if p not in plugins]
         if unknown:
             raise ValueError(f"must be empty, or a method of ours with its plug-ins; {unknown[0]!r} is none")
-        ordered = "+".join([host, *sorted(around, key=lambda p: plugins.get(p).card.order)])
+        ordered = combined(host, sorted(around, key=lambda p: plugins.get(p).card.order))
         if label != ordered:
             raise ValueError(f"must be {ordered}, plug-ins in the order in which they apply")
         return label
@@ -119,6 +120,11 @@ class PublishedNumber(Strict, strict=False):
         if not re.fullmatch(r"https?://\S+", text):
             raise ValueError("must be a link that a reader can follow, https://...")
         return text
+
+    @property
+    def of_one_class(self) -> bool:
+        """Whether it is of a single class; there are too many of these for a figure or a page."""
+        return "_class_" in self.metric
 
     @property
     def setting(self) -> str:
@@ -158,15 +164,6 @@ def read_published(folder: Path) -> tuple[list[PublishedNumber], list[Problem]]:
         except (OSError, ValueError, csv.Error) as error:
             problems.append(_problem(path, "file", "must be a CSV file in UTF-8", str(error)))
     return numbers, problems
-
-
-def problems_in(folder: Path) -> list[Problem]:
-    """What is wrong with the files of published numbers in a folder; empty if nothing is.
-
-    Raises:
-        UsageError: if there are none.
-    """
-    return read_published(folder)[1]
 
 
 def _problem(path: Path, field: str, allowed: str, seen: object) -> Problem:
@@ -260,11 +257,7 @@ def beside(numbers: Sequence[PublishedNumber], records_dir: Path) -> tuple[list[
     wanted = {(n.dataset, n.imbalance_ratio, n.method) for n in numbers if n.method and not n.of}
     records, problems = find_records([records_dir])
     runs = ((record, record.run) for record in records)
-    fitting = [
-        record
-        for record, run in runs
-        if (run.dataset, run.imbalance_ratio, "+".join([run.method, *run.plugins])) in wanted
-    ]
+    fitting = [record for record, run in runs if (run.dataset, run.imbalance_ratio, run.combination) in wanted]
     return counterparts(numbers, boards(fitting)), problems
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from ltrobust_bench.cards import Evidence
 from ltrobust_bench.data.registry import protocol_for
 from ltrobust_bench.report.board import Board
 from ltrobust_bench.report.published import COLUMNS, METRIC, Ours, PublishedNumber
-from ltrobust_bench.report.tables import plain_cell
+from ltrobust_bench.report.tables import csv_lines, plain_cell
 
 
 @dataclass(frozen=True)
@@ -148,15 +146,13 @@ def markdown(found: Sequence[Block]) -> str:
 
 def to_csv(numbers: Sequence[PublishedNumber], ours: Sequence[Ours | None]) -> str:
     """One line per number: paper, the columns of its file, ours in per cent, and the board that has it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["paper", *COLUMNS, "ours", "board"])
+    lines = [["paper", *COLUMNS, "ours", "board"]]
     for number, own in zip(numbers, ours, strict=True):
         ratio = number.imbalance_ratio
         cells = number.model_dump() | {"imbalance_ratio": None if ratio is None else f"{ratio:g}"}
         own_cells = ["", ""] if own is None else [f"{own.value:.2f}", own.board.slug]
-        writer.writerow([number.paper, *(plain_cell(cells[column]) for column in COLUMNS), *own_cells])
-    return text.getvalue()
+        lines.append([number.paper, *(plain_cell(cells[column]) for column in COLUMNS), *own_cells])
+    return csv_lines(lines)
 
 
 def _escaped(text: str) -> str:

@@ -10,6 +10,7 @@ from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.executors.base import Job, Place
 from ltrobust_bench.plan.make import Plan
 from ltrobust_bench.plan.request import Request
+from ltrobust_bench.plan.run import combined
 
 
 class Piece(NamedTuple):
@@ -40,8 +41,8 @@ def pieces_of(requests: Iterable[Request], place: Place, evaluated: bool = True)
         try:
             plan = request.to_plan(place.data_dir)
         except LTBenchError as error:
-            label = "+".join([request.method, *request.plugins])
-            error.args = (f"run {label} on {request.dataset}, seed {request.seed}: {error}",)
+            run = combined(request.method, request.plugins)
+            error.args = (f"run {run} on {request.dataset}, seed {request.seed}: {error}",)
             raise
         training = _train(request, plan, 0, place, pieces)
         if not evaluated:
@@ -89,4 +90,4 @@ def left_of(pieces: dict[str, Piece], done: Callable[[Job], bool], only: Sequenc
 
 def _matches(piece: Piece, pattern: str) -> bool:
     run = piece.plan.run
-    return any(fnmatchcase(name, pattern) for name in ("+".join([run.method, *run.plugins]), piece.job.run))
+    return any(fnmatchcase(name, pattern) for name in (run.combination, piece.job.run))

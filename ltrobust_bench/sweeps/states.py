@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -18,7 +18,7 @@ from ltrobust_bench.sweeps.notes import Note, read_note
 State = Literal["running", "failed", "lost", "stopped", "ready", "waiting", "done"]
 TRAIN: Kind = "train"
 EVALUATE: Kind = "evaluate"
-STATES: tuple[State, ...] = ("running", "failed", "lost", "stopped", "ready", "waiting", "done")
+STATES: tuple[State, ...] = get_args(State)
 
 
 class OnDisk:

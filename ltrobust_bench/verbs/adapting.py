@@ -15,13 +15,13 @@ from torch import nn
 
 from ltrobust_bench.attacks.bpda import DECLARED, declared, parts_of, straight_through
 from ltrobust_bench.attacks.pursuit import drawing_from
-from ltrobust_bench.attacks.terms import Target
+from ltrobust_bench.attacks.terms import Attack, Target
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import LTBenchError, UsageError
 from ltrobust_bench.evaluation.adaptive import adaptive_suite, transfer_name
-from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.evaluator import Verdict, evaluate_images, frozen
 from ltrobust_bench.evaluation.examine import logits_of
 from ltrobust_bench.evaluation.foreign import Attached
 from ltrobust_bench.evaluation.identity import settled, tensors_of
@@ -40,7 +40,7 @@ from ltrobust_bench.terms import canonical_digest
 from ltrobust_bench.training.checkpoint import metadata, weights_sha256
 from ltrobust_bench.verbs.evaluations import attacked, second_model
 from ltrobust_bench.verbs.loading import read_stored
-from ltrobust_bench.verbs.subject import Model, Subject, subject_of
+from ltrobust_bench.verbs.subject import Model, Subject, subject_of, tested_images
 
 MOST = 8
 """Other entries on which attacks are crafted."""
@@ -119,7 +119,7 @@ def thorough(
     told.note(f"{len(standing)} images stand; against them: {', '.join(attack.name for attack in chosen)}")
     surrogates = {transfer_name(name): other for name, other in seconds.items()}
     index = task.split.test[standing]
-    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), where)
+    data = tested_images(task, index, where)
     if before is not None and "random" not in flags:
         _refuse_another(module, data, task.protocol.evaluation.batch_size)
     path, identity = kept[ADAPTIVE], ""
@@ -144,7 +144,7 @@ def thorough(
         cumulative=True,
     )
     _forget(kept)
-    return _together(suite, subject, {a.name: a for a in chosen}, surrogates, standing, verdict.bits, verdict)
+    return _together(suite, subject, {a.name: a for a in chosen}, surrogates, standing, verdict)
 
 
 def beside(
@@ -174,8 +174,7 @@ def beside(
     middle = f"-{run.dataset}-ir{run.imbalance_ratio:g}-{run.model}-s"
     for path in sorted(runs_dir.glob(f"*{middle}*")):
         method = path.name.partition(middle)[0]
-        mine = "+".join([run.method, *run.plugins])
-        if path != base and method not in (mine, *others) and len(others) < MOST and _finished(path, told):
+        if path != base and method not in (run.combination, *others) and len(others) < MOST and _finished(path, told):
             others[method] = path
     return base, dict(list(others.items())[:MOST])
 
@@ -212,25 +211,24 @@ def _finished(folder: Path | None, told: Progress) -> bool:
 def _together(
     suite: Evaluation,
     subject: Subject,
-    chosen: Mapping[str, Any],
+    chosen: Mapping[str, Attack],
     surrogates: Mapping[str, nn.Module],
     standing: np.ndarray,
-    found: Mapping[str, np.ndarray],
-    cost: Any,
+    verdict: Verdict,
 ) -> Evaluation:
     """The suite's result with that of the attacks on what it left standing."""
     bits = dict(suite.bits)
     for name in chosen:
         bits[name] = np.zeros(len(suite.labels), dtype=bool)
-        bits[name][standing] = found[name]
+        bits[name][standing] = verdict.bits[name]
     about = subject.about(chosen, surrogates)
     known = {} if suite.about is None else dict(suite.about.attacks)
     return replace(
         suite,
         bits=bits,
-        forwards=suite.forwards + cost.forwards,
-        backwards=suite.backwards + cost.backwards,
-        seconds=suite.seconds + cost.seconds,
+        forwards=suite.forwards + verdict.forwards,
+        backwards=suite.backwards + verdict.backwards,
+        seconds=suite.seconds + verdict.seconds,
         about=replace(about, attacks=known | dict(about.attacks)),
         adaptive=tuple(chosen),
     )

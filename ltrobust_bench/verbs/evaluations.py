@@ -17,7 +17,7 @@ from ltrobust_bench.attacks.transfer import Transfer
 from ltrobust_bench.compute.device import choose_device
 from ltrobust_bench.compute.precision import undisturbed
 from ltrobust_bench.compute.stand_in import INSTEAD, StandIn
-from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.data.registry import Dataset
 from ltrobust_bench.data.split import first_of_each_class, index_sha256
 from ltrobust_bench.errors import UnknownNameError, UsageError
@@ -39,7 +39,7 @@ from ltrobust_bench.scores.metrics import Metrics, metrics_from_bits
 from ltrobust_bench.scores.reliability import Flag
 from ltrobust_bench.training.estimate import evaluation_cost
 from ltrobust_bench.verbs.loading import load_model
-from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of
+from ltrobust_bench.verbs.subject import Model, Subject, examined, subject_of, tested_images
 
 
 @undisturbed()
@@ -152,7 +152,17 @@ def attacked(
             state.unlink()
             _say(f"begun again: {' and '.join(changed)} changed since the evaluation was interrupted", progress)
     told = usual_progress(progress)
-    verdict = attack_model(module, task, where, identity, state, told, chosen, surrogates, search)
+    verdict = attack_model(
+        module,
+        task,
+        where,
+        identity=identity,
+        state_path=state,
+        progress=told,
+        attacks=chosen,
+        surrogates=surrogates,
+        search=search,
+    )
     noticed = _noticed(subject, state)
     labels = task.source.test_labels[task.split.test]
     # An attack's name in the verdict can be another one than the protocol's.
@@ -231,11 +241,12 @@ def curve(
     labels, counts = task.source.test_labels[task.split.test], task.split.train_counts
 
     def measure(attack: Attack, epsilon: float) -> Metrics:
-        at, name = replace(task, epsilon=epsilon), f"{attack.name} at {epsilon:.3g}"
-        bits = attack_model(module, at, where, "", None, Named(progress or Silent(), name), [attack]).bits[attack.name]
-        return metrics_from_bits(bits, labels, counts)
+        at, told = replace(task, epsilon=epsilon), Named(progress or Silent(), f"{attack.name} at {epsilon:.3g}")
+        verdict = attack_model(module, at, where, progress=told, attacks=[attack])
+        return metrics_from_bits(verdict.bits[attack.name], labels, counts)
 
-    clean = metrics_from_bits(attack_model(module, task, where, "", None, progress, []).bits["clean"], labels, counts)
+    verdict = attack_model(module, task, where, progress=progress, attacks=[])
+    clean = metrics_from_bits(verdict.bits["clean"], labels, counts)
     return replace(trace(kind, task.epsilon, len(labels), measure, clean, task.ball), about=subject.about({}))
 
 
@@ -273,7 +284,7 @@ def analyse(
     index = first_of_each_class(labels, task.split.test, limit_test)
     seen = observe(
         loaded.model,
-        DeviceData.of(task.source.test_pixels(index), labels[index], choose_device(device)),
+        tested_images(task, index, choose_device(device)),
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -319,16 +330,21 @@ def attack_model(
     model: nn.Module,
     task: Task,
     device: torch.device,
-    identity: str,
-    state_path: Path | None,
-    progress: Progress | None,
+    *,
+    identity: str = "",
+    state_path: Path | None = None,
+    progress: Progress | None = None,
     attacks: list[Attack] | None = None,
     surrogates: Mapping[str, nn.Module] | None = None,
     search: Search = "network",
     code: Code | None = None,
 ) -> Verdict:
-    index = task.split.test
-    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
+    """Attack a model with a task's whole suite, and measure what the verdict rests on; or only with some ``attacks``.
+
+    Args:
+        others: see :func:`~ltrobust_bench.evaluation.evaluator.evaluate_images`.
+    """
+    data = tested_images(task, task.split.test, device)
     suite = task.protocol.evaluation
     with frozen(model):
         searched = searched_on(model, to_unit(data.images[:2]), search)

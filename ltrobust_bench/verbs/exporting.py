@@ -101,7 +101,7 @@ def _about(loaded: LoadedModel) -> dict[str, Any]:
         "outputs": f"logits, probabilities: float32 [B, {len(loaded.class_names)}]",
         "scaling": SCALING,
         "classes": list(loaded.class_names),
-        "method": "+".join([run.method, *run.plugins]),
+        "method": run.combination,
         "dataset": run.dataset,
         "run_key": run.key(),
         "weights_sha256": loaded.weights_sha256,

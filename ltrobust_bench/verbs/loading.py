@@ -90,9 +90,13 @@ class LoadedModel(Stored):
 
     def _what(self) -> str:
         run, weights = self.run, sum(p.numel() for p in self.model.parameters())
-        label = "+".join([run.method, *run.plugins])
         of = f"{len(self.class_names)} classes, {weights:,} weights"
-        return f"{label} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
+        return f"{run.combination} on {run.dataset}, {run.model}, seed {run.seed}: {of}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     def place(self, data_dir: Path | str | None = None) -> Path | str | None:
         """Where its data set is looked for: the place that is named, else where its run found it, if that is still

@@ -88,9 +88,8 @@ def predict(loaded: LoadedModel, images: Any) -> Prediction | list[Prediction]:
 
 
 def _predictions(loaded: LoadedModel, pixels: np.ndarray) -> list[Prediction]:
-    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        parts = [loaded.model(torch.from_numpy(part).to(device)) for part in _parts(pixels)]
+        parts = [loaded.model(torch.from_numpy(part).to(loaded.device)) for part in _parts(pixels)]
     shares = torch.cat(parts).double().softmax(dim=1).cpu().numpy()
     names, record = loaded.class_names, loaded.record()
     tested = [] if record is None else record.run.test_counts

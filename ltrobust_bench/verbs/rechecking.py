@@ -17,6 +17,7 @@ from ltrobust_bench.records.trust import Heard, Results, heard
 from ltrobust_bench.records.validate import load
 from ltrobust_bench.records.verify import BEYOND, RETRAINED_POINTS, Verification, examples_of, objections, tolerated
 from ltrobust_bench.scores.reliability import masking
+from ltrobust_bench.verbs.counterexamples import try_examples
 from ltrobust_bench.verbs.judging import refuse_imported
 from ltrobust_bench.verbs.loading import read_stored
 from ltrobust_bench.verbs.verification import (
@@ -25,7 +26,6 @@ from ltrobust_bench.verbs.verification import (
     attacked_thoroughly,
     retrain,
     trained_again,
-    try_examples,
 )
 
 
@@ -94,7 +94,7 @@ def recheck(
 
 def _trained_again(record: Record, statement: Verification, where: Where, progress: Progress | None) -> list[str]:
     """The whole run again; of another machine's network only the accuracies can be compared, and what is flagged."""
-    again = retrain(record, by=where.by, data_dir=where.data_dir, device=where.device, progress=progress)
+    again = retrain(record, where, progress=progress)
     if (statement.kind, statement.weights_sha256) == (again.kind, again.weights_sha256):
         return objections(record, again) + _computed(record, statement, again)
     return objections(record, again) + _far(statement, again) + _flagged(record, statement, again)
@@ -158,4 +158,4 @@ def _network(results: Results, record: Record, where: Where, progress: Progress 
     if not results.again(record):
         raise RecordError(f"the network of record {record.id} is not in the repository and cannot be trained from it.")
     with tempfile.TemporaryDirectory(prefix="ltbench-recheck-") as folder:
-        yield trained_again(record, Path(folder), where.data_dir, where.device, progress)
+        yield trained_again(record, Path(folder), where, progress)

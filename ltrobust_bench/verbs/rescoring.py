@@ -13,7 +13,7 @@ import torch
 
 from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
-from ltrobust_bench.data.loader import DeviceData, to_unit
+from ltrobust_bench.data.loader import to_unit
 from ltrobust_bench.data.split import index_sha256
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.evaluation.evaluator import frozen
@@ -23,7 +23,7 @@ from ltrobust_bench.interop.examples import Examples, read_examples
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
 from ltrobust_bench.reading import read_bytes
-from ltrobust_bench.verbs.subject import Model, subject_of
+from ltrobust_bench.verbs.subject import Model, subject_of, tested_images
 
 BATCH = 500
 NAME = "examples"
@@ -60,8 +60,7 @@ def rescore(
     subject = subject_of(model, dataset, device, **terms)
     task = subject.task
     places, moved = _in_order(examples, found, task, said)
-    labels = np.asarray(task.source.test_labels[task.split.test[places]])
-    data = DeviceData.of(task.source.test_pixels(task.split.test[places]), labels, subject.device)
+    data = tested_images(task, task.split.test[places], subject.device)
     x, theirs = to_unit(data.images), torch.from_numpy(moved).to(subject.device)
     if theirs.shape != x.shape:
         raise UsageError(f"{examples}: images of shape {tuple(theirs.shape[1:])}, {tuple(x.shape[1:])} is needed.")
@@ -78,7 +77,7 @@ def rescore(
         theirs = torch.where(outside.view(-1, 1, 1, 1), x, theirs)
     network = Splitting(subject.module)
     with frozen(subject.module):
-        clean, right = (_right(network, images, data.labels, task.classes) for images in (x, theirs))
+        clean, robust = (right(network, images, data.labels, task.classes) for images in (x, theirs))
         noticed = subject.look.again() if subject.look else ()
     digest = hashlib.sha256(read_bytes(examples, None)).hexdigest()[:12]
     about = replace(
@@ -86,17 +85,18 @@ def rescore(
         attacks={NAME: f"{examples.name} sha256={digest}"},
         test_sha256=index_sha256((task.split.test if task.split.held_out is None else task.split.held_out)[places]),
     )
-    bits = {"clean": clean, NAME: clean & right}
+    bits = {"clean": clean, NAME: clean & robust}
+    labels = task.source.test_labels[task.split.test[places]]
     return Evaluation(bits, labels, task.split.train_counts, None, 2 * len(x), 0, 0.0, None, about, noticed=noticed)
 
 
-def _right(network: Splitting, images: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
+def right(network: Splitting, images: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
     """Which images are classified correctly, bool, [N]."""
     logits = [
         network.fit(partial(checked_logits, network, batch, classes), len(batch)) for batch in images.split(BATCH)
     ]
-    right: np.ndarray = (torch.cat(logits).argmax(dim=1) == labels).cpu().numpy()
-    return right
+    found: np.ndarray = (torch.cat(logits).argmax(dim=1) == labels).cpu().numpy()
+    return found
 
 
 def _in_order(path: Path, found: Examples, task: Task, said: Progress) -> tuple[np.ndarray, np.ndarray]:

@@ -191,10 +191,10 @@ def finish_run(
 def _usual_search(loaded: LoadedModel, task: Task, progress: Progress) -> Search:
     """What the protocol says, where there is such a copy of the model; the network itself for a run that left the
     protocol's way of crafting for it."""
-    protocol, device = task.protocol, next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    protocol = task.protocol
     if loaded.run.policy.crafting == "network" != protocol.crafting:
         return "network"
-    x = to_unit(torch.from_numpy(task.source.test_pixels(task.split.test[:2])).to(device))
+    x = to_unit(torch.from_numpy(task.source.test_pixels(task.split.test[:2])).to(loaded.device))
     with frozen(loaded.model):
         return possible_search(loaded.model, x, protocol.evaluation.search, progress)
 
@@ -272,9 +272,11 @@ def _evaluate(
 ) -> Record:
     """The record of one evaluation."""
     code = code_of(loaded.run, "evaluation")
-    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    device = loaded.device
     progress.tell(started(loaded.run, "evaluation", device))
-    verdict = attack_model(loaded.model, task, device, identity, state, progress, search=search, code=code)
+    verdict = attack_model(
+        loaded.model, task, device, identity=identity, state_path=state, progress=progress, search=search, code=code
+    )
     bits = {name: pack(value, 1) for name, value in verdict.bits.items()}
     broken_by = None if verdict.broken_by is None else pack(verdict.broken_by, 3)
     digest = Result.digest_of(bits, broken_by)

@@ -188,6 +188,11 @@ def subject_of(
     return Subject(module, task, where, weights or ckpt.weights_sha256(identity.tensors_of(module)), looked)
 
 
+def tested_images(task: Task, index: np.ndarray, device: torch.device) -> DeviceData:
+    """Test images by their places in the data set, [N], on a device."""
+    return DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
+
+
 def examined(task: Task) -> int:
     """On how many test images a model's reliability is measured."""
     return EXAMINED_IN_SMOKE if task.protocol.status == "smoke" else EXAMINED
@@ -196,8 +201,7 @@ def examined(task: Task) -> int:
 def _looked_at(module: nn.Module, task: Task, device: torch.device) -> Look:
     """See that a model that is not ours takes the data set's pixels, or say what it does instead."""
     labels = np.asarray(task.source.test_labels[task.split.test])
-    first = np.flatnonzero(first_places(labels, max(1, EXAMINED // task.classes)))
-    data = DeviceData.of(task.source.test_pixels(task.split.test[first]), labels[first], device)
+    data = tested_images(task, task.split.test[first_places(labels, max(1, EXAMINED // task.classes))], device)
     suite, splitting = task.protocol.evaluation, Splitting(module)
     on = Target(splitting, task.classes, task.epsilon, task.ball, suite.seed, device)
     with frozen(module):

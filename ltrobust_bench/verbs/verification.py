@@ -1,4 +1,4 @@
-"""Looking at a record again: attacking its network, training it again, or trying somebody's adversarial examples.
+"""Looking at a record again: attacking its network, or training it again.
 
 All of it is done to the network's graph of tensor operations (:mod:`ltrobust_bench.judge`), in a process that runs
 nothing of its method.
@@ -6,10 +6,8 @@ nothing of its method.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +16,52 @@ import torch
 
 from ltrobust_bench import verbs
 from ltrobust_bench.compute.device import choose_device
-from ltrobust_bench.compute.memory import Splitting
 from ltrobust_bench.compute.precision import undisturbed
-from ltrobust_bench.data.loader import DeviceData, to_unit
 from ltrobust_bench.errors import CheckpointError, RecordError, UsageError
-from ltrobust_bench.evaluation.evaluator import evaluate_images, frozen
+from ltrobust_bench.evaluation.evaluator import evaluate_images
 from ltrobust_bench.evaluation.examine import first_places
-from ltrobust_bench.evaluation.foreign import checked_logits
 from ltrobust_bench.machine import device_name
 from ltrobust_bench.plan.code import code_of
 from ltrobust_bench.plan.request import Request
 from ltrobust_bench.plan.task import Task
 from ltrobust_bench.progress import Progress, Silent
-from ltrobust_bench.reading import read_arrays, read_bytes
 from ltrobust_bench.records.provenance import environment
-from ltrobust_bench.records.schema import Environment, Record, Standing
-from ltrobust_bench.records.trust import FILED
-from ltrobust_bench.records.verify import FEWEST, Verification, verification
+from ltrobust_bench.records.schema import Record, Standing
+from ltrobust_bench.records.verify import FEWEST, Kind, Verification, verification
 from ltrobust_bench.scores.reliability import Reliability
 from ltrobust_bench.verbs.apart import trained_apart
 from ltrobust_bench.verbs.judging import JudgedNetwork, judged_file, judged_network, refuse_imported, refuse_others
-from ltrobust_bench.verbs.subject import examined
+from ltrobust_bench.verbs.subject import examined, tested_images
 
 NOT_RUN = {"bpda": "a judged graph has nothing before its backbone, nor an operation without its own gradient"}
 """Attacks that are for parts of a model which no graph has, and why."""
-BATCH = 500
-LARGEST = 500_000_000
-"""Bytes of a file of examples, as it is and unfolded; 10,000 images of 64 pixels square in float32 have 492 million."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Who looks at a record again, and where.
+
+    Attributes:
+        by: who does it; one line.
+        data_dir: folder or archive of the data set.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        graph: file of the network's graph, written elsewhere; None: it is written now, in a process apart.
+    """
+
+    by: str
+    data_dir: Path | None = None
+    device: str = "auto"
+    graph: Path | None = None
 
 
 @undisturbed()
 def re_evaluate(
     record: Record,
     weights: Path,
+    where: Where,
     *,
-    by: str,
     images: int | None = 100,
     seed: int | None = None,
-    graph: Path | None = None,
-    data_dir: Path | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
     """Attack a record's network again with its protocol's whole suite, on a random sample of its images or on all.
@@ -68,11 +72,10 @@ def re_evaluate(
     Args:
         record: what is verified.
         weights: its network: ``model.safetensors`` or its run folder.
-        by: who does it; one line.
+        where: who does it, and where.
         images: size of the sample, at least ``FEWEST``; None: all test images.
         seed: of the sample; default: not to be foreseen.
-        graph: file of its graph, written elsewhere; None: it is written now, in a process apart.
-        data_dir, device, progress: as everywhere.
+        progress: what to report to; default: nothing.
 
     Raises:
         CheckFailed: if it cannot be judged as a graph.
@@ -86,18 +89,7 @@ def re_evaluate(
     places = None
     if images is not None and images < total:
         places = np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
-    where = Where(by, data_dir, device, graph)
     return attacked_again(record, weights, places, where, progress=progress)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Who looks at a network, and where; see :func:`re_evaluate`."""
-
-    by: str
-    data_dir: Path | None = None
-    device: str = "auto"
-    graph: Path | None = None
 
 
 @undisturbed()
@@ -120,10 +112,9 @@ def attacked_again(
     network = judged_network(record, weights, where.graph, device=device, again=again, progress=progress)
     task = verbs.task_of(network.stored.run, where.data_dir)
     index = task.split.test if places is None else task.split.test[places]
-    data = DeviceData.of(task.source.test_pixels(index), np.asarray(task.source.test_labels[index]), device)
     verdict = evaluate_images(
         network.model,
-        data,
+        tested_images(task, index, device),
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -131,28 +122,18 @@ def attacked_again(
         progress=progress,
     )
     robust = np.logical_and.reduce(list(verdict.bits.values()))
-    return verification(
-        record,
-        "retrained" if again else "re-evaluated",
-        places,
-        verdict.bits["clean"],
-        robust,
-        network.stored.weights_sha256,
-        where.by,
-        _here(device, record, network),
-        graph_sha256=network.graph_sha256,
-        reliability=_measured(network, task, device, progress),
-    )
+    kind: Kind = "retrained" if again else "re-evaluated"
+    measured = _measured(network, task, device, progress)
+    return stated(record, network, where, kind, places, verdict.bits["clean"], robust, reliability=measured)
 
 
 def _measured(network: JudgedNetwork, task: Task, device: torch.device, progress: Progress | None) -> Reliability:
     """What a judged network's verdict rests on, measured as it is for a record, on the same images."""
     index, each = task.split.test, max(1, examined(task) // task.classes)
-    labels = np.asarray(task.source.test_labels[index])
-    first = first_places(labels, each)
+    first = first_places(np.asarray(task.source.test_labels[index]), each)
     verdict = evaluate_images(
         network.model,
-        DeviceData.of(task.source.test_pixels(index[first]), labels[first], device),
+        tested_images(task, index[first], device),
         classes=task.classes,
         epsilon=task.epsilon,
         suite=task.protocol.evaluation,
@@ -214,31 +195,12 @@ def attacked_thoroughly(
         progress=progress,
     )
     robust = np.logical_and.reduce([result.bits[name][places] for name in result.adaptive])
-    return verification(
-        record,
-        "thorough",
-        places,
-        np.ones(len(places), dtype=bool),
-        robust,
-        network.stored.weights_sha256,
-        where.by,
-        _here(device, record, network),
-        graph_sha256=network.graph_sha256,
-        attacks=result.broken_after,
-        not_run=NOT_RUN,
-        reliability=measured,
-    )
+    found = {"attacks": result.broken_after, "not_run": NOT_RUN, "reliability": measured}
+    return stated(record, network, where, "thorough", places, np.ones(len(places), dtype=bool), robust, **found)
 
 
 @undisturbed()
-def retrain(
-    record: Record,
-    *,
-    by: str,
-    data_dir: Path | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> Verification:
+def retrain(record: Record, where: Where, *, progress: Progress | None = None) -> Verification:
     """Do a record's whole run again: train with its terms and its seed, in a process apart, and attack the network's
     graph with the whole suite in this one.
 
@@ -247,13 +209,11 @@ def retrain(
         RecordError: if the installed package would do another run (another protocol, card, split).
     """
     with tempfile.TemporaryDirectory(prefix="ltbench-retrain-") as folder:
-        network = trained_again(record, Path(folder), data_dir, device, progress)
-        return attacked_again(record, network, None, Where(by, data_dir, device), again=True, progress=progress)
+        network = trained_again(record, Path(folder), where, progress)
+        return attacked_again(record, network, None, where, again=True, progress=progress)
 
 
-def trained_again(
-    record: Record, folder: Path, data_dir: Path | None, device: str, progress: Progress | None = None
-) -> Path:
+def trained_again(record: Record, folder: Path, where: Where, progress: Progress | None = None) -> Path:
     """Train a record's network again, in a process apart; its run folder, in ``folder``.
 
     Raises:
@@ -262,139 +222,33 @@ def trained_again(
     """
     refuse_imported()
     refuse_others(record.run)  # before a plan is made, which asks their code for the images
-    plan = Request.of(record.run).to_plan(data_dir)
+    plan = Request.of(record.run).to_plan(where.data_dir)
     if plan.run.key() != record.run.key():
         raise RecordError(
             f"record {record.id} cannot be trained again: the installed protocol, card or data give another run."
         )
-    return trained_apart(plan.run, folder, data_dir, device, progress or Silent())
+    return trained_apart(plan.run, folder, where.data_dir, where.device, progress or Silent())
 
 
-@undisturbed()
-def try_examples(record: Record, weights: Path, examples: Path, where: Where) -> Verification:
-    """Whether adversarial examples that somebody found break a record's network, judged by its graph.
-
-    Args:
-        examples: ``.npz`` with ``index`` (int, [N]: places in the data set's test set, as it is distributed) and
-            ``images`` ([N, channels, height, width]: float in [0, 1], or uint8).
-
-    Raises:
-        CheckFailed: if it cannot be judged as a graph.
-        CheckpointError: if these are not the record's weights.
-        UsageError: if the file is damaged, or an image is no test image moved by at most epsilon.
-    """
-    content = _content(examples, LARGEST)
-    index, found = _arrays(examples, content)
-    device = choose_device(where.device)
-    network = judged_network(record, weights, where.graph, device=device)
-    task = verbs.task_of(network.stored.run, where.data_dir)
-    place_of = {int(i): place for place, i in enumerate(task.split.test)}
-    unknown = [int(i) for i in index if int(i) not in place_of]
-    if unknown:
-        raise UsageError(f"{examples}: index {unknown[0]} is no image of {record.run.dataset}'s test set.")
-    places = np.array([place_of[int(i)] for i in index])
-    order = np.argsort(places)
-    places, found = places[order], found[order]
-    if len(np.unique(places)) < len(places):
-        raise UsageError(f"{examples}: an index stands twice; give one image for each.")
-    data = DeviceData.of(
-        task.source.test_pixels(task.split.test[places]),
-        np.asarray(task.source.test_labels[task.split.test[places]]),
-        device,
-    )
-    x, moved = to_unit(data.images), torch.from_numpy(found).to(device)
-    if moved.shape != x.shape:
-        raise UsageError(f"{examples}: images of shape {tuple(moved.shape)}, {tuple(x.shape)} is needed.")
-    distance, outside = task.ball.distance(moved, x), task.ball.left(moved, x, task.epsilon)
-    if bool(outside.any()):
-        worst = int(distance.argmax())
-        raise UsageError(
-            f"{examples}: {int(outside.sum())} of {len(x)} images leave the ball or the box, the farthest is "
-            f"that of index {int(task.split.test[places[worst]])} at {task.ball.name} distance "
-            f"{float(distance[worst]):.6g} (epsilon {task.epsilon:.6g})."
-        )
-    model = Splitting(network.model)
-    with frozen(model):
-        clean, robust = (
-            np.concatenate(
-                [
-                    (model.fit(partial(checked_logits, model, b, task.classes), len(b)).argmax(1) == y).cpu().numpy()
-                    for b, y in zip(batch.split(BATCH), data.labels.split(BATCH), strict=True)
-                ]
-            )
-            for batch in (x, moved)
-        )
-    digest = hashlib.sha256(content).hexdigest()
-    return verification(
-        record,
-        "counterexamples",
-        places,
-        clean,
-        robust,
-        network.stored.weights_sha256,
-        where.by,
-        _here(device, record, network),
-        digest,
-        graph_sha256=network.graph_sha256,
-    )
-
-
-def examples_to_file(examples: Path) -> bytes:
-    """The file of examples as it is kept beside a statement, so that anybody can try them again.
-
-    Raises:
-        UsageError: if it is too large for that.
-    """
-    return _content(examples, FILED)
-
-
-def _here(device: torch.device, record: Record, network: JudgedNetwork) -> Environment:
-    return environment(
-        device_name(str(device)),
+def stated(
+    record: Record,
+    network: JudgedNetwork,
+    where: Where,
+    kind: Kind,
+    places: np.ndarray | None,
+    clean: np.ndarray,
+    robust: np.ndarray,
+    **found: Any,
+) -> Verification:
+    """What was seen of a record's network as a statement; arguments as
+    :func:`~ltrobust_bench.records.verify.verification`."""
+    environment_here = environment(
+        device_name(str(choose_device(where.device))),
         torch.get_num_threads(),
         record.run.recipe.precision,
         [*network.stored.code, code_of(record.run, "evaluation")],
     )
-
-
-def _content(examples: Path, most: int) -> bytes:
-    try:
-        return read_bytes(examples, most)
-    except FileNotFoundError:
-        raise UsageError(f"no examples at {examples}.") from None
-    except OSError as error:
-        raise UsageError(f"no examples at {examples}: {error.strerror}.") from None
-    except ValueError:
-        raise UsageError(
-            f"{examples} has more than {most / 1e6:g} MB; keep only the images that fool the network, "
-            "and save them with np.savez_compressed."
-        ) from None
-
-
-def _arrays(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Places in the test set, int [N], and their images, float32 [N, ...]."""
-    try:
-        index, images = read_arrays(content, ("index", "images"), LARGEST).values()
-    except ValueError as error:
-        raise UsageError(f"{path} is no .npz with the arrays `index` and `images` ({error}).") from None
-    if images.ndim != 4:
-        raise UsageError(f"{path}: `images` has {images.ndim} axes; four are needed, [N, channels, height, width].")
-    if images.dtype == np.uint8:
-        images = images.astype(np.float32) / np.float32(255)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) == 0 or len(index) != len(images):
-        raise UsageError(f"{path}: `index` needs one whole number for each of the {len(images)} images.")
-    if images.dtype.kind != "f":
-        raise UsageError(f"{path}: `images` must be float in [0, 1] or uint8, not {images.dtype}.")
-    return index, images.astype(np.float32)
-
-
-__all__ = [
-    "Where",
-    "attacked_again",
-    "attacked_thoroughly",
-    "examples_to_file",
-    "re_evaluate",
-    "retrain",
-    "trained_again",
-    "try_examples",
-]
+    sha256, graph = network.stored.weights_sha256, network.graph_sha256
+    return verification(
+        record, kind, places, clean, robust, sha256, where.by, environment_here, graph_sha256=graph, **found
+    )

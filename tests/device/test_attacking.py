@@ -225,7 +225,7 @@ def test_a_record_is_made_and_verified_on_the_device(tmp_path, judge_here):
     (folder,) = (tmp_path / "runs").iterdir()
     record = own_record(folder / "record.json", load_model(folder, "cpu"))
     assert record.environment.device == NAME
-    again = verification.re_evaluate(record, folder, by="the CPU", images=None, device="cpu")
+    again = verification.re_evaluate(record, folder, verification.Where("the CPU", device="cpu"), images=None)
     assert (again.clean, again.robust) == tuple(pack(record.bits(name), 1) for name in ("clean", "union"))
     assert record.bits("clean").any()
 

@@ -18,7 +18,7 @@ from ltrobust_bench.progress import Silent
 from ltrobust_bench.records.trust import Results
 from ltrobust_bench.registry import Registration
 from ltrobust_bench.verbs import apart, judging
-from ltrobust_bench.verbs.verification import retrain
+from ltrobust_bench.verbs.verification import Where, retrain
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "results" / "weights"
@@ -85,7 +85,7 @@ def test_anothers_data_set_is_refused_before_its_code_is_asked(tmp_path, monkeyp
         record = synthetic_record(method="at", dataset="anothers")
         monkeypatch.setattr("ltrobust_bench.verbs.verification.refuse_imported", lambda: None)
         with pytest.raises(CheckFailed, match="data set anothers is of another package, whose code the judge does not"):
-            retrain(record, by="Jane")
+            retrain(record, Where("Jane"))
         assert Results(tmp_path).again(record) == ""
         assert "anothers_data" not in sys.modules
     finally:

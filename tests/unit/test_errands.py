@@ -205,6 +205,57 @@ made = lt.run("at", "wine-lt", protocol="smoke", epochs=1, results_dir=None, dev
 assert len(made.run.train_counts) == 3
 """,
 )
+COLUMN = Errand(
+    {
+        "ltrobust_bench/report/columns.py": [
+            (
+                '        Column("seeds"',
+                """        Column(
+            "steps", "for the errand", lambda b, e: e.runs[0].cost.optimizer_steps, "Steps", as_it_is("steps")
+        ),
+""",
+            )
+        ],
+        "ltrobust_bench/report/site/headings.py": [
+            ('    Heading("", "", {"Flags"', '    Heading("", "", {"Steps taken": "steps"}),\n'),
+        ],
+    },
+    """
+from pathlib import Path
+import ltrobust_bench as lt
+from ltrobust_bench.report.site import build
+made = lt.run("at", "digits-lt", protocol="smoke", epochs=1, runs_dir="counted", results_dir=None, device="cpu")
+board = lt.leaderboard("counted")
+assert board.to_frame()["steps"].item() == made.cost.optimizer_steps and "| Steps |" in board.markdown()
+assert "Steps taken" in build([Path("counted")], "site").index.read_text()
+""",
+)
+VERB = Errand(
+    {
+        "ltrobust_bench/cli/greet.py": [
+            (
+                "",
+                '''"""``ltbench greet``, for the errand."""
+
+import click
+
+from ltrobust_bench.cli.words import echo
+
+
+@click.command()
+def command() -> None:
+    """Greet."""
+    echo("hello")
+''',
+            )
+        ],
+        "ltrobust_bench/cli/main.py": [('    "doctor":', '    "greet": "for the errand",\n')],
+    },
+    """
+from ltrobust_bench.cli.main import main
+assert main(["greet"]) == 0
+""",
+)
 CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 EXECUTOR = Errand(
     {
@@ -235,6 +286,8 @@ ERRANDS = {
     "an optimiser": OPTIMISER,
     "a network": NETWORK,
     "a data set": DATASET,
+    "a column": COLUMN,
+    "a verb": VERB,
     "an executor": EXECUTOR,  # last: it replaces what jobs do
 }
 

@@ -109,7 +109,7 @@ def test_examples_whose_headers_lie(capsys, tmp_path, arrays, says):
 
 
 def test_examples_that_unfold_are_not_unfolded(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("ltrobust_bench.verbs.verification.LARGEST", 5_000_000)
+    monkeypatch.setattr("ltrobust_bench.verbs.counterexamples.LARGEST", 5_000_000)
     path = npz(tmp_path / "x.npz", index=np.arange(100_000), images=np.zeros((100_000, 1, 8, 8), np.uint8))
     assert path.stat().st_size < 200_000
     code, (line,) = printed(capsys, *LOWER, "--examples", path)

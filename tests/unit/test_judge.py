@@ -439,6 +439,6 @@ from ltrobust_bench.verbs import judging, load_model, verification
 load_model(sys.argv[1], "cpu")
 verification.refuse_imported = judging.refuse_imported = lambda: None
 record = read_record(Path("false.json"))
-print(verification.re_evaluate(record, Path(sys.argv[1]), by="Jane", device="cpu").bits[1].all())
+print(verification.re_evaluate(record, Path(sys.argv[1]), verification.Where("Jane", device="cpu")).bits[1].all())
 """
     assert python("-c", in_one_process, network).stdout.split()[-1] == "True"

@@ -37,7 +37,8 @@ from ltrobust_bench.training.build import (
 from ltrobust_bench.training.estimate import _stand_in
 from ltrobust_bench.training.step import Step, Trainee
 from ltrobust_bench.training.trainer import train_plan
-from ltrobust_bench.verbs.verification import Where, try_examples
+from ltrobust_bench.verbs.counterexamples import try_examples
+from ltrobust_bench.verbs.verification import Where
 
 CPU, L2, DIGITS = torch.device("cpu"), BALLS["L2"], "digits-l2-v0"
 EPSILON = 0.5

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from record_factory import synthetic_record
 
-from ltrobust_bench.records.numbers import boundary_error, class_accuracies, natural_error
+from ltrobust_bench.records.numbers import class_accuracies
 from ltrobust_bench.scores.metrics import metrics_from_bits
 
 COUNTS = [10, 40, 20]  # head: class 1, medium: class 2, tail: class 0
@@ -35,12 +35,6 @@ def test_summary_by_hand(record):
 
 def test_union_is_the_worst_case_per_image_and_not_per_attack(record):
     assert list(record.metrics("union").per_class) == [0.0, 0.75, 0.25]
-
-
-def test_errors_of_each_class_add_up_to_the_robust_error(record):
-    assert list(natural_error(record)) == [0.5, 0.0, 0.25]
-    assert list(boundary_error(record)) == [0.5, 0.25, 0.5]
-    assert list(natural_error(record) + boundary_error(record)) == list(1 - record.metrics("union").per_class)
 
 
 def test_an_attack_that_was_not_run(record):

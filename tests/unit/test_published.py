@@ -19,7 +19,6 @@ from ltrobust_bench.report.published import (
     METRIC,
     PublishedNumber,
     beside,
-    problems_in,
     read_published,
     select,
 )
@@ -61,7 +60,7 @@ def number(**changes):
 
 
 def test_the_committed_files_are_clean(committed):
-    assert problems_in(PUBLISHED) == []
+    assert read_published(PUBLISHED)[1] == []
     assert len(committed) > 300 and {n.kind for n in committed} == {"printed", "digitized", "second-hand"}
 
 
@@ -131,7 +130,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("column", "value", "allowed"), [(c, *rest) for c, rest in WRONG.items()], ids=WRONG)
 def test_a_wrong_cell_is_named_with_line_column_and_what_is_allowed(tmp_path, column, value, allowed):
-    (problem,) = problems_in(write(tmp_path, GOOD, GOOD | {column: value, "name": "REAT again"}))
+    (problem,) = read_published(write(tmp_path, GOOD, GOOD | {column: value, "name": "REAT again"}))[1]
     assert problem.path.endswith("doe2026paper.csv") and problem.field == f"line 3, {column}"
     assert allowed in problem.allowed and str(problem).isprintable()
     assert problem.seen.strip("'")[:5] in ascii(value)
@@ -150,25 +149,25 @@ def test_all_problems_are_listed_and_the_rest_is_read(tmp_path):
 
 
 def test_plugins_stand_in_the_order_in_which_they_apply(tmp_path):
-    (problem,) = problems_in(write(tmp_path, GOOD | {"method": "at+awp+robustlt"}))
+    (problem,) = read_published(write(tmp_path, GOOD | {"method": "at+awp+robustlt"}))[1]
     assert "must be at+robustlt+awp" in problem.allowed
 
 
 def test_a_difference_may_be_negative_and_an_accuracy_may_not(tmp_path):
     write(tmp_path, GOOD | {"value": "-3.5", "metric": "aa_gain_over_robal"}, GOOD | {"value": "-3.5"})
-    (problem,) = problems_in(tmp_path)
+    (problem,) = read_published(tmp_path)[1]
     assert problem.field == "line 3, value"
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "31,8", "31.8 %"])
 def test_a_value_is_a_plain_number(tmp_path, value):
-    (problem,) = problems_in(write(tmp_path, GOOD | {"value": value}))
+    (problem,) = read_published(write(tmp_path, GOOD | {"value": value}))[1]
     assert problem.field == "line 2, value"
 
 
 def test_wrong_columns_are_named(tmp_path):
     columns = [c for c in COLUMNS if c != "kind"] + ["evidence", "note"]
-    (problem,) = problems_in(write(tmp_path, GOOD, columns=columns))
+    (problem,) = read_published(write(tmp_path, GOOD, columns=columns))[1]
     assert problem.field == "line 1" and "without kind, with evidence, with note twice" in problem.seen
 
 
@@ -186,23 +185,23 @@ def test_wrong_columns_are_named(tmp_path):
 )
 def test_what_is_no_table_is_a_problem_and_no_traceback(tmp_path, content, found):
     (tmp_path / "doe2026paper.csv").write_bytes(content)
-    (problem,) = problems_in(tmp_path)
+    (problem,) = read_published(tmp_path)[1]
     assert found in str(problem)
 
 
 def test_files_are_called_by_citation_keys(tmp_path):
-    (problem,) = problems_in(write(tmp_path, GOOD, name="Table 3"))
+    (problem,) = read_published(write(tmp_path, GOOD, name="Table 3"))[1]
     assert "citation key" in problem.allowed
 
 
 def test_a_number_stands_once(tmp_path):
-    (problem,) = problems_in(write(tmp_path, GOOD, GOOD | {"value": "30"}))
+    (problem,) = read_published(write(tmp_path, GOOD, GOOD | {"value": "30"}))[1]
     assert problem.field == "line 3" and "line 2" in problem.allowed
 
 
 def test_nothing_to_read_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="no published numbers in"):
-        problems_in(tmp_path)
+        read_published(tmp_path)
 
 
 def test_selection(committed):

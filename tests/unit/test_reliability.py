@@ -39,7 +39,7 @@ def task():
 
 
 def flagged(model, task):
-    verdict = verbs.attack_model(model, task, torch.device("cpu"), "", None, None)
+    verdict = verbs.attack_model(model, task, torch.device("cpu"))
     return {flag.name for flag in flags(verdict.bits, verdict.broken_by, verdict.reliability, 10)}
 
 

@@ -34,8 +34,9 @@ from ltrobust_bench.records.verify import (
 )
 from ltrobust_bench.report.aggregate import boards
 from ltrobust_bench.verbs import rechecking
+from ltrobust_bench.verbs.counterexamples import try_examples
 from ltrobust_bench.verbs.rechecking import _otherwise, recheck, statements_in
-from ltrobust_bench.verbs.verification import Where, re_evaluate, retrain, try_examples
+from ltrobust_bench.verbs.verification import Where, re_evaluate, retrain
 
 BY = "somebody else"
 HERE = Where(BY, device="cpu")
@@ -60,7 +61,7 @@ def stated(record, kind="re-evaluated", places=None, clean=None, robust=None, we
 
 def test_attacking_all_images_again_gives_the_record(finished):
     record, folder = finished
-    statement = re_evaluate(record, folder, by=BY, images=None, device="cpu")
+    statement = re_evaluate(record, folder, HERE, images=None)
     here = {name: getattr(statement, name) for name in ("environment", "graph_sha256", "reliability")}
     assert statement.reliability == record.reliability
     assert statement == stated(record).model_copy(update=here) and statement.graph_sha256
@@ -69,14 +70,14 @@ def test_attacking_all_images_again_gives_the_record(finished):
 
 def test_a_sample_is_drawn_by_its_seed_and_confirms(finished):
     record, folder = finished
-    first, again, other = (re_evaluate(record, folder, by=BY, images=60, seed=s, device="cpu") for s in (0, 0, 1))
+    first, again, other = (re_evaluate(record, folder, HERE, images=60, seed=s) for s in (0, 0, 1))
     assert first.places == again.places != other.places and first.images == 60
     assert objections(record, first) == objections(record, other) == []
 
 
 def test_training_again_gives_the_record(finished):
     record, _ = finished
-    statement = retrain(record, by=BY, device="cpu")
+    statement = retrain(record, HERE)
     assert statement.weights_sha256 == record.result.weights_sha256
     assert standing(record, [statement]).level == "retrained"
 
@@ -85,14 +86,14 @@ def test_training_again_gives_the_record(finished):
 def test_training_again_is_done_as_the_record_was(how, tmp_path):
     plan = make_plan("at", "digits-lt", protocol="smoke", **how)
     record = verbs.run_plan(plan, runs_dir=tmp_path, results_dir=None, device=torch.device("cpu"), progress=Silent())
-    assert standing(record, [retrain(record, by=BY, device="cpu")]).level == "retrained"
+    assert standing(record, [retrain(record, HERE)]).level == "retrained"
 
 
 def test_other_weights_are_refused(finished, tmp_path):
     record, folder = finished
     other = verbs.run("at", "digits-lt", protocol="smoke", seed=1, runs_dir=tmp_path, results_dir=None, device="cpu")
     with pytest.raises(CheckpointError, match="does not hold the weights of record"):
-        re_evaluate(other, folder, by=BY, device="cpu")
+        re_evaluate(other, folder, HERE)
 
 
 def test_a_record_that_claims_too_much_is_disputed(finished):
@@ -398,4 +399,4 @@ def test_a_small_test_set_is_looked_at_whole():
 def test_too_small_a_sample_is_refused_before_it_is_attacked(finished):
     record, folder = finished
     with pytest.raises(UsageError, match="take at least 50"):
-        re_evaluate(record, folder, by=BY, images=49, device="cpu")
+        re_evaluate(record, folder, HERE, images=49)

@@ -36,8 +36,6 @@ BOARD_FIGURES: dict[str, Callable[..., Figure]] = {
 }
 PAGES = {"per_class": {"single": MOST, "double": MOST}, "groups": {"single": MOST // 2, "double": MOST}}
 """Entries on a page, of kinds that cannot have as many rows as entries: those that were chosen go on, page by page."""
-ONE_CLASS = "_class_"
-"""In the names of metrics of single classes, which are too many for a figure."""
 KINDS = (*BOARD_FIGURES, "published", *SERIES)
 """Names of the kinds, which are those of the files."""
 
@@ -195,7 +193,7 @@ def _published_pairs(board: Board, results_dir: Path) -> tuple[list[tuple[Publis
         numbers, _ = read_published(results_dir / "published")
     except UsageError as error:
         return [], str(error)
-    numbers = [n for n in numbers if n.dataset == board.key.dataset and n.method in shown and ONE_CLASS not in n.metric]
+    numbers = [n for n in numbers if n.dataset == board.key.dataset and n.method in shown and not n.of_one_class]
     ours, _ = beside(numbers, results_dir / "records")
     pairs = [(n, own.value) for n, own in zip(numbers, ours, strict=True) if own and own.board.key == board.key]
     return pairs, "" if pairs else "no published number has one of ours beside it on this board"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from ltrobust_bench.cards import Card, Paper, methods, plugins
 from ltrobust_bench.plan.run import RunSection
 from ltrobust_bench.report.aggregate import Board, Entry
+from ltrobust_bench.report.cited import cards_of, paper_name, references, title_of
 from ltrobust_bench.report.columns import cells_of
-from ltrobust_bench.report.openness import cards_of
 from ltrobust_bench.report.reproduce import command, obstacles
 from ltrobust_bench.report.site.chart import Chart, per_class
 
@@ -33,7 +32,7 @@ class Line:
     @property
     def name(self) -> str:
         """Method and plug-ins."""
-        return "+".join([self.run.method, *self.run.plugins])
+        return self.run.combination
 
     @property
     def settings(self) -> str:
@@ -46,14 +45,13 @@ class Line:
 
     @property
     def title(self) -> str:
-        """Method and plug-ins as papers write them; the label's name where a card is missing."""
-        whole = len(self.cards) == 1 + len(self.run.plugins)
-        return " + ".join(card.title for card in self.cards) if whole else self.name
+        """Method and plug-ins as papers write them."""
+        return title_of(self.run)
 
     @property
     def called(self) -> str:
         """Title and settings, on one line."""
-        return f"{self.title} {self.settings}".strip()
+        return paper_name(self.entry)
 
     @property
     def beside(self) -> str:
@@ -125,8 +123,7 @@ def titles(method: str | None) -> str:
 
 def papers() -> dict[str, Paper]:
     """The papers of all installed methods and plug-ins by citation key."""
-    found = (entry.load().card.paper for registry in (methods, plugins) for entry in registry)
-    return {key[1]: paper for paper in found if (key := re.match(r"\s*@\w+\s*\{\s*([^\s,]+)", paper.bibtex))}
+    return references(entry.load().card for registry in (methods, plugins) for entry in registry)
 
 
 def short(paper: Paper) -> str:

@@ -97,7 +97,7 @@ def render(
 
 def _published(page: _Pages, numbers: Sequence[PublishedNumber], boards: Sequence[Board], known: set[str]) -> str:
     """The page of what papers report. Numbers of single classes are left to ``ltbench report published``."""
-    shown = [number for number in numbers if "_class_" not in number.metric]
+    shown = [number for number in numbers if not number.of_one_class]
     found = blocks(shown, counterparts(shown, boards))
     settings: dict[str, list[Block]] = {}
     for block in found:
