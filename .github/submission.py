@@ -46,7 +46,15 @@ DECIDES = (
     ),
     ("networks, data and plans", ("ltrobust_bench/models/", "ltrobust_bench/data/", "ltrobust_bench/plan/")),
     ("training", ("ltrobust_bench/training/", "ltrobust_bench/longtail/", "ltrobust_bench/executors/")),
-    ("how files are read", ("ltrobust_bench/reading.py", "ltrobust_bench/files.py", "ltrobust_bench/terms.py")),
+    (
+        "how files are read",
+        (
+            "ltrobust_bench/reading.py",
+            "ltrobust_bench/files.py",
+            "ltrobust_bench/terms.py",
+            "ltrobust_bench/interop/examples.py",
+        ),
+    ),
     (
         "what all of it stands on",
         (
