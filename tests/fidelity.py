@@ -21,7 +21,7 @@ What each method is compared with, how close it comes, and what the comparison w
 - **official**: values that the official implementation gave on the same inputs, `owner/repo@commit:file:function`.
   Whole steps compare adversarial examples, loss, gradients, weights and batch-norm buffers. The largest absolute
   difference over all compared numbers stands beside; each case has its own tolerance, wider only where the official
-  code rounds a constant to float32.
+  code rounds a constant to float32. What is far below 1e-10 is rounding, and another one on another processor.
 - **by hand**: the formula written out literally in the test, a worked example, or an identity.
 - **mutants**: the method without what sets it apart; each fails the comparison.
 """

@@ -85,8 +85,8 @@ def known_split(
 
 
 def is_known(dataset: str) -> bool:
-    """Whether the images of a data set that does not come with the package are known by their digests, so that whoever
-    fetches them has the same."""
+    """Whether a data set that does not come with the package is a published one whose usual splits are known by their
+    digests, so that whoever fetches it has the same images in the same places."""
     return dataset in _table()
 
 

@@ -341,8 +341,8 @@ def attack_model(
 ) -> Verdict:
     """Attack a model with a task's whole suite, and measure what the verdict rests on; or only with some ``attacks``.
 
-    Args:
-        others: see :func:`~ltrobust_bench.evaluation.evaluator.evaluate_images`.
+    Arguments as those of :func:`~ltrobust_bench.evaluation.evaluator.evaluate_images`; ``search`` says what attacks
+    climb, as in a protocol.
     """
     data = tested_images(task, task.split.test, device)
     suite = task.protocol.evaluation

@@ -75,14 +75,15 @@ def recheck(
     if statement.places is not None and statement.places[-1] >= record.images:
         return ["it is about images of another test set"]
     if statement.kind == "retrained":
-        return _trained_again(record, statement, where, progress)
+        return _compared(record, statement, retrain(record, where, progress=progress))
     if statement.others:
         return [f"it cannot be computed again: attacks were crafted on {', '.join(statement.others)}"]
     with _network(one.results, record, where, progress) as network:
         if read_stored(network)[0].weights_sha256 != record.result.weights_sha256:
             if statement.kind in BEYOND:
                 return ["it cannot be tried: this machine trains another network"]
-            return _trained_again(record, statement, where, progress)
+            again = attacked_again(record, network, None, where, again=True, progress=progress)
+            return _compared(record, statement, again)
         if statement.kind == "counterexamples":
             return _otherwise(statement, try_examples(record, network, examples_of(one.path), where), 0)
         if statement.kind == "thorough":
@@ -92,9 +93,9 @@ def recheck(
         return objections(record, again) + _computed(record, statement, again)
 
 
-def _trained_again(record: Record, statement: Verification, where: Where, progress: Progress | None) -> list[str]:
-    """The whole run again; of another machine's network only the accuracies can be compared, and what is flagged."""
-    again = retrain(record, where, progress=progress)
+def _compared(record: Record, statement: Verification, again: Verification) -> list[str]:
+    """What a statement says that a network trained again, and attacked on all images, does not show: of another
+    network only the accuracies can be compared, and what is flagged."""
     if (statement.kind, statement.weights_sha256) == (again.kind, again.weights_sha256):
         return objections(record, again) + _computed(record, statement, again)
     return objections(record, again) + _far(statement, again) + _flagged(record, statement, again)

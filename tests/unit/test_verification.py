@@ -237,13 +237,16 @@ def test_what_is_said_of_other_images_or_attacks_does_not_hold(finished):
 
 
 def test_where_another_network_is_trained_only_what_can_be_compared_holds(finished, monkeypatch):
-    """On another machine: a thorough evaluation of the weights cannot be tried, and what is far off does not hold."""
+    """On another machine: a thorough evaluation of the weights cannot be tried, and what is far off does not hold. The
+    network that was trained is the one that is attacked: nothing is trained twice."""
     record, folder = finished
     other = "d" * 64
     again = stated(record, "retrained", weights=other)
     monkeypatch.setattr(rechecking, "_network", lambda *_: nullcontext(folder))
     monkeypatch.setattr(rechecking, "read_stored", lambda _: (SimpleNamespace(weights_sha256=other), {}))
-    monkeypatch.setattr(rechecking, "retrain", lambda *_, **__: again)
+    done = []
+    for name in ("retrain", "attacked_again"):
+        monkeypatch.setattr(rechecking, name, lambda *_, name=name, **__: done.append(name) or again)
     left = np.flatnonzero(record.bits("union"))
     ones = np.ones(len(left), dtype=bool)
     thorough = verification(record, "thorough", left, ones, ones, record.result.weights_sha256, BY, record.environment,
@@ -257,6 +260,7 @@ def test_where_another_network_is_trained_only_what_can_be_compared_holds(finish
     ):  # fmt: skip
         found = recheck(SimpleNamespace(statement=statement, results=None, path=None), record)
         assert found == [] if says is None else says in " ".join(found), statement.kind
+    assert done == ["attacked_again", "attacked_again", "retrain"]
 
 
 @pytest.mark.slow
