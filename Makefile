@@ -30,7 +30,7 @@ demo: $(STAMP)  ## train and attack two defenses on real digits, print the leade
 	LTBENCH_RUNS=demo/runs LTBENCH_RESULTS=demo/results $(BIN)/ltbench run --method at --dataset digits-lt
 	LTBENCH_RESULTS=demo/results $(BIN)/ltbench report leaderboard --records demo/runs
 
-lite: $(STAMP)  ## METHOD=reat on real CIFAR-10, beside the committed board: about an hour of one core, after a download of 170 MB
+lite: $(STAMP)  ## METHOD=reat on real CIFAR-10, beside the committed board: ten minutes to an hour of one core, after a download of 170 MB
 	$(BIN)/ltbench data prepare cifar10-lt --data-dir $(DATA)
 	LTBENCH_RUNS=lite/runs LTBENCH_RESULTS=lite/results $(BIN)/ltbench run --method $(METHOD) --dataset cifar10-lt --protocol $(LITE) --data-dir $(DATA) --device cpu --threads 1 $(ARGS)
 	$(BIN)/ltbench report leaderboard $(patsubst %,--records %,$(wildcard results/records/$(LITE)) lite/runs) --results-dir lite/results --no-figures
