@@ -66,7 +66,9 @@ def test_commands_that_read(line, tmp_path, capfd, monkeypatch):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_python_runs(path, tmp_path, monkeypatch):
-    """Blocks of a page, one after another."""
+    """Blocks of a page, one after another, beside the lite board's records."""
+    lite = Path("results", "records", "ltr-linf-lite-v1")
+    shutil.copytree(ROOT / lite, tmp_path / lite)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.py").write_text("\n".join(blocks(path, "python")), encoding="utf-8")
     run_path(str(tmp_path / "page.py"), run_name="__main__")
