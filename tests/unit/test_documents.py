@@ -19,8 +19,9 @@ import pytest
 
 from ltrobust_bench.cli.main import ltbench, main
 from ltrobust_bench.evaluation.demonstration import DEMONSTRATIONS
-from ltrobust_bench.records.io import find_records
+from ltrobust_bench.records.io import find_records, read_record
 from ltrobust_bench.records.schema import Standing
+from ltrobust_bench.records.weights import read_index
 from ltrobust_bench.report.aggregate import boards, method_label
 from ltrobust_bench.scores.paired import LEVEL, paired
 from ltrobust_bench.scores.reliability import MEANINGS
@@ -168,16 +169,32 @@ def test_the_bounds_in_the_text_are_of_filed_records():
             board = found[1]
         if not line.startswith("| ") or line.startswith(("| entry", "| ---")):
             continue
-        who, bound, auto, union, gap, alone = line.strip("| ").split(" | ")
-        label, seed = who.rsplit(", ", 1)
-        record = filed[board, label, int(seed)].judged(Standing())  # what its suite left, whatever others broke since
-        assert (auto, union) == tuple(f"{100 * float(record.metrics(a).balanced):.1f}" for a in ("autoattack", "union"))
-        own, theirs, images = map(int, re.findall(r"\d+", alone))
-        assert images == record.images and len(set(record.run.test_counts)) == 1
-        assert float(gap) == pytest.approx(100 * (theirs - own) / images, abs=0.051)
-        assert float(bound.removeprefix("\u2264 ")) - float(auto) == pytest.approx(float(gap), abs=0.11)
+        label, seed = line.strip("| ").split(" | ")[0].rsplit(", ", 1)
+        the_bound_is_of(filed[board, label, int(seed)], line)
         seen += 1
     assert seen >= 2
+
+
+def test_the_lite_networks_in_the_text_are_those_that_come_with_the_package():
+    """docs/evaluation.md has a command that names them, and a row of each in its order."""
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    command, rest = page.split("on all 1,000 test images (`python benchmarks/bound.py ")[1].split("--data-dir", 1)
+    rows = [line for line in rest.split("\n\n")[1].splitlines() if "\u2264" in line]
+    shipped = read_index(ROOT / "results" / "weights")
+    assert set(command.split()) == {name for name in shipped if name.startswith("lite:")}
+    for name, row in zip(command.split(), rows, strict=True):
+        the_bound_is_of(read_record(ROOT / "results" / "records" / shipped[name].record), row)
+
+
+def the_bound_is_of(record, row):
+    """What a row says of a record is so, and its sums hold."""
+    _, bound, auto, union, gap, alone = row.strip("| ").split(" | ")
+    record = record.judged(Standing())  # what its suite left, whatever others broke since
+    assert (auto, union) == tuple(f"{100 * float(record.metrics(a).balanced):.1f}" for a in ("autoattack", "union"))
+    own, theirs, images = map(int, re.findall(r"\d+", alone))
+    assert images == record.images and len(set(record.run.test_counts)) == 1
+    assert float(gap) == pytest.approx(100 * (theirs - own) / images, abs=0.051)
+    assert float(bound.removeprefix("\u2264 ")) - float(auto) == pytest.approx(float(gap), abs=0.11)
 
 
 @pytest.mark.board
