@@ -43,7 +43,7 @@ class ClassAware:
         classes = int(labels.max()) + 1
         lists = [list(range(classes)), *(np.flatnonzero(labels == c).tolist() for c in range(classes))]
         self.cycles = [Cycle(items) for items in lists]
-        if self._stored is not None:
+        if self._stored is not None and len(self._stored["lengths"]):  # none: it had not drawn when it was saved
             self._restore(self._stored)
 
     def draw(self, draws: int, shuffle: Shuffle) -> list[int]:

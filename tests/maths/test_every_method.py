@@ -73,9 +73,9 @@ def sigmoid_focal(weights, gamma):
     return total / len(LABELS)
 
 
-def loss_is(expected: Callable[[], float]):
+def loss_is(expected: Callable[[], float], epoch: int = EPOCHS):
     def check(method):
-        assert loss_of(method) == pytest.approx(expected(), rel=1e-9)
+        assert loss_of(method, epoch) == pytest.approx(expected(), rel=1e-9)
 
     return check
 
@@ -182,6 +182,10 @@ def kl(teacher, student):
     return [(a * (a / b).log()).sum().item() for a, b in zip(p, q, strict=True)]
 
 
+def plain(z):
+    return sum(cross_entropies(z)) / 6
+
+
 def balanced(z):
     return sum(cross_entropies(z + torch.tensor(COUNTS, dtype=DOUBLE).log())) / 6
 
@@ -192,6 +196,7 @@ def guided(beta):
 
 
 EQUAL = [1 / 3] * 3
+NATURAL = [n / 2100 for n in (1600, 400, 100)]
 INVERSE = [3 * (1 / n) / sum(1 / m for m in COUNTS) for n in COUNTS]
 TEMPERATURES = torch.tensor([(16 / n) ** 0.3 for n in COUNTS], dtype=DOUBLE)
 PRIOR = torch.tensor([n / 21 for n in COUNTS], dtype=DOUBLE)
@@ -267,6 +272,23 @@ CHECKS = {
         {"kind": "progressive"},
         frequencies_are([0.9 * n / 2100 + 0.1 / 3 for n in (1600, 400, 100)], EQUAL, epochs=(1, EPOCHS)),
         {"equal classes from the start": {"kind": "class-aware"}, "plain shuffling": without(sampler=shuffle)},
+    ),
+    "tailguard": (
+        "tailguard",
+        {},
+        both(
+            frequencies_are(NATURAL, EQUAL, epochs=(1, EPOCHS)),
+            frequencies_are(NATURAL, EQUAL, epochs=(7, 8)),
+            loss_is(lambda: plain(ADVERSARIAL), 1),
+            loss_is(lambda: plain(ADVERSARIAL)),
+        ),
+        {"balanced from the start": {"begin": 0.0}, "never balanced": {"begin": 1.0}, "earlier": {"begin": 0.5}},
+    ),
+    "tailguard with a prior": (
+        "tailguard",
+        {"tau": 1.0},
+        both(loss_is(lambda: balanced(ADVERSARIAL), 7), loss_is(lambda: plain(ADVERSARIAL), 8)),
+        {"no prior": {"tau": 0.0}, "the prior to the end": {"begin": 1.0, "tau": 1.0}},
     ),
     "crt": (
         "crt",
@@ -375,4 +397,4 @@ def test_focal_gradients_are_finite_for_sure_predictions(loss, gamma):
 
 def test_shuffling_alone_has_the_datas_frequencies():
     """The check that mutants with plain shuffling fail is not failed by its own counting."""
-    frequencies_are([n / 2100 for n in (1600, 400, 100)])(replace(build("resample"), sampler=shuffle))
+    frequencies_are(NATURAL)(replace(build("resample"), sampler=shuffle))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -414,3 +415,45 @@ def test_mcat_adds_the_geometry_of_its_own_head():
     assert loss.item() == pytest.approx(expected.item())
     found = torch.autograd.grad(loss, head.weight, retain_graph=True)[0]
     assert torch.allclose(found, torch.autograd.grad(expected, head.weight)[0])
+
+
+# Tailguard
+
+
+LABELS = np.repeat([0, 1, 2], [8, 4, 2])
+
+
+def draws(method, epochs, generator=None):
+    generator = generator or np.random.default_rng(0)
+    return [method.sampler(LABELS, len(LABELS), epoch, generator).tolist() for epoch in epochs]
+
+
+@pytest.mark.proves("tailguard")
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({"begin": 0}, "resample"),
+        ({"begin": 1}, "at"),
+        ({"begin": 1, "tau": 1}, "at-bsl"),
+    ],
+)
+def test_tailguard_at_the_ends_of_its_options_is_a_known_defense(options, known):
+    """So the boards' ablation needs no further runs for these."""
+    ours, theirs = build("tailguard", [8, 4, 2], **options), build(known, [8, 4, 2])
+    assert draws(ours, range(1, 11)) == draws(theirs, range(1, 11))
+    z, y = drawn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2])
+    for epoch in (1, 5, 6, 10):
+        found, expected = (one.loss(forwards(adversarial=z), y, at(epoch)) for one in (ours, theirs))
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.proves("tailguard")
+@pytest.mark.parametrize("stop", [2, 7, 9])
+def test_tailguard_saved_before_and_after_its_balanced_draws_begin_goes_on_alike(stop):
+    generator, whole = np.random.default_rng(0), build("tailguard", [8, 4, 2])
+    draws(whole, range(1, stop + 1), generator)
+    again = build("tailguard", [8, 4, 2])
+    again.memory["sampler"].load_state_dict(whole.memory["sampler"].state_dict())
+    copy = np.random.default_rng()
+    copy.bit_generator.state = generator.bit_generator.state
+    assert draws(again, range(stop + 1, 11), copy) == draws(whole, range(stop + 1, 11), generator)

@@ -153,11 +153,11 @@ def test_a_stage_is_a_number_from_one(tmp_path):
 
 
 def test_the_campaign_does_every_method_of_a_stage_once_before_any_twice(root):
-    """What the lite board rests on: fourteen entries with three seeds (first those that the claims compare), six
-    more, then the claims' options, more seeds, other orders, other classes."""
+    """What the lite board rests on: fourteen entries with three seeds (first those that the claims compare), our
+    own defense and the later ones, six more, then the claims' options, more seeds, other orders, other classes."""
     plan = read_plan(root / "campaigns/cifar10-lite.toml")
     requests = plan.requests()
-    entries = (10, 4, 6, 8)  # of the stages with three seeds
+    entries = (10, 4, 11, 6, 8)  # of the stages with three seeds
     assert len(requests) == len(set(requests)) == 3 * sum(entries) + 10 + 18 + 6 + 14
     assert {request.protocol for request in requests} == {"ltr-linf-lite-v1"}
     rest = iter(requests)
@@ -167,16 +167,16 @@ def test_the_campaign_does_every_method_of_a_stage_once_before_any_twice(root):
         for seed, same in enumerate(again, start=1):
             assert same == [request.replace(seed=seed) for request in first]
     assert {request.method for request in requests[:6]} == {"at", "at-bsl", "reat", "robal", "trades", "erm"}
-    assert {(r.dataset, r.seed) for r in requests[84:94]} == {("cifar10-lt", 3), ("cifar10-lt", 4)}
-    assert {r.dataset for r in requests[94:112]} == {"cifar10-lt-perm"}
-    assert {(r.dataset, r.seed) for r in requests[112:118]} == {("cifar100-lt", 0)}
+    assert {(r.dataset, r.seed) for r in requests[117:127]} == {("cifar10-lt", 3), ("cifar10-lt", 4)}
+    assert {r.dataset for r in requests[127:145]} == {"cifar10-lt-perm"}
+    assert {(r.dataset, r.seed) for r in requests[145:151]} == {("cifar100-lt", 0)}
 
 
 def test_every_entry_of_the_campaign_can_be_planned_and_has_a_key_of_its_own(root):
     """Names and options exist, which else would be met after days; on digits, which are there and small."""
     requests = read_plan(root / "campaigns/cifar10-lite.toml").requests()
     digits = dict.fromkeys(r.replace(seed=0, dataset="digits-lt", protocol="digits-v0") for r in requests)
-    assert len({request.to_plan().run.key() for request in digits}) == len(digits) == 20 + 8 + 14
+    assert len({request.to_plan().run.key() for request in digits}) == len(digits) == 31 + 8 + 14
 
 
 def test_the_campaign_is_of_the_lite_protocol_on_real_images(root, cifar10_folder):
