@@ -49,7 +49,7 @@ AROUND = {
     "cmo": ("reat", [{"cmo.probability": "1"}]),
     "swa": ("reat", [{"swa.rule": "mean", "recalibrate_bn": "clean"}]),
 }
-REMEMBERING = ("reat", "dafa", "cfa", "taet", "resample", "ikl-at", "mail", "frl")
+REMEMBERING = ("reat", "dafa", "cfa", "taet", "resample", "tailguard", "ikl-at", "mail", "frl")
 """An epoch depends on those before."""
 CASES = {slug: {"method": slug, "epochs": 2 if slug in REMEMBERING else 1} for slug in methods.names()}
 for slug, found in EVERY_OPTION.items():
