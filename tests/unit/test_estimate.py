@@ -70,6 +70,17 @@ def test_of_several_timings_the_fastest_counts():
     assert _timed(lambda images: next(seconds), 2) == (0.7, 2)
 
 
+def test_a_stall_of_the_machine_on_two_images_is_not_taken_for_their_cost():
+    """Under load one was; minutes of work were announced as days."""
+    calls = []
+
+    def work(images):
+        calls.append(images)
+        return 60.0 if len(calls) == 2 else images * 1e-3
+
+    assert _timed(work, 128) == (pytest.approx(0.128), 128)
+
+
 @pytest.mark.parametrize("method", ["at", "erm", "taet"])
 def test_epochs_without_an_attack_cost_one_pass(tmp_path, method):
     """Estimated and counted images differ by last batches that are not full."""
