@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,16 @@ class Sweep:
 
     def by_other_code(self) -> list[str]:
         """Runs that count as done by a record of other code than this, or of before code was recorded: the run key
-        says what was asked for, and a sweep makes nothing again that was asked for once."""
+        says what was asked for, and a sweep makes nothing again that was asked for once.
+
+        Raises:
+            RecordError: for a damaged one, which else would count as done.
+        """
         found = []
         for name, (job, _, plan) in self.pieces.items():
             path = self.disk.record(job) if job.kind == "evaluate" and name not in self.left else None
-            with suppress(RecordError):  # a damaged one is found where records are validated
-                if path is not None and _made_otherwise(read_record(path), plan):
-                    found.append(job.run)
+            if path is not None and _made_otherwise(_whole(path), plan):
+                found.append(job.run)
         return found
 
     def file_leftovers(self, progress: Progress) -> None:
@@ -125,7 +128,12 @@ class Sweep:
             progress.note(f"{len(stay)} finished records stay in their run folders; the first is {stay[0]}")
 
     def run(self, executor: Executor, rules: Rules, progress: Progress, told: Told | None = None) -> Report:
-        """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as is."""
+        """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as is.
+
+        Raises:
+            RecordError: for a damaged record, before the first job starts.
+        """
+        self.by_other_code()
         make_folder(self.place.runs_dir)
         if self.place.results_dir is not None:
             make_folder(self.place.results_dir)
@@ -141,6 +149,13 @@ class Sweep:
                 return scheduler.run()
         finally:
             executor.close()
+
+
+def _whole(path: Path) -> Record:
+    try:
+        return read_record(path)
+    except RecordError as error:
+        raise RecordError(f"{error} Delete it, and its run is done again.") from None
 
 
 def _made_otherwise(record: Record, plan: Plan) -> bool:

@@ -44,6 +44,7 @@ def workers(monkeypatch):
     monkeypatch.setattr(Job, "command", command)
     monkeypatch.setattr(local, "cuda_devices", list)
     monkeypatch.setattr("ltrobust_bench.verbs.sweeping.Sweep.file_leftovers", lambda *_: None)
+    monkeypatch.setattr("ltrobust_bench.verbs.sweeping.Sweep.by_other_code", lambda *_: [])
     return codes
 
 

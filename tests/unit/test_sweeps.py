@@ -12,7 +12,7 @@ import time
 import pytest
 from filelock import FileLock
 
-from ltrobust_bench.errors import UsageError
+from ltrobust_bench.errors import RecordError, UsageError
 from ltrobust_bench.executors import local
 from ltrobust_bench.executors.base import AGAIN, Executor, Job, Options, Outcome, Place, launch
 from ltrobust_bench.executors.local import Local, LocalOptions
@@ -160,8 +160,23 @@ def test_what_counts_as_done_by_records_of_other_code_is_told(place):
         write_record(record.model_copy(update={"environment": changed}), path)
         again = Sweep.of([AT, CRT], place)
         assert again.by_other_code() == [path.parent.name] and not again.left
-    path.write_text("{")
-    assert Sweep.of([AT, CRT], place).by_other_code() == []
+
+
+def test_a_damaged_record_is_not_taken_for_a_result(place):
+    """In a run folder or filed; what is deleted is done again."""
+    do(place, AT)
+    (own,) = place.runs_dir.glob("at-*/record.json")
+    whole = Request("at", "digits-lt")
+    filed = place.results_dir / "records" / list(Sweep.of([whole], place).pieces.values())[-1].job.record
+    filed.parent.mkdir(parents=True)
+    for path, request in ((own, AT), (filed, whole)):
+        path.write_text("{")
+        for ask in (lambda request=request: Sweep.of([request], place).by_other_code(), lambda r=request: do(place, r)):
+            with pytest.raises(RecordError, match=r"json is no record: .*\. Delete it, and its run is done again\.$"):
+                ask()
+    own.unlink()
+    begun, report = do(place, AT)
+    assert begun == ["at.evaluate"] and not report.failed
 
 
 def test_status_tells_what_a_race_left_of_a_run(place):
