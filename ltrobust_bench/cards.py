@@ -172,6 +172,11 @@ class Card(Strict):
         description="share of the protocol's budget (track fixed); 0: nothing is trained",
     )
     ranked: bool = Field(default=True, description="whether it takes part in the ranking")
+    trials: int = Field(
+        default=0,
+        ge=0,
+        description="settings that were tried on held-out images of a board before the defaults were fixed",
+    )
     licence_note: str
     paper: Paper
     options: dict[str, Option] = {}

@@ -152,9 +152,9 @@ def compare(
     out = console()
     out.print(f"{board.title}; accuracy under {attack}, points", style="bold")
     for (first, second), groups in groupby(found, key=lambda d: (d.first, d.second)):
-        table = Table(
-            "", "difference", "95 % interval", "p", "p (Holm)", "p (equal)", "", box=None, title_justify="left"
-        )
+        table = Table(box=None, title_justify="left")
+        for name in ("", "difference", "95 % interval", "p", "p (Holm)", "p (equal)", ""):
+            table.add_column(name, no_wrap=name == "95 % interval")
         table.title = f"{first} - {second}"
         for d in groups:
             low, high = (100 * bound for bound in d.interval)

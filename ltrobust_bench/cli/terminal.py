@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from ltrobust_bench.cli.words import between_words
 from ltrobust_bench.errors import printed
+
+WIDEST = 10_000
+"""Columns of what is no terminal."""
 
 
 class Terminal(Console):
@@ -21,10 +26,14 @@ class Terminal(Console):
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **terms: Any) -> None:
         """Text is broken between words on a terminal, and not at all in a pipe or a file, where somebody searches
-        its lines; with ``soft_wrap`` (a command to copy) it is one line everywhere."""
+        its lines and a table's rows; with ``soft_wrap`` (a command to copy) it is one line everywhere."""
         if soft_wrap is None and len(objects) == 1 and isinstance(objects[0], str):
             objects, soft_wrap = (self._in_words(objects[0]),), True
+        usual = self.width
+        if not self.is_terminal and "COLUMNS" not in os.environ and any(isinstance(one, Table) for one in objects):
+            self.width = WIDEST
         super().print(*objects, soft_wrap=soft_wrap, **terms)
+        self.width = usual
 
     def _in_words(self, text: str) -> str:
         if not self.is_terminal:

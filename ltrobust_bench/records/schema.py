@@ -110,7 +110,10 @@ class Status(Strict):
         default=False,
         description="the loss of an epoch was far beyond that of guessing; absent in older records",
     )
-    trials: int = Field(ge=0, description="configurations tried on a validation split before this run")
+    trials: int = Field(
+        ge=0,
+        description="settings tried on held-out images before this run, or before its method's defaults were fixed",
+    )
 
 
 Level = Literal["claimed", "re-evaluated", "retrained"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ltrobust_bench.cards import methods
 from ltrobust_bench.compute import ranks
 from ltrobust_bench.compute.device import choose_device, started
 from ltrobust_bench.compute.precision import undisturbed
@@ -166,7 +167,7 @@ def finish_run(
         folder: its run folder, which keeps the evaluation's state (so that it can go on) and the record; a finished
             record there is reused. None: the record is only filed.
         results_dir: where full records are filed; None: nowhere.
-        trials: configurations tried on held-out images before this run.
+        trials: configurations tried on held-out images before this run, beside those that the method's card tells of.
         again: attack again although there is a record.
         search: what the attacks climb, where it is to differ from the protocol's; the network itself confirms every
             success, in float32.
@@ -178,6 +179,7 @@ def finish_run(
     if results_dir is not None:
         make_folder(results_dir)
     search = search or _usual_search(loaded, task, progress)
+    trials += methods.get(loaded.run.method).card.trials
     if folder is None:
         record = _evaluate(loaded, task, None, "", progress, trials, search)
     else:

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from command_line import call, refused
+from rich.table import Table
 
 from ltrobust_bench.cli.main import VERBS, ltbench
 from ltrobust_bench.cli.terminal import Terminal
@@ -114,6 +115,18 @@ def test_whatever_is_printed_is_whole_in_a_pipe_and_in_words_on_a_terminal():
     assert " ".join(" ".join(lines).split()) == " ".join(text.split()) and lines[-2:] == ["", "last"]
     assert [line for line in lines if len(line) > 60] == ["    " + "/a/path" * 20], "a path is copied whole"
     assert all(line.startswith("    ") for line in lines[1:-2]), "what goes on is set in"
+
+
+def test_a_row_of_a_table_is_a_line_in_a_pipe(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table, cells = (
+        Table(box=None, show_header=False, pad_edge=False),
+        [f"{number} of some words" for number in range(20)],
+    )
+    table.add_row(*cells)
+    out = Terminal(file=io.StringIO())
+    out.print(table)
+    assert out.file.getvalue().split("  ") == [*cells[:-1], cells[-1] + "\n"]
 
 
 def test_a_console_of_windows_and_a_home_that_cannot_be_written(tmp_path, root):

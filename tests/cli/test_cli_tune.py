@@ -13,6 +13,7 @@ import pytest
 import torch
 from command_line import FAST, call, refused
 
+from ltrobust_bench.cards import methods
 from ltrobust_bench.data.sources import load_source
 from ltrobust_bench.errors import UsageError
 from ltrobust_bench.executors.base import Job, Outcome
@@ -80,6 +81,14 @@ def test_a_run_takes_the_chosen_settings_and_says_how_many_were_tried(tuned, cap
     run = read_record(path).run
     assert read_record(path).status.trials == 2
     assert run.options["tau"] == trials.chosen["tau"] and run.overrides == {"attack.steps": 1}
+
+
+def test_a_record_counts_the_trials_behind_a_cards_defaults(here, capsys):
+    """Our own defense's."""
+    typed = ["run", "--method", "tailguard", "--dataset", "digits-lt", *FAST, "--epochs", 1, "--limit-test", 20]
+    assert call(capsys, *typed)[0] == 0
+    (path,) = here.glob("runs/*/record.json")
+    assert read_record(path).status.trials == methods.get("tailguard").card.trials == 8
 
 
 def test_trials_of_something_else_are_refused(tuned, capsys):
