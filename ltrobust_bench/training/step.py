@@ -166,7 +166,8 @@ class Step:
         return self._natural
 
     def teacher_logits(self) -> Tensor:
-        """Logits of the adversarial batch by the teacher, detached, computed once; [B, C]."""
+        """Logits of the adversarial batch by the teacher, while that is crafted of the clean one; detached, computed
+        once; [B, C]."""
         assert self.trainee.teacher is not None, "the card names no teacher"
         if self._taught is None or self._taught[0] is not self.x_adv:
             self.trainee.counter.forwards += len(self.x)
@@ -198,14 +199,14 @@ class Step:
         first = start_point(self.x, budget.start, kind, spec.clamp_start, generator, ball)
         with crafting_mode(network, spec.bn_mode):
             attacked = self.trainee.forwards.attacked(self.x, spec.bn_mode)
-            before = counter.forwards, counter.backwards, self._natural
+            before = counter.forwards, counter.backwards, self._natural, self._taught
 
             def climbed(logits: Tensor, _: Tensor) -> Tensor:
                 return self._of_targets(lambda y: self.trainee.method.objective(logits, y, context))
 
             def attack() -> Tensor:
                 # Begun again in smaller parts, it counts what the objective asks for once.
-                counter.forwards, counter.backwards, self._natural = before
+                counter.forwards, counter.backwards, self._natural, self._taught = before
                 return ascend(
                     attacked,
                     self.x,

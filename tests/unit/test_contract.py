@@ -167,6 +167,44 @@ def test_an_attack_that_begins_again_is_counted_once(monkeypatch, tmp_path):
         calls.clear()
 
 
+def test_a_teacher_is_asked_about_the_clean_batch_by_an_objective_and_about_the_crafted_one_by_a_loss(
+    tmp_path, monkeypatch
+):
+    """Once each, also where the attack begins again."""
+    counted = []
+    for fits in (True, False):
+        asked, calls = [], []
+
+        class Tight(Splitting):
+            def forward(self, x, fits=fits, calls=calls):
+                if self.parts == 1 and len(calls) == 1 and not fits:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return super().forward(x)
+
+        def teacher(images, asked=asked):
+            asked.append(images)
+            return images.flatten(1)[:, :10]
+
+        def objective(logits, y, ctx, calls=calls):
+            calls.append(len(logits))
+            return F.cross_entropy(logits + ctx.teacher_logits(), y, reduction="none")
+
+        def loss(outputs, y, ctx):
+            return F.cross_entropy(outputs.adversarial.logits + ctx.teacher_logits(), y)
+
+        monkeypatch.setattr(forwards, "Splitting", Tight)
+        session = Session(make_plan("at", "digits-lt", **SMALL), tmp_path, CPU, Silent(), None)
+        session.trainee.teacher = teacher
+        session.trainee.method = Method(objective=objective, loss=loss)
+        step = Step(session.trainee, *next(session.loader.epoch(1)), epoch=1, epochs=2)
+        step.craft()
+        assert all(images is step.x for images in asked) and len(asked) == 1 + (not fits)
+        step.update()
+        assert asked[-1] is step.x_adv and not torch.equal(step.x, step.x_adv) and len(asked) == 2 + (not fits)
+        counted.append((session.trainee.counter.forwards, session.trainee.counter.backwards))
+    assert counted[0] == counted[1]
+
+
 def views():
     """A step as a loss, a context and a plug-in see it."""
     caught = []
