@@ -135,8 +135,8 @@ class StepContext(Protocol):
         ...
 
     def teacher_logits(self) -> Tensor:
-        """The teacher's logits of the adversarial batch (the card's ``base``), eval mode, detached; [B, C]. An objective,
-        which is asked before there is one, gets those of the clean batch."""
+        """The teacher's logits of the adversarial batch (the card's ``base``), eval mode, detached; [B, C]. An
+        objective, which is asked before there is one, gets those of the clean batch."""
         ...
 
 

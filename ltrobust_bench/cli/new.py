@@ -69,6 +69,10 @@ def _steps(started: Started, output: Path | None) -> Iterator[str]:
     for part in cards:
         yield f"say in {part.file.with_name('card.toml')} what it is, wherever it says TODO"
         yield f"ltbench check {part.name}"
+    for proof in started.proofs:
+        yield f"say in {proof} what it should compute, and what it lacks without what sets it apart"
+    if started.proofs:
+        yield "make fidelity"
     around = f" --plugin {named['plugin'].name}" if "plugin" in named else ""
     dataset = named["data"].name if "data" in named else "digits-lt"
     network = f" --model {named['model'].name}" if "model" in named else ""
@@ -80,6 +84,7 @@ def _proposal(started: Started) -> str:
     from ltrobust_bench.records.proposal import base_of, commands
 
     places = [part.file.parent if part.file.name == "method.py" else part.file for part in started.parts]
+    places += [*started.proofs, started.parts[0].file.parents[2] / "docs" / "fidelity.md"]
     paths = [Path(os.path.relpath(path)) for path in [*places, *(lines.file for lines in started.missing)]]
     name = started.parts[0].name
     lines = commands(f"method-{name}", paths, f"Method: {name}", base_of(places[0]))

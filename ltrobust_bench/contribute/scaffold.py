@@ -58,10 +58,12 @@ class Started:
     Attributes:
         parts: the method first.
         written: all files, in the order of writing.
+        proofs: of the checkout, tests of methods and plug-ins, each with one function to write.
         missing: what people add to files that are there.
     """
 
     parts: list[Part] = field(default_factory=list)
+    proofs: list[Path] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
     missing: list[Lines] = field(default_factory=list)
 
@@ -145,9 +147,11 @@ def _of_checkout(kind: str, terms: dict[str, str], started: Started) -> dict[Pat
     root = baselines.CHECKOUT
     assert root is not None
     if kind in ("method", "plugin"):
-        folder = root / (terms["slug"] + _SUFFIX[kind]).replace("-", "_")
-        _part(kind, terms, folder / "method.py", started)
-        return _folder(kind, folder)
+        name = (terms["slug"] + _SUFFIX[kind]).replace("-", "_")
+        _part(kind, terms, root / name / "method.py", started)
+        started.proofs.append(root.parent / "tests" / "maths" / f"test_{name}.py")
+        text = templates.METHOD_TEST if kind == "method" else templates.PLUGIN_TEST
+        return {started.proofs[-1]: text, **_folder(kind, root / name)}
     module, attribute, text = _target(kind, terms)
     file = _part(kind, terms, (root.parent / module.replace(".", "/")).with_suffix(".py"), started)
     line = f'Registration("{terms["slug"]}{_SUFFIX[kind]}", "{module}:{attribute}", "one line for listings", _HERE),'

@@ -56,6 +56,7 @@ def test_the_folder_passes_the_check_once_its_function_is_written(checkout, monk
     method = checkout / "my_loss" / "method.py"
     assert code == 0 and f"1. write the function `loss` in {method}" in out
     assert sorted(p.name for p in checkout.glob("my_loss/*")) == ["card.toml", "method.py"]
+    assert (checkout.parent / "tests" / "maths" / "test_my_loss.py").exists()
     read_again(monkeypatch)
 
     code, out, err = call(capsys, "check", "my-loss")
@@ -77,7 +78,8 @@ def test_the_folder_passes_the_check_once_its_function_is_written(checkout, monk
     assert call(capsys, "check", "my-loss")[0] == 0
     ours = ["--line-length=120", "--config", 'lint.isort.known-first-party=["ltrobust_bench"]']
     for lint in (["check", "--select=E,F,I,UP,B,SIM,RET,PTH"], ["format", "--check"]):
-        done = subprocess.run([sys.executable, "-m", "ruff", *lint, *ours, method], capture_output=True, check=False)
+        files = [method, *checkout.parent.glob("tests/maths/*.py")]
+        done = subprocess.run([sys.executable, "-m", "ruff", *lint, *ours, *files], capture_output=True, check=False)
         assert done.returncode == 0, done.stdout.decode()
 
 
@@ -192,7 +194,7 @@ def test_a_taken_name_beside_the_method_is_refused(checkout, capsys, monkeypatch
 
 
 WRITTEN = {
-    "loss": "return F.cross_entropy(outputs.adversarial.logits, y)",
+    "loss": "return 2 * F.cross_entropy(outputs.adversarial.logits, y)",
     "attack_budget": "return budget._replace(epsilon=budget.epsilon * 0.9)",
     "read": """import numpy as np
 
@@ -204,6 +206,11 @@ WRITTEN = {
     return net""",
 }
 """What a contributor writes into each function that is left open."""
+PROVEN = {
+    "test_my_loss.py": "assert loss.item() == pytest.approx(2 * 0.376299, abs=1e-5)",
+    "test_my_loss_plugin.py": "assert budget == (pytest.approx(0.027), given.step_size, given.start)",
+}
+"""What a contributor says of what they should compute."""
 
 
 @pytest.fixture
@@ -212,6 +219,9 @@ def clone(tmp_path, monkeypatch):
     origin, mine, home = tmp_path / "origin", tmp_path / "mine", tmp_path / "bin"
     for part in ("ltrobust_bench", "baselines", ".github"):
         shutil.copytree(ROOT / part, origin / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("docs/fidelity.md", "tests/fidelity.py", "tests/conftest.py", "pyproject.toml"):
+        (origin / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, origin / file)
     for name in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{name}_NAME", "me")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "me@example.org")
@@ -250,6 +260,15 @@ def test_what_is_printed_makes_a_pull_request_that_passes_its_examination(clone)
         Path(file).write_text(f"{head}\n        {line}{end}{tail}")
     for card in re.findall(r"say in (\S+) what it is", out):
         say_what_it_is(Path(card))
+    for name in PROVEN:
+        (file,) = re.findall(rf"say in (\S+{name}) what it should compute", out)
+        (hole,) = re.findall(r"raise NotImplementedError\(.*\)", Path(file).read_text())
+        Path(file).write_text(Path(file).read_text().replace(hole, PROVEN[name]))
+    assert " make fidelity\n" in out
+    shell(f"{sys.executable} -m pytest -q tests/maths --fidelity docs/fidelity.md")
+    written = Path("docs/fidelity.md").read_text()
+    assert all(f"## {slug}\n" in written for slug in ("my-loss", "my-loss-plugin"))
+    assert "By hand: the formula.\n\nMutants caught: nothing changed.\n" in written
     (run,) = re.findall(r"ltbench run .*", out)
     shell(f"{run} --dry-run")
     asked = [line.strip() for line in out.splitlines() if line.startswith("       git ")]
@@ -259,5 +278,6 @@ def test_what_is_printed_makes_a_pull_request_that_passes_its_examination(clone)
     assert shell("git log --format=%s origin/main..HEAD") == "Method: my-loss\n"
     assert shell("git status --short") == "" and "method-my-loss" in shell(f"git -C {clone.parent / 'origin'} branch")
     examined = shell(f"{sys.executable} .github/submission.py --base origin/main --summary {clone.parent / 'x.md'}")
-    assert examined.startswith("# Submission\n\nNothing wrong was found.\n")
+    assert examined.startswith("CHANGES WHAT DECIDES OVER ALL RECORDS: networks, data"), "a data set and a network do"
+    assert "\n\n# Submission\n\nNothing wrong was found.\n" in examined
     assert "## Method my-loss\n" in examined and "## Method my-loss-plugin\n" in examined
