@@ -99,15 +99,16 @@ def _plan(request: Request, data_dir: Path | str | None, budget: float | None = 
             )
         extra = read_extra(request.extra_data, place, task.source, task.spec.shape)
     recipe, overrides = _recipe(request, card, task, overrides)
-    model, base = request.model, None
+    model, base = request.model or _stated_model(recipe, task.spec.shape[-1]), None
     if card.base is not None:
         # What it builds on is the same for every method: its own recipe and options, with the same plug-ins.
         settings = {f"{slug}.{k}": v for slug, own in given.items() if slug for k, v in own.items()}
         if card.base.role == "start":  # its weights go on in this run's network, which has to be the same function
             settings["activation"] = recipe.activation
-        base = _plan(request.replace(method=card.base.method, settings=settings), data_dir, card.base.budget)
+        asked = request.replace(method=card.base.method, settings=settings, model=model)
+        base = _plan(asked, data_dir, card.base.budget)
         model = base.run.model
-    model = model or usual_model(recipe, task.terms, task.spec.shape[-1])
+    model = model or task.terms.model
     pretrained, weights = None, None
     if request.pretrained is not None:
         pretrained, weights = find_pretrained(request.pretrained, model, task.spec.shape[0], place)
@@ -160,7 +161,11 @@ def settings_of(request: Request) -> tuple[dict[str, Value], dict[str, Any]]:
 def usual_model(recipe: Recipe, terms: DatasetTerms, size: int) -> str:
     """The network of a run that names none, for images of ``size`` pixels. Authors' networks are for 32x32 images;
     smaller ones keep the protocol's network in both tracks."""
-    return (recipe.model if size >= LARGE_IMAGE else None) or terms.model
+    return _stated_model(recipe, size) or terms.model
+
+
+def _stated_model(recipe: Recipe, size: int) -> str | None:
+    return recipe.model if size >= LARGE_IMAGE else None
 
 
 def _options(

@@ -3,6 +3,7 @@
 A schedule is a function of progress alone, so that an interrupted run goes on with the same rates::
 
     rate(base, progress, epochs, lasting)
+    momentum_at(progress, epochs, lasting)  # of those that cycle it, too
 
 ``base`` is the recipe's ``lr``, ``progress`` the epochs that are done when the rate comes into force (12.25: a quarter
 of the 13th epoch is), ``epochs`` the budget, and ``lasting`` for how many epochs it is in force: 1, or one step's part
@@ -34,7 +35,15 @@ def _warm(warmup_epochs: int, progress: float, lasting: float) -> float:
     return min(1.0, (progress + lasting) / warmup_epochs) if warmup_epochs else 1.0
 
 
-class Multistep(Strict):
+class Timed(Strict):
+    """What every schedule is."""
+
+    def momentum_at(self, progress: float, epochs: int, lasting: float = 1.0) -> float | None:
+        """The optimiser's momentum in force after ``progress`` epochs of ``epochs``; None: the recipe's."""
+        return None
+
+
+class Multistep(Timed):
     """Times ``gamma`` after each milestone."""
 
     kind: Literal["multistep"]
@@ -52,7 +61,7 @@ class Multistep(Strict):
         return base * _warm(self.warmup_epochs, progress, lasting) * self.gamma**passed
 
 
-class RobalCompound(Strict):
+class RobalCompound(Timed):
     """RoBal's released code: in every epoch the *current* rate is multiplied by ``gamma`` for each milestone reached,
     and in the warm-up by (epoch + 1) / ``warmup_epochs``. Both compound."""
 
@@ -74,7 +83,7 @@ class RobalCompound(Strict):
         return base
 
 
-class Cosine(Strict):
+class Cosine(Timed):
     """Half a cosine from the base rate down to ``final`` of it (Loshchilov & Hutter, ICLR 2017, without restarts)."""
 
     kind: Literal["cosine"]
@@ -90,7 +99,7 @@ class Cosine(Strict):
         return base * _warm(self.warmup_epochs, progress, lasting) * share
 
 
-class IklCosine(Strict):
+class IklCosine(Timed):
     """IKL's released code: half a cosine without its two ends. The n-th of the N epochs after the warm-up has gone
     n / (N + 1) of the way down to 0."""
 
@@ -108,7 +117,7 @@ class IklCosine(Strict):
         return base * (1 + math.cos(math.pi * place / (epochs - self.warmup_epochs + 1))) / 2
 
 
-class OneCycle(Strict):
+class OneCycle(Timed):
     """Up from ``start`` to the base rate, then down to ``final`` (Smith & Topin, 2018), as torch's ``OneCycleLR`` does:
     the first step has ``start``, the last ``final``, and the peak is the last step of the rise."""
 
@@ -117,6 +126,12 @@ class OneCycle(Strict):
     start: float = Field(default=1 / 25, ge=0, le=1, description="share of the base rate that it starts at")
     final: float = Field(default=4e-6, ge=0, le=1, description="share of the base rate that it ends at")
     shape: Literal["cosine", "linear"] = "cosine"
+    momentum: list[Annotated[float, Field(ge=0, lt=1)]] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="at both ends, and at the peak of the rate; none: constant",
+    )
     each: Each = "step"
     warmup_epochs: Warmup = 0
 
@@ -124,17 +139,29 @@ class OneCycle(Strict):
 
     def rate(self, base: float, progress: float, epochs: int, lasting: float = 1.0) -> float:
         """The rate in force after ``progress`` epochs of ``epochs``."""
+        share = self._between((self.start, 1.0, self.final), progress, epochs, lasting)
+        return base * _warm(self.warmup_epochs, progress, lasting) * share
+
+    def momentum_at(self, progress: float, epochs: int, lasting: float = 1.0) -> float | None:
+        """As the rate, and against it."""
+        if self.momentum is None:
+            return None
+        ends, peak = self.momentum
+        return self._between((ends, peak, ends), progress, epochs, lasting)
+
+    def _between(self, values: tuple[float, float, float], progress: float, epochs: int, lasting: float) -> float:
+        """What begins at the first value, is the second at the peak, and ends at the third."""
         peak, last = self.rise * epochs - lasting, epochs - lasting
         if progress < peak:
-            first, second, done = self.start, 1.0, progress / peak
+            (first, second, _), done = values, progress / peak
         else:
-            first, second, done = 1.0, self.final, (progress - peak) / (last - peak)
+            (_, first, second), done = values, (progress - peak) / (last - peak)
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
-        return base * _warm(self.warmup_epochs, progress, lasting) * (first + (second - first) * done)
+        return first + (second - first) * done
 
 
-class Piecewise(Strict):
+class Piecewise(Timed):
     """Straight lines through points: a step (or epoch) has the value of the line at its end. Up and down again is the
     cyclic rate of fast adversarial training (Wong et al., ICLR 2020; Rice et al., ICML 2020)."""
 

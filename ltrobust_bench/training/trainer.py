@@ -301,12 +301,18 @@ class Session:
         )
 
     def _set_rate(self, progress: float, epochs: int) -> float:
-        """Have the optimiser use the schedule's rate after ``progress`` epochs from now on; the rate."""
+        """Have the optimiser use the schedule's rate after ``progress`` epochs from now on, and its momentum (of Adam,
+        beta1) where it cycles that; the rate."""
         recipe = self.trainee.recipe
         lasting = 1 / self.plan.steps_per_epoch if recipe.schedule.each == "step" else 1
         rate = self.lowered * recipe.schedule.rate(recipe.lr, progress, epochs, lasting)
+        momentum = recipe.schedule.momentum_at(progress, epochs, lasting)
         for group in self.trainee.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_share", 1.0)
+            if momentum is not None:
+                group.update(
+                    {"momentum": momentum} if "momentum" in group else {"betas": (momentum, group["betas"][1])}
+                )
         return rate
 
     def _state(self, hand: EpochInHand | None) -> dict[str, Any]:

@@ -75,16 +75,20 @@ LATER = {  # the schedule, by the options of the case
     "seat": lambda o: seat(o["epochs"], 0.01 if o["arch"].startswith("resnet") else 0.05),
     "faal_prn": lambda o: Multistep(kind="multistep", milestones=[1], of=o["epochs"]),
     "frl": lambda o: Multistep(kind="multistep", milestones=[40, 80], of=o["epochs"]),
-    "hat": lambda o: OneCycle(kind="onecycle", rise=0.25),
+    "hat": lambda o: OneCycle(kind="onecycle", rise=0.25, momentum=[0.95, 0.85]),
 }
 
 
 @pytest.mark.parametrize("case", cases("lr_schedules_more"))
 def test_schedules_of_later_methods(case):
-    """The rates; what else those loops switch by epoch (HAT's momentum, FRL's multiplier) is the methods' own."""
+    """The rates, and HAT's momentum; what FRL's loop switches by epoch is the method's own."""
     o, schedule = case["options"], LATER[case["options"]["recipe"]](case["options"])
     assert schedule.each == o.get("per", "epoch")
-    close(case, "lr", rates(schedule, o["lr"], o["epochs"], o.get("steps_per_epoch", 1)))
+    steps = o.get("steps_per_epoch", 1)
+    close(case, "lr", rates(schedule, o["lr"], o["epochs"], steps))
+    if "momentum" in case["expected"]:
+        found = [schedule.momentum_at(i / steps, o["epochs"], 1 / steps) for i in range(o["epochs"] * steps)]
+        close(case, "momentum", found)
 
 
 @pytest.mark.parametrize("case", cases("splits", function="ldam_convention"))

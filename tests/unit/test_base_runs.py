@@ -103,6 +103,21 @@ def test_the_base_is_the_same_run_for_all_and_follows_the_plug_ins():
     assert tuned.run.recipe.lr == 0.01 and tuned.base.run.recipe.lr == 0.1
 
 
+@pytest.mark.parametrize(
+    ("slug", "model"), [("hat", "resnet18"), ("selfdistill", "resnet18"), ("crt", "wrn-34-10"), ("faal", "wrn-34-10")]
+)
+def test_what_it_builds_on_has_the_network_that_the_card_states(slug, model, monkeypatch):
+    """In track paper; a card that states none takes that of the run it builds on. By hand it is another one for both."""
+    monkeypatch.setattr(
+        "ltrobust_bench.plan.make.LARGE_IMAGE", 8
+    )  # authors' networks are for larger images than digits
+    for asked, expected in ((None, model), ("wrn-28-10", "wrn-28-10")):
+        theirs = make_plan(slug, "digits-lt", track="paper", model=asked)
+        assert theirs.run.model == theirs.base.run.model == expected
+    fixed = make_plan(slug, "digits-lt")
+    assert fixed.run.model == fixed.base.run.model == "small"
+
+
 def test_settings_of_a_training_that_does_not_happen_are_refused():
     with pytest.raises(UsageError, match="tau-norm trains nothing"):
         make_plan("tau-norm", "digits-lt", settings={"attack.steps": 5})

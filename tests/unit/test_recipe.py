@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,13 +204,15 @@ def test_cosine_at_its_ends_and_middle():
 @pytest.mark.parametrize("shape", ["cosine", "linear"])
 def test_onecycle_is_torchs(shape):
     weight = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
     strategy = {"cosine": "cos", "linear": "linear"}[shape]
     official = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.5, total_steps=70, pct_start=0.4, anneal_strategy=strategy, cycle_momentum=False
+        optimizer, 0.5, total_steps=70, pct_start=0.4, anneal_strategy=strategy, base_momentum=0.7, max_momentum=0.9
     )
-    ours = OneCycle(kind="onecycle", rise=0.4, shape=shape)
+    ours = OneCycle(kind="onecycle", rise=0.4, shape=shape, momentum=[0.9, 0.7])
     for step in range(70):
+        momentum = ours.momentum_at(step / 7, 10, 1 / 7)
+        assert momentum == pytest.approx(optimizer.param_groups[0]["momentum"], rel=1e-9)
         assert ours.rate(0.5, step / 7, 10, 1 / 7) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         official.step()
@@ -240,12 +243,12 @@ def test_a_warm_up_is_a_straight_line_up_to_the_rate_without_it(schedule):
 # In training
 
 
-def rates_in_force(monkeypatch, p, folder):
-    """The optimiser's rate in each step of a training."""
+def rates_in_force(monkeypatch, p, folder, of=lambda group: group["lr"]):
+    """The optimiser's rate in each step of a training, or something else of it."""
     seen, update = [], Step.update
 
     def watched(self):
-        seen.extend({group["lr"] for group in self.trainee.optimizer.param_groups})
+        seen.extend({of(group) for group in self.trainee.optimizer.param_groups})
         return update(self)
 
     monkeypatch.setattr(Step, "update", watched)
@@ -268,6 +271,22 @@ def test_each_step_has_its_rate(monkeypatch, tmp_path, kind):
         mutant = [schedule.rate(0.1, step // steps, 4, 1) for step in range(4 * steps)]
     assert seen == pytest.approx(expected, rel=1e-12)
     assert mutant != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "of"), [("sgd", lambda group: group["momentum"]), ("adam", lambda group: group["betas"][0])]
+)
+def test_each_step_has_its_momentum_where_that_is_cycled(monkeypatch, tmp_path, optimizer, of):
+    p = plan(optimizer=optimizer, lr_schedule="onecycle")
+    usual = {"sgd": p.run.recipe.optimizer.model_dump().get("momentum"), "adam": 0.9}[optimizer]
+    assert set(rates_in_force(monkeypatch, p, tmp_path / "constant", of)) == {usual}
+    schedule = p.run.recipe.schedule.model_copy(update={"momentum": [0.95, 0.85]})
+    recipe = p.run.recipe.model_copy(update={"schedule": schedule})
+    cycled = replace(p, run=p.run.model_copy(update={"recipe": recipe}))
+    expected = [schedule.momentum_at(step / 3, 4, 1 / 3) for step in range(12)]
+    seen = rates_in_force(monkeypatch, cycled, tmp_path / "cycled", of)
+    assert seen[:1] + seen[-1:] == pytest.approx([0.95, 0.95]) and min(seen) < 0.86
+    assert seen == pytest.approx(expected, rel=1e-12)
 
 
 def test_resumed_with_adamw_and_a_rate_per_step_equals_uninterrupted(tmp_path):

@@ -158,7 +158,7 @@ def test_the_campaign_does_every_method_of_a_stage_once_before_any_twice(root):
     plan = read_plan(root / "campaigns/cifar10-lite.toml")
     requests = plan.requests()
     entries = (10, 4, 11, 6, 8)  # of the stages with three seeds
-    assert len(requests) == len(set(requests)) == 3 * sum(entries) + 10 + 18 + 6 + 14
+    assert len(requests) == len(set(requests)) == 3 * sum(entries) + 10 + 18 + 6 + 27
     assert {request.protocol for request in requests} == {"ltr-linf-lite-v1"}
     rest = iter(requests)
     for count in entries:
@@ -176,7 +176,7 @@ def test_every_entry_of_the_campaign_can_be_planned_and_has_a_key_of_its_own(roo
     """Names and options exist, which else would be met after days; on digits, which are there and small."""
     requests = read_plan(root / "campaigns/cifar10-lite.toml").requests()
     digits = dict.fromkeys(r.replace(seed=0, dataset="digits-lt", protocol="digits-v0") for r in requests)
-    assert len({request.to_plan().run.key() for request in digits}) == len(digits) == 31 + 8 + 14
+    assert len({request.to_plan().run.key() for request in digits}) == len(digits) == 31 + 8 + 27
 
 
 def test_the_campaign_is_of_the_lite_protocol_on_real_images(root, cifar10_folder):
