@@ -107,7 +107,7 @@ def test_the_base_is_the_same_run_for_all_and_follows_the_plug_ins():
     ("slug", "model"), [("hat", "resnet18"), ("selfdistill", "resnet18"), ("crt", "wrn-34-10"), ("faal", "wrn-34-10")]
 )
 def test_what_it_builds_on_has_the_network_that_the_card_states(slug, model, monkeypatch):
-    """In track paper; a card that states none takes that of the run it builds on. By hand it is another one for both."""
+    """In track paper; a card that states none takes that of the run it builds on. By hand it is another for both."""
     monkeypatch.setattr(
         "ltrobust_bench.plan.make.LARGE_IMAGE", 8
     )  # authors' networks are for larger images than digits
