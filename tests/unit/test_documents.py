@@ -140,6 +140,17 @@ def test_readme_table_is_what_the_command_below_it_prints():
     assert f"{lines} of the {entries} entries" in README
 
 
+def test_the_ablation_of_our_own_defense_is_what_the_commands_below_it_print():
+    """From the committed records, byte for byte."""
+    page = (ROOT / "docs" / "tailguard.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- printed -->\n(.*?)<!-- end -->\n\n```sh\n(.*?)```", page, flags=re.DOTALL)
+    assert len(shown) == 2
+    for text, command in shown:
+        done = run(command, ROOT)
+        printed = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+        assert done.returncode == 0 and printed == text.removeprefix("```text\n").removesuffix("```\n"), done.stderr
+
+
 def test_the_demonstrations_table_is_the_measured_one():
     """docs/evaluation.md shows what benchmarks/demonstration.py measured; every flag is explained and was seen."""
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
