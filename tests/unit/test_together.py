@@ -57,6 +57,24 @@ def test_a_post_hoc_form_of_the_same_network_may_have_its_bits(tmp_path):
     assert copies(tmp_path, base, with_bits_of(synthetic_record(method="tau-norm", seed=1), base)) != []
 
 
+def test_two_networks_that_answer_with_one_class_are_no_copies(tmp_path):
+    """What collapsed in training says the same of every image, whoever trained it; the same weights are a copy."""
+
+    def collapsed(seed, exception=0):
+        plain = synthetic_record(method="calfat", seed=seed)
+        right = plain.labels() == 3
+        attacked = right.copy()
+        attacked[np.flatnonzero(right)[:exception]] = False
+        bits = {"clean": right} | dict.fromkeys(plain.attacks, attacked)
+        record = synthetic_record(bits, method="calfat", seed=seed)
+        weights = f"{seed}" * 64
+        return record.model_copy(update={"result": record.result.model_copy(update={"weights_sha256": weights})})
+
+    assert copies(tmp_path, collapsed(1), collapsed(2)) == []
+    assert copies(tmp_path, collapsed(1), with_bits_of(collapsed(2), collapsed(1), weights="1" * 64)) != []
+    assert copies(tmp_path, collapsed(1, exception=1), collapsed(2, exception=1)) != [], "it does look at its images"
+
+
 def odd_names(tmp_path, *records):
     return [(d.path.name, f.field, f.allowed.split(",")[0]) for d, f in
             together.one_name_a_split(filed(tmp_path, *records))]  # fmt: skip
