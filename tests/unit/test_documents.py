@@ -54,7 +54,7 @@ def run(command, cwd, timeout=500, **environment):
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, **environment},
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | environment,
     )
 
 
