@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 
+from ltrobust_bench.records.schema import Record
 from ltrobust_bench.scores.bits import pack, unpack
 from record_mutations.tools import NotApplicableError, Sample, bits_of, leaves, mappings, mutation, sets, walk
 
@@ -70,11 +71,13 @@ def a_field_is_missing(sample: Sample, rng: random.Random) -> None:
     del part[key]
 
 
-OPTIONAL = {
-    "limit_train", "limit_test", "epochs", "holdout", "overrides", "source_sha256", "base_key", "reliability", "base",
-    "broken_by", "clean_forward_before", "augment", "model", "gamma", "warmup_epochs",
-    *(f"{factor:g}" for factor in (0.25, 0.5, 1, 2, 4)),
-}  # fmt: skip
+def _optional() -> set[str]:
+    schema = Record.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    return {name for part in parts for name in part.get("properties", {}) if name not in part.get("required", ())}
+
+
+OPTIONAL = _optional() | {f"{factor:g}" for factor in (0.25, 0.5, 1, 2, 4)}
 """Keys that may be left out somewhere."""
 
 

@@ -70,8 +70,16 @@ def an_override_that_is_owned_up_to(sample: Sample, rng: random.Random) -> None:
 def fewer_images_withstand(sample: Sample, rng: random.Random) -> None:
     name = rng.choice([n for n in sample.raw["result"]["bits"] if n not in ("clean", "autoattack")])
     bits = bits_of(sample, name)
-    bits[rng.sample(range(len(bits)), 20)] = 0
+    chosen = rng.sample(range(len(bits)), 20)
+    _confirmed(sample, int(bits[chosen].sum()))
+    bits[chosen] = 0
     sample.raw["result"]["bits"][name] = pack(bits, 1)
+
+
+def _confirmed(sample: Sample, images: int) -> None:
+    """Where a copy was climbed: the network itself confirmed so many images more."""
+    if (searched := sample.raw["result"].get("searched")) is not None:
+        searched["confirmed"] += images
 
 
 @mutation("result")
@@ -81,7 +89,8 @@ def autoattack_breaks_more(sample: Sample, rng: random.Random) -> None:
     standing = np.flatnonzero(bits).tolist()
     if not standing:
         raise NotApplicableError
-    chosen = rng.choices(standing, k=5)
+    chosen = list(set(rng.choices(standing, k=5)))
+    _confirmed(sample, len(chosen))
     bits[chosen], by[chosen] = 0, rng.randint(1, 4)
     sample.raw["result"]["bits"]["autoattack"], sample.raw["result"]["broken_by"] = pack(bits, 1), pack(by, 3)
 

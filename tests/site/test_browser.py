@@ -258,7 +258,7 @@ def test_what_was_chosen_stands_in_the_address_and_is_there_after_back(opened):
     before, kept = page.url, rows(page)
     assert "sort=union_tail.desc" in before and 2 < len(kept) < 20
     licences = {row[2]: row[-2] for row in kept}
-    assert set(licences.values()) == {"none stated", "–"}
+    assert set(licences.values()) == {"none stated", "–", "MIT"}
     page.locator(f"{BOARD} .results tbody a").first.click()
     page.wait_for_load_state()
     page.go_back()
@@ -272,7 +272,7 @@ def test_points_and_classes(opened):
     page = opened(f"index.html#{SLUG}?view=points&pick=reat&find=arxiv")
     shown = len(rows_of(page))
     points = page.locator(f"{BOARD} .plot a")
-    assert points.count() == 41 and page.locator(f"{BOARD} .plot a:not(.dim)").count() == shown < 41
+    assert points.count() == 69 and page.locator(f"{BOARD} .plot a:not(.dim)").count() == shown < 69
     (picked,) = page.locator(f"{BOARD} .plot a.picked").all()
     assert picked.get_attribute("aria-label") == "REAT: Clean All (%) 95.3, Robust All (%) 54.5"
     before = picked.locator("circle").get_attribute("cx")
