@@ -29,11 +29,14 @@ class Terminal(Console):
         its lines and a table's rows; with ``soft_wrap`` (a command to copy) it is one line everywhere."""
         if soft_wrap is None and len(objects) == 1 and isinstance(objects[0], str):
             objects, soft_wrap = (self._in_words(objects[0]),), True
-        usual = self.width
-        if not self.is_terminal and "COLUMNS" not in os.environ and any(isinstance(one, Table) for one in objects):
-            self.width = WIDEST
-        super().print(*objects, soft_wrap=soft_wrap, **terms)
-        self.width = usual
+        if self.is_terminal or "COLUMNS" in os.environ or not any(isinstance(one, Table) for one in objects):
+            super().print(*objects, soft_wrap=soft_wrap, **terms)
+            return
+        usual, self.width = self.width, WIDEST
+        try:
+            super().print(*objects, soft_wrap=soft_wrap, **terms)
+        finally:
+            self.width = usual
 
     def _in_words(self, text: str) -> str:
         if not self.is_terminal:

@@ -47,12 +47,7 @@ def equal_bits(documents: Sequence[Filed]) -> Found:
             differing = (rows[:i] != rows[i]).sum(axis=1)
             nearest = int(differing.argmin())
             other = members[nearest]
-            if (
-                _collapsed(document.record)
-                and document.record.result.weights_sha256 != other.record.result.weights_sha256
-            ):
-                continue
-            if differing[nearest] <= allowed and not _one_run(document.record, other.record):
+            if differing[nearest] <= allowed and not _alike(document.record, other.record):
                 says = f"must differ from those of {other.path.name} on more than {allowed} images: another network"
                 yield document, finding("result.bits", says, f"{int(differing[nearest])} images")
 
@@ -71,6 +66,12 @@ def _collapsed(record: Record) -> bool:
     return len(classes) == 1 and all(
         np.array_equal(record.bits(name), record.labels() == classes) for name in record.rows
     )
+
+
+def _alike(one: Record, other: Record) -> bool:
+    """Whether two records may have the same bits: of one network, or of two that both collapsed."""
+    weights = one.result.weights_sha256 == other.result.weights_sha256
+    return _one_run(one, other) or (not weights and _collapsed(one) and _collapsed(other))
 
 
 def _one_run(one: Record, other: Record) -> bool:

@@ -128,12 +128,7 @@ class Sweep:
             progress.note(f"{len(stay)} finished records stay in their run folders; the first is {stay[0]}")
 
     def run(self, executor: Executor, rules: Rules, progress: Progress, told: Told | None = None) -> Report:
-        """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as is.
-
-        Raises:
-            RecordError: for a damaged record, before the first job starts.
-        """
-        self.by_other_code()
+        """Have done what is left; signals that ask to stop are passed on to the workers, and the rest stays as is."""
         make_folder(self.place.runs_dir)
         if self.place.results_dir is not None:
             make_folder(self.place.results_dir)
@@ -266,6 +261,7 @@ def sweep(
 
     Raises:
         UsageError: for anything unknown or impossible, before the first job starts.
+        RecordError: for a damaged record, which else would count as done.
 
     Example: ``sweep("plan.toml", workers=4).left``
     """
@@ -273,5 +269,6 @@ def sweep(
     place = place_of(chosen, runs_dir, results_dir, data_dir, device, race)
     requests = read_plan(Path(plan)).requests() if isinstance(plan, (str, Path)) else plan
     prepared = Sweep.of(requests, place, only)
+    prepared.by_other_code()  # a damaged record stops it here
     rules = Rules(retry=retry, keep_going=keep_going, max_seconds=None if max_hours is None else max_hours * 3600)
     return prepared.run(kind(chosen), rules, progress or Silent(), told)

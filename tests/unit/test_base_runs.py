@@ -108,9 +108,8 @@ def test_the_base_is_the_same_run_for_all_and_follows_the_plug_ins():
 )
 def test_what_it_builds_on_has_the_network_that_the_card_states(slug, model, monkeypatch):
     """In track paper; a card that states none takes that of the run it builds on. By hand it is another for both."""
-    monkeypatch.setattr(
-        "ltrobust_bench.plan.make.LARGE_IMAGE", 8
-    )  # authors' networks are for larger images than digits
+    # Authors' networks are for larger images than digits.
+    monkeypatch.setattr("ltrobust_bench.plan.make.LARGE_IMAGE", 8)
     for asked, expected in ((None, model), ("wrn-28-10", "wrn-28-10")):
         theirs = make_plan(slug, "digits-lt", track="paper", model=asked)
         assert theirs.run.model == theirs.base.run.model == expected

@@ -171,9 +171,9 @@ def test_a_damaged_record_is_not_taken_for_a_result(place):
     filed.parent.mkdir(parents=True)
     for path, request in ((own, AT), (filed, whole)):
         path.write_text("{")
-        for ask in (lambda request=request: Sweep.of([request], place).by_other_code(), lambda r=request: do(place, r)):
-            with pytest.raises(RecordError, match=r"json is no record: .*\. Delete it, and its run is done again\.$"):
-                ask()
+        folders = {"runs_dir": place.runs_dir, "results_dir": place.results_dir}
+        with pytest.raises(RecordError, match=r"json is no record: .*\. Delete it, and its run is done again\.$"):
+            sweep([request], device="cpu", workers=1, threads_per_worker=1, **folders)
     own.unlink()
     begun, report = do(place, AT)
     assert begun == ["at.evaluate"] and not report.failed
