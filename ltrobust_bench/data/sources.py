@@ -139,7 +139,9 @@ def load_source(spec: DatasetSpec, data_dir: Path | str | None = None) -> Source
     else:
         remedy = spec.remedy
     try:
-        source = _loader(spec.loader)(place, *spec.arguments)
+        # What was read is remembered by its place, which `data` is not: somebody may change the folder he is in.
+        there = None if place is None else Path(os.path.abspath(place))  # noqa: PTH100 - keeps links
+        source = _loader(spec.loader)(there, *spec.arguments)
         return _identified(spec, _checked(spec, source, remedy))
     except DataError:
         raise

@@ -74,6 +74,14 @@ def test_two_folders_of_one_name_are_two_data_sets(tmp_path):
     assert keys[0].source_sha256 != keys[1].source_sha256
 
 
+def test_the_same_words_elsewhere_are_another_folder(tmp_path, monkeypatch):
+    """What was read is remembered, by where it is and not by what was typed."""
+    for n, place in enumerate((tmp_path / "x", tmp_path / "y")):
+        images(place / "photos", COUNTS, seed=n)
+        monkeypatch.chdir(place)
+        assert make_task("folder:photos").source.sha256 == make_task(f"folder:{place / 'photos'}").source.sha256
+
+
 def test_scaling_keeps_the_middle_and_the_colours(tmp_path):
     for name, colour in {"a": (255, 0, 0), "b": (0, 0, 255)}.items():
         (tmp_path / name).mkdir()
