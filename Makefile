@@ -83,7 +83,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-results: $(STAMP)  ## the committed digits-lt records, tables and figures (6.3 hours of one core; records hold the times)
+results: $(STAMP)  ## the committed digits-lt records, tables and figures (7.0 hours of one core; records hold the times)
 	$(BIN)/ltbench sweep results/plan.toml --threads-per-worker 1
 	$(MAKE) board
 

@@ -4,7 +4,7 @@
 
 `averages` was generated from the long-tailed split alone: of each class 50 averages of two of its images. `left-out`
 is what the cut took away, so that it brings the tail back: an entry with it says what such a leak is worth. Each is an
-.npz file with a declaration beside it; `ltbench run --extra-data results/extra/averages.toml` trains with it.
+.npz file with a declaration beside it: `ltbench run --method at --dataset digits-lt --extra-data averages`.
 """
 
 from __future__ import annotations

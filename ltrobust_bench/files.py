@@ -21,6 +21,18 @@ SHARD = "LTBENCH_SHARD"
 """Environment variable: networks and checkpoints of more MB than it says are written in pieces of at most that."""
 
 
+RESULTS_VARIABLE = "LTBENCH_RESULTS"
+"""Environment variable: the folder of results."""
+
+
+def beside_records(folder: str) -> list[Path]:
+    """Where a folder that comes with the records may be: in the results of ``LTBENCH_RESULTS``, the checkout and the
+    installed package."""
+    given, package = os.environ.get(RESULTS_VARIABLE), Path(__file__).resolve().parent
+    results = [Path(given)] if given else []
+    return [*(place / folder for place in (*results, package.parent / "results")), package / folder]
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Name the path that was written to where a disk is full or fails.

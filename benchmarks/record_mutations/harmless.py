@@ -9,7 +9,17 @@ import numpy as np
 
 from ltrobust_bench.cards import methods
 from ltrobust_bench.scores.bits import pack, unpack
-from record_mutations.tools import NotApplicableError, Sample, another_seed, bits_of, hexadecimal, more, mutation, sets
+from record_mutations.tools import (
+    NotApplicableError,
+    Sample,
+    another_seed,
+    bits_of,
+    confirm,
+    hexadecimal,
+    more,
+    mutation,
+    sets,
+)
 
 
 @mutation("record")
@@ -71,15 +81,9 @@ def fewer_images_withstand(sample: Sample, rng: random.Random) -> None:
     name = rng.choice([n for n in sample.raw["result"]["bits"] if n not in ("clean", "autoattack")])
     bits = bits_of(sample, name)
     chosen = rng.sample(range(len(bits)), 20)
-    _confirmed(sample, int(bits[chosen].sum()))
+    confirm(sample.raw, int(bits[chosen].sum()))
     bits[chosen] = 0
     sample.raw["result"]["bits"][name] = pack(bits, 1)
-
-
-def _confirmed(sample: Sample, images: int) -> None:
-    """Where a copy was climbed: the network itself confirmed so many images more."""
-    if (searched := sample.raw["result"].get("searched")) is not None:
-        searched["confirmed"] += images
 
 
 @mutation("result")
@@ -90,7 +94,7 @@ def autoattack_breaks_more(sample: Sample, rng: random.Random) -> None:
     if not standing:
         raise NotApplicableError
     chosen = list(set(rng.choices(standing, k=5)))
-    _confirmed(sample, len(chosen))
+    confirm(sample.raw, len(chosen))
     bits[chosen], by[chosen] = 0, rng.randint(1, 4)
     sample.raw["result"]["bits"]["autoattack"], sample.raw["result"]["broken_by"] = pack(bits, 1), pack(by, 3)
 

@@ -128,6 +128,12 @@ def clear_a_bit(sample: Sample, rng: random.Random) -> None:
     sample.raw["result"]["bits"]["fgsm"] = pack(bits, 1)
 
 
+def confirm(raw: Json, images: int) -> None:
+    """Where a copy was climbed: the network itself confirmed so many images more."""
+    if (searched := raw["result"].get("searched")) is not None:
+        searched["confirmed"] += images
+
+
 def another_seed(sample: Sample, rng: random.Random) -> None:
     """A run of the next seed lies on the same board, with weights and bits of its own."""
     other = copy.deepcopy(sample.raw)
@@ -135,7 +141,9 @@ def another_seed(sample: Sample, rng: random.Random) -> None:
     other["result"]["weights_sha256"] = hexadecimal(64)(None, rng)
     bits = bits_of(sample, "fgsm")
     standing = np.flatnonzero(bits).tolist()
-    bits[rng.sample(standing, len(standing) // 2)] = 0
+    chosen = rng.sample(standing, len(standing) // 2)
+    confirm(other, len(chosen))
+    bits[chosen] = 0
     other["result"]["bits"]["fgsm"] = pack(bits, 1)
     other["result"]["digest"] = Result.digest_of(other["result"]["bits"], other["result"].get("broken_by"))
     sample.beside.append(other)

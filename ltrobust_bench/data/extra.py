@@ -32,7 +32,7 @@ from pydantic import Field, ValidationError
 from ltrobust_bench.data import archive
 from ltrobust_bench.data.sources import DATA_VARIABLE, Source
 from ltrobust_bench.errors import DataError, UsageError
-from ltrobust_bench.files import write_text
+from ltrobust_bench.files import beside_records, write_text
 from ltrobust_bench.reading import plain_file, read_arrays, read_toml
 from ltrobust_bench.terms import Strict, first_problem, printable
 
@@ -40,6 +40,8 @@ Kind = Literal["real", "generated", "pseudo-labelled"]
 Saw = Literal["nothing", "split", "balanced", "unknown"]
 KINDS, SEEN = get_args(Kind), get_args(Saw)
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
+FOLDER = "extra"
+"""Of what entries of the boards were trained with, beside the records."""
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -112,7 +114,8 @@ def extra_name(asked: str) -> str:
 
 
 def declaration_at(asked: str, data_dir: Path | None) -> Path:
-    """The declaration that is asked for: a path that ends in ``.toml``, or the name of one in the data folder.
+    """The declaration that is asked for: a path that ends in ``.toml``, or the name of one in the data folder or beside
+    the records.
 
     Raises:
         UsageError: for a name that is none.
@@ -124,15 +127,18 @@ def declaration_at(asked: str, data_dir: Path | None) -> Path:
             f"one that ends in .toml."
         )
     if asked.endswith(".toml"):
-        path = Path(asked)
+        paths = [Path(asked)]
     else:
         place = data_dir or Path(os.environ.get(DATA_VARIABLE) or ".")
-        path = (place.parent if place.is_file() else place) / f"{asked}.toml"
-    if not path.is_file():
+        paths = [
+            folder / f"{asked}.toml" for folder in (place.parent if place.is_file() else place, *beside_records(FOLDER))
+        ]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
         raise DataError(
-            f"there is no {path}, which would declare extra training data; `ltbench data declare` writes one."
+            f"there is no {paths[0]}, which would declare extra training data; `ltbench data declare` writes one."
         )
-    return path
+    return found
 
 
 def read_extra(asked: str, data_dir: Path | None, source: Source, shape: tuple[int, int, int]) -> ExtraData:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from ltrobust_bench.errors import CheckpointError, UnknownNameError, UsageError
-from ltrobust_bench.files import write_bytes, write_text
+from ltrobust_bench.files import beside_records, write_bytes, write_text
 from ltrobust_bench.plan.run import RunSection, Sha256, Text
 from ltrobust_bench.reading import read_bytes
 from ltrobust_bench.terms import Strict, first_problem
@@ -52,11 +51,8 @@ def is_name(path: Path | str) -> bool:
 
 
 def folders() -> Iterator[Path]:
-    """Where networks are looked for: in the results of ``LTBENCH_RESULTS``, the checkout and the installed package."""
-    given = os.environ.get("LTBENCH_RESULTS")
-    package = Path(__file__).resolve().parents[1]
-    places = [Path(given) / FOLDER] if given else []
-    yield from (p for p in (*places, package.parent / "results" / FOLDER, package / FOLDER) if (p / INDEX).is_file())
+    """Where networks are looked for."""
+    yield from (place for place in beside_records(FOLDER) if (place / INDEX).is_file())
 
 
 def read_index(folder: Path) -> dict[str, Shipped]:

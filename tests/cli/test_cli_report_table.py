@@ -45,7 +45,7 @@ def test_every_format_into_a_file(capsys, tmp_path):
         text = (tmp_path / form).read_text()
         assert text.startswith(start)
         assert call(capsys, *TABLE, "--format", form)[1] == text
-    assert len(json.loads((tmp_path / "json").read_text())["entries"]) == 68
+    assert len(json.loads((tmp_path / "json").read_text())["entries"]) == 70
 
 
 def test_another_board(capsys):
@@ -105,4 +105,4 @@ def test_a_damaged_record_is_named_beside_the_table(capsys, tmp_path):
     place = ["--imbalance-ratio", 20, "--profile", "exp", "--results-dir", tmp_path]
     code, out, err = call(capsys, "report", "table", "--format", "json", *place)
     assert code == 1 and broken.name in err
-    assert len(json.loads(out)["entries"]) == 68, "what is printed can still be piped"
+    assert len(json.loads(out)["entries"]) == 70, "what is printed can still be piped"

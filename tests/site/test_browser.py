@@ -296,7 +296,7 @@ def test_points_and_classes(opened):
     page = opened(f"index.html#{SLUG}?view=points&pick=reat&find=arxiv")
     shown = len(rows_of(page))
     points = page.locator(f"{BOARD} .plot a")
-    assert points.count() == 69 and page.locator(f"{BOARD} .plot a:not(.dim)").count() == shown < 69
+    assert points.count() == 71 and page.locator(f"{BOARD} .plot a:not(.dim)").count() == shown < 71
     (picked,) = page.locator(f"{BOARD} .plot a.picked").all()
     assert picked.get_attribute("aria-label") == "REAT: Clean All (%) 95.3, Robust All (%) 54.5"
     before = picked.locator("circle").get_attribute("cx")

@@ -194,7 +194,8 @@ def test_pairs_without_a_seed_in_common_have_no_numbers():
     some = [
         r
         for r in records
-        if r.run.profile == "exp" and (r.run.method, r.run.seed) in (("at", 0), ("reat", 1)) and not r.run.plugins
+        if (r.run.method, r.run.seed) in (("at", 0), ("reat", 1))
+        and (r.run.profile, r.run.plugins, r.run.extra) == ("exp", [], None)
     ]
     (board,) = aggregate.boards(some)
     (data,) = re.findall(r"ltbenchBoard\((.*)\);\n$", pairs.script(board, line.lines(board)), re.S)

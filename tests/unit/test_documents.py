@@ -117,11 +117,21 @@ def test_readme_python(workplace, monkeypatch):
     run_path(str(workplace / "readme.py"), run_name="__main__")
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_example(script, workplace, monkeypatch, capsys):
+def test_the_example_of_a_model_of_ones_own(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    run_path(str(script), run_name="__main__")
+    run_path(str(ROOT / "examples" / "evaluate_your_model.py"), run_name="__main__")
     assert "union" in capsys.readouterr().out
+
+
+def test_the_example_of_extra_training_data_makes_the_boards(tmp_path, monkeypatch):
+    """The same images, as their digests say."""
+    script = ROOT / "examples" / "extra_training_data.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    run_path(str(script), run_name="__main__")
+    kept = sorted((ROOT / "results" / "extra").glob("*.toml"))
+    assert [path.stem for path in kept] == ["averages", "left-out"]
+    assert [(tmp_path / path.name).read_text() for path in kept] == [path.read_text() for path in kept]
 
 
 def test_readme_table_is_what_the_command_below_it_prints():

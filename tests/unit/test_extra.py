@@ -82,6 +82,15 @@ def test_what_is_declared_is_in_the_run_and_its_key(declared):
     assert Request.of(run).to_plan(declared).run.key() == run.key(), "found again by its name in the data folder"
 
 
+def test_what_comes_with_the_records_is_found_by_its_name_unless_the_data_folder_has_one(declared):
+    shipped = make_plan("at", "digits-lt", extra_data="averages", **SMALL).run.extra
+    assert (shipped.kind, shipped.saw, shipped.counts) == ("generated", "split", [50] * 10)
+    for kind in ("npz", "toml"):
+        Path(f"generated.{kind}").rename(f"averages.{kind}")
+    Path("averages.toml").write_text(Path("averages.toml").read_text().replace("generated.npz", "averages.npz"))
+    assert make_plan("at", "digits-lt", extra_data="averages", data_dir=declared, **SMALL).run.extra.counts == [3] * 10
+
+
 @pytest.mark.parametrize("archived", [False, True])
 def test_the_same_images_have_one_digest_however_they_lie(tmp_path, archived):
     images = np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8), dtype=np.uint8)

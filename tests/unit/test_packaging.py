@@ -79,6 +79,7 @@ def test_wheel_has_no_tests_data_or_results(wheel):
     assert len(names) == len(set(names))
     assert {"ltrobust_bench/protocol/ltr-linf-v1.toml", "ltrobust_bench/baselines/reat/card.toml"} <= set(names)
     assert "ltrobust_bench/weights/index.json" in names  # with the networks that it lists
+    assert {f"ltrobust_bench/extra/averages.{kind}" for kind in ("npz", "toml")} <= set(names)
     site = Path(__file__).resolve().parents[2] / "ltrobust_bench" / "report" / "site"
     for part in ("templates", "assets"):
         assert {f"ltrobust_bench/report/site/{part}/{path.name}" for path in (site / part).iterdir()} <= set(names)
