@@ -27,9 +27,10 @@ RECORDS = "results/records/"
 STATEMENTS = ("results/retractions/", "results/verifications/")
 """About records; they are examined with the folder of records that they speak of."""
 PUBLISHED = "results/published/"
-WEIGHTS = "results/weights/"
+SHIPPED = ("results/extra/", "results/weights/")
+"""Come with the package: what runs were trained with, and networks."""
 KEYS = "results/signers"
-CONTRIBUTED = (RECORDS, *STATEMENTS, PUBLISHED, WEIGHTS, KEYS)
+CONTRIBUTED = (RECORDS, *STATEMENTS, PUBLISHED, *SHIPPED, KEYS)
 """What people add below results/; the rest is generated on main."""
 DECIDES = (
     ("protocol", ("ltrobust_bench/protocol/",)),

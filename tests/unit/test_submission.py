@@ -99,7 +99,7 @@ def test_what_decides_has_owners_and_is_there():
     lines = [line.split() for line in (GITHUB / "CODEOWNERS").read_text().splitlines() if not line.startswith("#")]
     owned = {line[0].removeprefix("/"): line[1:] for line in lines if line}
     within = {"ltrobust_bench/data/known"}  # of a folder that is owned
-    assert set(owned) == {*DECIDING, "results/weights/"} - within and all(owned.values())
+    assert set(owned) == {*DECIDING, *submission.SHIPPED} - within and all(owned.values())
     for path in (*owned, *within):
         assert list(ROOT.glob(f"{path.rstrip('/')}*")) or path == "results/retractions/", path
 
@@ -162,6 +162,10 @@ def test_other_changes_need_nothing():
 def test_generated_files_are_refused(generated):
     (problem,) = sorted_out(RECORD, generated).problems
     assert problem == f"{generated} is generated on main; leave it out of the pull request"
+
+
+def test_what_runs_were_trained_with_comes_along():
+    assert sorted_out(RECORD, "results/extra/more.npz", "results/extra/more.toml").problems == []
 
 
 @pytest.mark.parametrize(
