@@ -1,4 +1,5 @@
-"""Writing files so that nothing half-written can stay: to a temporary name first, on the disk itself, then renamed."""
+"""Writing files so that nothing half-written can stay: to a temporary name first, on the disk itself, then renamed; and
+where folders are that come with the records."""
 
 from __future__ import annotations
 
@@ -21,14 +22,10 @@ SHARD = "LTBENCH_SHARD"
 """Environment variable: networks and checkpoints of more MB than it says are written in pieces of at most that."""
 
 
-RESULTS_VARIABLE = "LTBENCH_RESULTS"
-"""Environment variable: the folder of results."""
-
-
 def beside_records(folder: str) -> list[Path]:
     """Where a folder that comes with the records may be: in the results of ``LTBENCH_RESULTS``, the checkout and the
     installed package."""
-    given, package = os.environ.get(RESULTS_VARIABLE), Path(__file__).resolve().parent
+    given, package = os.environ.get("LTBENCH_RESULTS"), Path(__file__).resolve().parent
     results = [Path(given)] if given else []
     return [*(place / folder for place in (*results, package.parent / "results")), package / folder]
 
